@@ -1,0 +1,519 @@
+//! The destination's state machine: which directories are known, which pieces can be merged, which
+//! files were asked for, and when a directory is complete.
+//!
+//! It does no I/O. The engine gives it what arrives ([`DestinationSession::receive`]) and tells it what
+//! was carried out; it hands out pieces to merge in an order in which parents precede children, checks
+//! every answer against what was asked, and says when a piece can be released, when a directory has all
+//! of its content (so that its times can be set) and when everything is done.
+//!
+//! What always holds: a piece handed out belongs to a directory that exists at the destination (or is
+//! known to be absent, and then nothing below it is touched); of one directory one piece at a time is
+//! handed out; a directory completes after everything below it.
+
+use crate::entry::Entry;
+use crate::message::{Begin, Data, Failure, Message, Piece, Record, Request, Scanned, Step, Want};
+use crate::path::{Name, RelPath};
+use crate::signature::BlockSize;
+use crate::stats::Problem;
+use crate::{ProtocolError, limits};
+use std::collections::{HashMap, VecDeque};
+
+/// Number of a directory, given when it is announced.
+pub type DirectoryId = u32;
+
+/// What the engine has to act on.
+#[derive(Debug)]
+pub enum DestinationEvent {
+    /// The source has begun.
+    Begin(Box<Begin>),
+    /// Pieces may have become ready: see [`DestinationSession::next_piece`].
+    Listed,
+    /// The scan is over.
+    Scanned(Scanned),
+    /// Answers, checked: every step is of a file that was asked for, in its order.
+    Data(Data),
+    /// Problems that the source met.
+    Problems(Vec<Problem>),
+    /// The source ended the session.
+    Aborted(crate::message::Abort),
+    /// Nothing.
+    Nothing,
+}
+
+/// How a directory of the source stands at the destination once its parent was merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It exists; its metadata is to become this at the end, if anything.
+    Present(Option<Box<Entry>>),
+    /// It does not exist and is not made (a dry run): everything in it is new.
+    Absent,
+    /// It could not be made, or is left alone by choice: what is in it is passed over in silence.
+    Skipped,
+}
+
+/// A directory under way.
+#[derive(Debug)]
+struct Directory {
+    path: RelPath,
+    parent: Option<DirectoryId>,
+    /// None until the parent's piece that announced it was merged.
+    standing: Option<Standing>,
+    /// Pieces that arrived and wait for their turn.
+    waiting: VecDeque<Piece>,
+    merging: bool,
+    last_name: Option<Name>,
+    /// The last piece has arrived.
+    listed: bool,
+    /// What must still happen before it is complete: its listing, its files, its directories.
+    pending: u32,
+}
+
+/// A piece for the engine to merge with what the destination has.
+#[derive(Debug)]
+pub struct ReadyPiece {
+    /// The directory.
+    pub directory: DirectoryId,
+    /// How it stands.
+    pub standing: Standing,
+    /// The piece.
+    pub piece: Piece,
+}
+
+/// A directory whose content is complete.
+#[derive(Debug)]
+pub struct CompleteDirectory {
+    /// The directory.
+    pub path: RelPath,
+    /// The metadata it is to have, if any is to be set.
+    pub metadata: Option<Box<Entry>>,
+}
+
+#[derive(Debug)]
+struct PieceState {
+    /// Files not yet resolved, and one for the merge itself.
+    pending: u32,
+    entries: u32,
+}
+
+#[derive(Debug)]
+struct FileState {
+    list: u32,
+    want: Want,
+    lane: Option<u8>,
+    /// Bytes still to come, once opened.
+    left_bytes: Option<u64>,
+    done: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct DestinationSession {
+    begun: bool,
+    scanned: bool,
+    by_path: HashMap<RelPath, DirectoryId>,
+    directories: HashMap<DirectoryId, Directory>,
+    next_directory: DirectoryId,
+    pieces: HashMap<u32, PieceState>,
+    entries_in_window: usize,
+    files: HashMap<u32, FileState>,
+    next_file: u32,
+    ready: VecDeque<DirectoryId>,
+    complete: VecDeque<CompleteDirectory>,
+    released: Vec<u32>,
+    signature_bytes: u64,
+}
+
+fn unexpected<T>(what: &'static str, why: &'static str) -> Result<T, ProtocolError> {
+    Err(ProtocolError::Unexpected { what, why })
+}
+
+impl Default for DestinationSession {
+    fn default() -> Self {
+        DestinationSession::new()
+    }
+}
+
+impl DestinationSession {
+    /// A session that has heard nothing yet.
+    #[must_use]
+    pub fn new() -> DestinationSession {
+        DestinationSession {
+            begun: false,
+            scanned: false,
+            by_path: HashMap::new(),
+            directories: HashMap::new(),
+            next_directory: 0,
+            pieces: HashMap::new(),
+            entries_in_window: 0,
+            files: HashMap::new(),
+            next_file: 0,
+            ready: VecDeque::new(),
+            complete: VecDeque::new(),
+            released: Vec::new(),
+            signature_bytes: 0,
+        }
+    }
+
+    /// Takes in a message from the source.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn receive(&mut self, message: Message) -> Result<DestinationEvent, ProtocolError> {
+        match message {
+            Message::Begin(begin) => {
+                if self.begun || begin.root.as_ref().is_some_and(|root| !root.is_dir() || !root.is_sane()) {
+                    return unexpected("begin", "said twice, or the root is no directory");
+                }
+                self.begun = true;
+                self.announce(RelPath::root(), None);
+                Ok(DestinationEvent::Begin(begin))
+            }
+            Message::Abort(abort) => Ok(DestinationEvent::Aborted(abort)),
+            Message::KeepAlive => Ok(DestinationEvent::Nothing),
+            other if !self.begun => unexpected(other.name(), "the source has not begun"),
+            Message::List(pieces) => {
+                pieces.into_iter().try_for_each(|piece| self.list(piece))?;
+                Ok(DestinationEvent::Listed)
+            }
+            Message::Scanned(totals) => {
+                let unlisted = self.directories.values().any(|directory| !directory.listed);
+                if self.scanned || unlisted {
+                    return unexpected("scan end", "said twice, or directories are not listed");
+                }
+                self.scanned = true;
+                Ok(DestinationEvent::Scanned(totals))
+            }
+            Message::Data(data) => {
+                self.data(&data)?;
+                Ok(DestinationEvent::Data(data))
+            }
+            Message::Report(reports) => {
+                let problems = reports.into_iter().map(|report| match report {
+                    crate::message::Report::Problem(problem) => Ok(problem),
+                    _ => unexpected("report", "a source reports problems only"),
+                });
+                Ok(DestinationEvent::Problems(problems.collect::<Result<_, _>>()?))
+            }
+            other => unexpected(other.name(), "a source does not send it"),
+        }
+    }
+
+    // Directories and pieces.
+
+    fn announce(&mut self, path: RelPath, parent: Option<DirectoryId>) {
+        let id = self.next_directory;
+        self.next_directory += 1;
+        self.by_path.insert(path.clone(), id);
+        let directory = Directory {
+            path,
+            parent,
+            standing: None,
+            waiting: VecDeque::new(),
+            merging: false,
+            last_name: None,
+            listed: false,
+            pending: 1,
+        };
+        self.directories.insert(id, directory);
+    }
+
+    fn list(&mut self, piece: Piece) -> Result<(), ProtocolError> {
+        if self.scanned {
+            return unexpected("listing", "the scan had ended");
+        }
+        if !piece.is_sane() {
+            return unexpected("listing", "unsorted, repeated, oversized or impossible entries");
+        }
+        if self.pieces.contains_key(&piece.list) {
+            return unexpected("listing", "its number is in use");
+        }
+        self.entries_in_window += piece.entries.len().max(1);
+        if self.entries_in_window > limits::WINDOW_ENTRIES {
+            return unexpected("listing", "more entries than the window holds");
+        }
+        let Some(&id) = self.by_path.get(&piece.directory) else {
+            return unexpected("listing", "its directory was not announced, or is complete");
+        };
+        let Some(directory) = self.directories.get_mut(&id).filter(|directory| !directory.listed) else {
+            return unexpected("listing", "its directory was listed to its end");
+        };
+        if let (Some(last), Some(first)) = (&directory.last_name, piece.entries.first())
+            && first.name <= *last
+        {
+            return unexpected("listing", "it does not follow on the piece before");
+        }
+        directory.listed = piece.last;
+        directory.last_name = piece.last_name().cloned().or(directory.last_name.take());
+        let mut children = 0;
+        for entry in piece.entries.iter().filter(|entry| entry.is_dir()) {
+            self.announce(piece.directory.join(&entry.name), Some(id));
+            children += 1;
+        }
+        let entries = u32::try_from(piece.entries.len().max(1)).unwrap_or(u32::MAX);
+        self.pieces.insert(piece.list, PieceState { pending: 1, entries });
+        if let Some(directory) = self.directories.get_mut(&id) {
+            directory.pending += children;
+            directory.waiting.push_back(piece);
+        }
+        self.forget_path_if_known(id);
+        self.make_ready(id);
+        Ok(())
+    }
+
+    fn make_ready(&mut self, id: DirectoryId) {
+        if let Some(directory) = self.directories.get_mut(&id)
+            && directory.standing.is_some()
+            && !directory.merging
+            && !directory.waiting.is_empty()
+        {
+            directory.merging = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Says how the root stands, so that its pieces can be merged.
+    pub fn root_stands(&mut self, standing: Standing) {
+        self.stands(0, standing);
+    }
+
+    fn stands(&mut self, id: DirectoryId, standing: Standing) {
+        if let Some(directory) = self.directories.get_mut(&id) {
+            directory.standing = Some(standing);
+        }
+        self.forget_path_if_known(id);
+        self.make_ready(id);
+    }
+
+    /// The path leads to the directory until it is both listed and standing.
+    fn forget_path_if_known(&mut self, id: DirectoryId) {
+        if let Some(directory) = self.directories.get(&id)
+            && directory.listed
+            && directory.standing.is_some()
+        {
+            self.by_path.remove(&directory.path);
+        }
+    }
+
+    /// A piece to merge now, if there is one. Pieces of skipped directories are dealt with here.
+    pub fn next_piece(&mut self) -> Option<ReadyPiece> {
+        while let Some(id) = self.ready.pop_front() {
+            let Some(directory) = self.directories.get_mut(&id) else { continue };
+            let standing = directory.standing.clone().unwrap_or(Standing::Skipped);
+            let Some(piece) = directory.waiting.pop_front() else { continue };
+            if standing == Standing::Skipped {
+                let children = piece.entries.iter().filter(|entry| entry.is_dir());
+                let skipped = children.map(|entry| (entry.name.clone(), Standing::Skipped)).collect();
+                self.merged(id, &piece, skipped);
+                continue;
+            }
+            return Some(ReadyPiece { directory: id, standing, piece });
+        }
+        None
+    }
+
+    /// A piece was merged; `standings` has one for each directory it announced.
+    pub fn merged(&mut self, id: DirectoryId, piece: &Piece, standings: Vec<(Name, Standing)>) {
+        for (name, standing) in standings {
+            if let Some(&child) = self.by_path.get(&piece.directory.join(&name)) {
+                self.stands(child, standing);
+            }
+        }
+        if let Some(directory) = self.directories.get_mut(&id) {
+            directory.merging = false;
+        }
+        self.make_ready(id);
+        self.resolve_piece(piece.list);
+        if piece.last {
+            self.resolve_directory(id);
+        }
+    }
+
+    fn resolve_piece(&mut self, list: u32) {
+        let Some(piece) = self.pieces.get_mut(&list) else { return };
+        piece.pending -= 1;
+        if piece.pending == 0 {
+            self.entries_in_window -= piece.entries as usize;
+            self.pieces.remove(&list);
+            self.released.push(list);
+        }
+    }
+
+    /// Something that a directory waited for has happened.
+    fn resolve_directory(&mut self, id: DirectoryId) {
+        let mut at = Some(id);
+        while let Some(id) = at {
+            let Some(directory) = self.directories.get_mut(&id) else { return };
+            directory.pending -= 1;
+            if directory.pending > 0 {
+                return;
+            }
+            at = directory.parent;
+            if let Some(directory) = self.directories.remove(&id)
+                && let Some(Standing::Present(metadata)) = directory.standing
+            {
+                self.complete.push_back(CompleteDirectory { path: directory.path, metadata });
+            }
+        }
+    }
+
+    /// Keeps a directory from completing until [`DestinationSession::let_go`].
+    pub fn hold(&mut self, id: DirectoryId) {
+        if let Some(directory) = self.directories.get_mut(&id) {
+            directory.pending += 1;
+        }
+    }
+
+    /// Undoes one [`DestinationSession::hold`].
+    pub fn let_go(&mut self, id: DirectoryId) {
+        self.resolve_directory(id);
+    }
+
+    /// Pieces that the source may forget.
+    pub fn take_released(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// Directories that became complete, children before parents.
+    pub fn take_complete(&mut self) -> Vec<CompleteDirectory> {
+        self.complete.drain(..).collect()
+    }
+
+    /// Whether the scan is over and every piece is resolved: what is left is held by the engine alone.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.scanned && self.pieces.is_empty() && self.files.is_empty()
+    }
+
+    /// Whether every directory is complete.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.is_idle() && self.directories.is_empty()
+    }
+
+    // Files.
+
+    /// Asks for a file of a piece. Until it is [resolved](DestinationSession::resolve), the piece and
+    /// its directory are held.
+    ///
+    /// Returns none where signatures under way leave no room: ask again when a file was resolved.
+    pub fn request(&mut self, list: u32, index: u32, want: Want) -> Option<Request> {
+        let signature_bytes = signature_bytes(want);
+        if self.signature_bytes + signature_bytes > limits::SIGNATURES_BYTES {
+            return None;
+        }
+        self.signature_bytes += signature_bytes;
+        let file = self.next_file;
+        self.next_file = self.next_file.wrapping_add(1);
+        if let Some(piece) = self.pieces.get_mut(&list) {
+            piece.pending += 1;
+        }
+        let state = FileState { list, want, lane: None, left_bytes: None, done: false };
+        self.files.insert(file, state);
+        Some(Request { list, index, file, want })
+    }
+
+    /// A file was verified, or given up: nothing more comes of it.
+    pub fn resolve(&mut self, file: u32) {
+        if let Some(state) = self.files.remove(&file) {
+            self.resolve_piece(state.list);
+        }
+    }
+
+    fn data(&mut self, data: &Data) -> Result<(), ProtocolError> {
+        let mut bulk_left = data.bulk.as_slice().len() as u64;
+        for record in &data.records {
+            let used = self.step(data.lane, record)?;
+            bulk_left = match bulk_left.checked_sub(used) {
+                Some(left) => left,
+                None => return unexpected("data", "fewer bytes than its records say"),
+            };
+        }
+        if bulk_left == 0 { Ok(()) } else { unexpected("data", "more bytes than its records say") }
+    }
+
+    /// Checks one step and returns how many of the frame's bytes it takes.
+    fn step(&mut self, lane: u8, record: &Record) -> Result<u64, ProtocolError> {
+        let Some(file) = self.files.get_mut(&record.file) else {
+            return unexpected("data", "the file was not asked for");
+        };
+        if file.done || file.lane.is_some_and(|known| known != lane) {
+            return unexpected("data", "the file was complete, or came in another lane");
+        }
+        file.lane = Some(lane);
+        let wants_hash = file.want == Want::Hash;
+        let take = |left: &mut Option<u64>, bytes: u64| match left.and_then(|left| left.checked_sub(bytes)) {
+            Some(rest) => {
+                *left = Some(rest);
+                Ok(())
+            }
+            None => unexpected("data", "not opened, or longer than declared"),
+        };
+        match record.step {
+            Step::Open { size_bytes } if file.left_bytes.is_none() && !wants_hash => {
+                if i64::try_from(size_bytes).is_err() {
+                    return unexpected("data", "an impossible size");
+                }
+                file.left_bytes = Some(size_bytes);
+                Ok(0)
+            }
+            Step::Literal { bytes } => {
+                take(&mut file.left_bytes, u64::from(bytes))?;
+                Ok(u64::from(bytes))
+            }
+            Step::Match { block, count } => {
+                let bytes = matched_bytes(file.want, block, count)?;
+                take(&mut file.left_bytes, bytes)?;
+                Ok(0)
+            }
+            Step::End(_) if file.left_bytes == Some(0) => {
+                file.done = true;
+                self.signature_bytes -= signature_bytes(file.want);
+                Ok(0)
+            }
+            Step::Small { bytes, .. }
+                if file.left_bytes.is_none()
+                    && !wants_hash
+                    && u64::from(bytes) <= limits::SMALL_FILE_BYTES =>
+            {
+                file.done = true;
+                self.signature_bytes -= signature_bytes(file.want);
+                Ok(u64::from(bytes))
+            }
+            Step::Hashed { .. } if wants_hash => {
+                file.done = true;
+                Ok(0)
+            }
+            Step::Failed(Failure::Errno { .. } | Failure::Vanished | Failure::Changed | Failure::ChangedKind) => {
+                file.done = true;
+                self.signature_bytes -= signature_bytes(file.want);
+                Ok(0)
+            }
+            _ => unexpected("data", "a step out of its order"),
+        }
+    }
+}
+
+fn signature_bytes(want: Want) -> u64 {
+    match want {
+        Want::Delta { block_size, basis_bytes } => {
+            BlockSize::new(block_size, basis_bytes).map_or(0, |size| size.signature_bytes(basis_bytes))
+        }
+        Want::Whole | Want::Hash => 0,
+    }
+}
+
+/// Length of the blocks that a match names.
+fn matched_bytes(want: Want, block: u64, count: u32) -> Result<u64, ProtocolError> {
+    let Want::Delta { block_size, basis_bytes } = want else {
+        return unexpected("data", "a match without a basis");
+    };
+    let size = u64::from(block_size);
+    let from = block.checked_mul(size).filter(|&from| from < basis_bytes);
+    let to = block.checked_add(u64::from(count)).and_then(|end| end.checked_mul(size));
+    match (from, to) {
+        (Some(from), Some(to)) if count > 0 && to - from <= basis_bytes - from + size - 1 => {
+            Ok(to.min(basis_bytes) - from)
+        }
+        _ => unexpected("data", "a match outside the basis"),
+    }
+}

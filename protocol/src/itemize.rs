@@ -1,0 +1,135 @@
+//! What differed between an entry and what the destination had, and rsync's eleven letters for it.
+
+use crate::entry::Kind;
+use crate::path::RelPath;
+use bincode::{Decode, Encode};
+
+/// What happens to an entry's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Content {
+    /// It stays; at most metadata is set.
+    #[default]
+    Kept,
+    /// A regular file's data is transferred.
+    Transferred,
+    /// A directory, link or node is made at the destination itself.
+    Made,
+}
+
+/// What differs between what the source has and what the destination had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Change {
+    /// What happens to the content.
+    pub content: Content,
+    /// Nothing of that name (or only another kind of thing) was there.
+    pub new: bool,
+    /// The content was compared and differs; of a link or device: its value.
+    pub value: bool,
+    /// The size differs.
+    pub size: bool,
+    /// The modification time differs, or (without `--times`) becomes that of the transfer.
+    pub time: bool,
+    /// The permission bits differ.
+    pub perms: bool,
+    /// The owner differs.
+    pub owner: bool,
+    /// The group differs.
+    pub group: bool,
+}
+
+impl Change {
+    /// Whether nothing at all differs.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Change::default()
+    }
+}
+
+/// One line for the operator: what was done, or would be done, to which entry.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Item {
+    /// An entry was created, updated, or had metadata set.
+    Updated {
+        /// The entry, below the root of the transfer.
+        path: RelPath,
+        /// What it is now.
+        kind: Kind,
+        /// What differed.
+        change: Change,
+    },
+    /// An extraneous entry was removed.
+    Deleted {
+        /// The entry.
+        path: RelPath,
+        /// It was a directory.
+        is_dir: bool,
+    },
+}
+
+/// Which way the data goes, seen from the client: rsync's first letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrow {
+    /// `>`: to this machine (pull and local).
+    Received,
+    /// `<`: to another machine (push).
+    Sent,
+}
+
+/// rsync's itemized letters for a change, `YXcstpoguax`.
+///
+/// `times` says whether modification times are preserved (`t` rather than `T`).
+///
+/// # Source
+/// rsync(1) 3.5.0, `--itemize-changes`.
+#[must_use]
+pub fn letters(kind: &Kind, change: &Change, arrow: Arrow, times: bool) -> String {
+    let verb = match (change.content, arrow) {
+        (Content::Kept, _) => '.',
+        (Content::Made, _) => 'c',
+        (Content::Transferred, Arrow::Received) => '>',
+        (Content::Transferred, Arrow::Sent) => '<',
+    };
+    let noun = match kind {
+        Kind::File { .. } => 'f',
+        Kind::Directory => 'd',
+        Kind::Symlink { .. } => 'L',
+        Kind::CharDevice { .. } | Kind::BlockDevice { .. } => 'D',
+        Kind::Fifo | Kind::Socket => 'S',
+    };
+    if change.new {
+        return format!("{verb}{noun}+++++++++");
+    }
+    let letter = |set: bool, letter: char| if set { letter } else { '.' };
+    [
+        verb,
+        noun,
+        letter(change.value, 'c'),
+        letter(change.size, 's'),
+        letter(change.time, if times { 't' } else { 'T' }),
+        letter(change.perms, 'p'),
+        letter(change.owner, 'o'),
+        letter(change.group, 'g'),
+        '.',
+        '.',
+        '.',
+    ]
+    .into_iter()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_those_of_rsync() {
+        let file = Kind::File { size_bytes: 1 };
+        let changed = Change { content: Content::Transferred, size: true, time: true, ..Change::default() };
+        assert_eq!(letters(&file, &changed, Arrow::Received, true), ">f.st......");
+        assert_eq!(letters(&file, &changed, Arrow::Sent, false), "<f.sT......");
+        let made = Change { content: Content::Made, new: true, ..Change::default() };
+        assert_eq!(letters(&Kind::Directory, &made, Arrow::Sent, true), "cd+++++++++");
+        let touched = Change { perms: true, owner: true, group: true, ..Change::default() };
+        assert_eq!(letters(&Kind::Directory, &touched, Arrow::Sent, true), ".d...pog...");
+    }
+}

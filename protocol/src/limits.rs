@@ -1,0 +1,27 @@
+//! Every bound that protects one end from the other, in one place.
+//!
+//! Both ends know these numbers, so a peer that passes one is in error: nothing is negotiated, and
+//! nothing is allocated before the number it depends on was compared with one of these.
+
+/// Longest body of a frame, in bytes, before and after decompression.
+pub const FRAME_BYTES: usize = 1 << 20;
+/// Longest path below a root, in bytes: 1000 levels of 255-byte names and some.
+pub const PATH_BYTES: usize = 300_000;
+/// Longest name of one entry, in bytes (every Linux file system's `NAME_MAX`).
+pub const NAME_BYTES: usize = 255;
+/// Longest target of a symbolic link, in bytes (`PATH_MAX`).
+pub const TARGET_BYTES: usize = 4096;
+/// Most entries in one piece of a listing.
+pub const PIECE_ENTRIES: usize = 1024;
+/// Most entries that were listed and not yet released: what either end remembers of the tree.
+pub const WINDOW_ENTRIES: usize = 65_536;
+/// Most bytes of signatures that one file may have; the block size follows from it.
+pub const SIGNATURE_BYTES: u64 = 12 << 20;
+/// Most bytes of signatures under way at once, over all files.
+pub const SIGNATURES_BYTES: u64 = 24 << 20;
+/// Literal data in one data frame, in bytes, where a file has that much.
+pub const DATA_BYTES: usize = 256 << 10;
+/// Files up to this many bytes travel whole, many to a frame, and never as a delta.
+pub const SMALL_FILE_BYTES: u64 = 16 << 10;
+/// How often one file is asked for again because it changed while it was read.
+pub const CHANGE_RETRIES: u8 = 2;

@@ -1,0 +1,485 @@
+//! The messages: what can be said, and by whom. `FORMAT.md` has the order in which it may be said.
+
+use crate::entry::{Entry, Timestamp};
+use crate::frame::Frame;
+use crate::itemize::Item;
+use crate::options::SyncOptions;
+use crate::path::{Name, RelPath};
+use crate::stats::{Exit, Operation, Problem, Stats};
+use crate::{ContentHash, ProtocolError, codec, limits};
+use bincode::{Decode, Encode};
+
+/// The only version of the protocol so far.
+pub const VERSION: u16 = 1;
+
+/// The first frame of each end.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// Oldest version of the protocol this end speaks.
+    pub oldest: u16,
+    /// Newest version.
+    pub newest: u16,
+    /// Program and version, for messages to the operator.
+    pub program: String,
+}
+
+/// What the client asks the agent to be.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Role {
+    /// Stand next to the source.
+    Source {
+        /// The source arguments as typed, with rsync's trailing-slash rule.
+        arguments: Vec<Vec<u8>>,
+    },
+    /// Stand next to the destination.
+    Destination {
+        /// The destination argument as typed.
+        argument: Vec<u8>,
+    },
+}
+
+/// The client's order to the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Start {
+    /// Which end the agent is.
+    pub role: Role,
+    /// What the run is to do.
+    pub options: SyncOptions,
+}
+
+/// The source's first word: what the top of the tree is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Begin {
+    /// Attributes of the transfer's root itself, where an argument ends in a slash.
+    pub root: Option<Entry>,
+    /// Owner and group names for `root`.
+    pub names: OwnerNames,
+    /// The one thing copied is not a directory: the destination argument may be its new name.
+    pub single: bool,
+}
+
+/// Names for the owner and group numbers that a message mentions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct OwnerNames {
+    /// User number and name.
+    pub users: Vec<(u32, Vec<u8>)>,
+    /// Group number and name.
+    pub groups: Vec<(u32, Vec<u8>)>,
+}
+
+/// A part of one directory's listing, in order of name bytes; small directories are one piece.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Piece {
+    /// A number of its own, which requests refer to.
+    pub list: u32,
+    /// The directory, announced by an entry of an earlier piece (or the root).
+    pub directory: RelPath,
+    /// No further piece of this directory follows.
+    pub last: bool,
+    /// The directory could be read to its end; otherwise nothing is deleted in it.
+    pub complete: bool,
+    /// Names of the owners and groups below.
+    pub names: OwnerNames,
+    /// The entries, strictly ascending by name, none of them at or before the previous piece's last.
+    pub entries: Vec<Entry>,
+}
+
+/// The end of the scan: totals for progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Scanned {
+    /// Entries listed.
+    pub entries: u64,
+    /// Sum of the sizes of the regular files listed.
+    pub bytes: u64,
+}
+
+/// What the destination wants of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Want {
+    /// All of it.
+    Whole,
+    /// A delta against a basis whose signature follows in [`Message::Signature`] frames.
+    Delta {
+        /// Block size in bytes.
+        block_size: u32,
+        /// Length of the basis in bytes.
+        basis_bytes: u64,
+    },
+    /// Its hash only.
+    Hash,
+}
+
+/// The destination asks for one file of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Request {
+    /// The piece.
+    pub list: u32,
+    /// The entry's position in it.
+    pub index: u32,
+    /// The number under which the answer comes.
+    pub file: u32,
+    /// What is wanted.
+    pub want: Want,
+}
+
+/// What one file was when it had been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ReadFile {
+    /// BLAKE3 of all of its bytes.
+    pub hash: ContentHash,
+    /// Its modification time, the same before and after.
+    pub mtime: Timestamp,
+}
+
+/// Why a file can't be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Failure {
+    /// It was listed and is gone.
+    Vanished,
+    /// It changed while it was read: what was sent is not any state of it.
+    Changed,
+    /// It is no longer a regular file.
+    ChangedKind,
+    /// A system call failed.
+    Errno {
+        /// Which.
+        operation: Operation,
+        /// Linux's error number.
+        errno: i32,
+    },
+}
+
+/// One step in answering a request. A file's steps come in order, in the same lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Step {
+    /// The file was opened; this many bytes follow, by literals and matches together.
+    Open {
+        /// Length in bytes.
+        size_bytes: u64,
+    },
+    /// The next bytes are these, from the frame's bulk part.
+    Literal {
+        /// How many.
+        bytes: u32,
+    },
+    /// The next bytes are those of blocks of the basis.
+    Match {
+        /// The first block.
+        block: u64,
+        /// How many blocks in a row.
+        count: u32,
+    },
+    /// The file is complete.
+    End(ReadFile),
+    /// The file is complete and this is all of it: [`Step::Open`], one literal and [`Step::End`] in one.
+    Small {
+        /// How many bytes of the bulk part are its content.
+        bytes: u32,
+        /// What it was.
+        read: ReadFile,
+    },
+    /// Its hash, as asked.
+    Hashed {
+        /// Length in bytes.
+        size_bytes: u64,
+        /// What it was.
+        read: ReadFile,
+    },
+    /// It can't be had; what was sent of it is void.
+    Failed(Failure),
+}
+
+/// A [`Step`] and the file it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Record {
+    /// The request's number.
+    pub file: u32,
+    /// What comes next of it.
+    pub step: Step,
+}
+
+/// Bytes at the end of a frame, kept where they arrived.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bulk {
+    bytes: Vec<u8>,
+    from: usize,
+}
+
+impl Bulk {
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+}
+
+impl std::fmt::Debug for Bulk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bulk({} bytes)", self.as_slice().len())
+    }
+}
+
+/// Answers to requests, several files to a frame, and the literal bytes they take in turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data {
+    /// Which of the sender's threads wrote it; all of a file comes in one lane.
+    pub lane: u8,
+    /// What follows of which file.
+    pub records: Vec<Record>,
+    /// The literals' bytes, one after another.
+    pub bulk: Bulk,
+}
+
+/// Why one end ends the session.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Abort {
+    /// The client's exit status.
+    pub exit: Exit,
+    /// For the operator.
+    pub message: String,
+}
+
+/// The destination's last word.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Finished {
+    /// What was done.
+    pub stats: Stats,
+    /// How it ended, as far as the destination knows.
+    pub exit: Exit,
+}
+
+/// News for the client, where the client is not the destination.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Report {
+    /// Something was done to an entry.
+    Item(Item),
+    /// Something failed.
+    Problem(Problem),
+    /// The destination directory did not exist and was made.
+    MadeRoot(Vec<u8>),
+}
+
+/// Anything one end says to the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is documented by the type it carries")]
+pub enum Message {
+    Hello(Hello),
+    Start(Box<Start>),
+    Begin(Box<Begin>),
+    List(Vec<Piece>),
+    Scanned(Scanned),
+    Request(Vec<Request>),
+    /// The next part of a basis's signature, for a request that wants a delta.
+    Signature {
+        /// The request's number.
+        file: u32,
+        /// fast_rsync's entries, without its header.
+        blocks: Bulk,
+    },
+    Data(Data),
+    /// Pieces that the destination will ask nothing more of.
+    Release(Vec<u32>),
+    Report(Vec<Report>),
+    Finished(Box<Finished>),
+    Abort(Abort),
+    /// Nothing to say, still there.
+    KeepAlive,
+}
+
+const HELLO: u8 = 1;
+const START: u8 = 2;
+const BEGIN: u8 = 3;
+const LIST: u8 = 4;
+const SCANNED: u8 = 5;
+const REQUEST: u8 = 6;
+const SIGNATURE: u8 = 7;
+const DATA: u8 = 8;
+const RELEASE: u8 = 9;
+const REPORT: u8 = 10;
+const FINISHED: u8 = 11;
+const ABORT: u8 = 12;
+const KEEP_ALIVE: u8 = 13;
+
+impl Message {
+    /// The message as a frame.
+    #[must_use]
+    pub fn encode(&self) -> Frame {
+        match self {
+            Message::Hello(body) => simple(HELLO, body),
+            Message::Start(body) => simple(START, body),
+            Message::Begin(body) => simple(BEGIN, body),
+            Message::List(body) => simple(LIST, body),
+            Message::Scanned(body) => simple(SCANNED, body),
+            Message::Request(body) => simple(REQUEST, body),
+            Message::Signature { file, blocks } => with_bulk(SIGNATURE, file, blocks.as_slice()),
+            Message::Data(data) => with_bulk(DATA, &(data.lane, &data.records), data.bulk.as_slice()),
+            Message::Release(body) => simple(RELEASE, body),
+            Message::Report(body) => simple(REPORT, body),
+            Message::Finished(body) => simple(FINISHED, body),
+            Message::Abort(body) => simple(ABORT, body),
+            Message::KeepAlive => Frame::finish(Frame::begin(0), KEEP_ALIVE),
+        }
+    }
+
+    /// The message in an opened frame.
+    ///
+    /// # Errors
+    /// An unknown kind, a body that does not decode, or a value no honest peer sends.
+    pub fn decode(frame: Frame) -> Result<Message, ProtocolError> {
+        let body = frame.body();
+        let message = match frame.kind() {
+            HELLO => Message::Hello(codec::decode_all(body, "hello")?),
+            START => Message::Start(codec::decode_all(body, "start")?),
+            BEGIN => Message::Begin(codec::decode_all(body, "begin")?),
+            LIST => Message::List(codec::decode_all(body, "listing")?),
+            SCANNED => Message::Scanned(codec::decode_all(body, "scan end")?),
+            REQUEST => Message::Request(codec::decode_all(body, "request")?),
+            SIGNATURE => {
+                let (file, rest) = codec::decode(body, "signature")?;
+                let from = frame.as_bytes().len() - rest.len();
+                Message::Signature { file, blocks: Bulk { bytes: frame.into_bytes(), from } }
+            }
+            DATA => {
+                let ((lane, records), rest) = codec::decode(body, "data")?;
+                let from = frame.as_bytes().len() - rest.len();
+                Message::Data(Data { lane, records, bulk: Bulk { bytes: frame.into_bytes(), from } })
+            }
+            RELEASE => Message::Release(codec::decode_all(body, "release")?),
+            REPORT => Message::Report(codec::decode_all(body, "report")?),
+            FINISHED => Message::Finished(codec::decode_all(body, "summary")?),
+            ABORT => Message::Abort(codec::decode_all(body, "abort")?),
+            KEEP_ALIVE if body.is_empty() => Message::KeepAlive,
+            _ => return Err(ProtocolError::Frame("unknown kind")),
+        };
+        Ok(message)
+    }
+
+    /// What to call it in an error.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Hello(_) => "hello",
+            Message::Start(_) => "start",
+            Message::Begin(_) => "begin",
+            Message::List(_) => "listing",
+            Message::Scanned(_) => "scan end",
+            Message::Request(_) => "request",
+            Message::Signature { .. } => "signature",
+            Message::Data(_) => "data",
+            Message::Release(_) => "release",
+            Message::Report(_) => "report",
+            Message::Finished(_) => "summary",
+            Message::Abort(_) => "abort",
+            Message::KeepAlive => "keepalive",
+        }
+    }
+}
+
+/// The frame of a part of a signature.
+#[must_use]
+pub fn signature_frame(file: u32, blocks: &[u8]) -> Frame {
+    with_bulk(SIGNATURE, &file, blocks)
+}
+
+fn simple<T: Encode>(kind: u8, body: &T) -> Frame {
+    let mut bytes = Frame::begin(256);
+    codec::encode_into(body, &mut bytes);
+    Frame::finish(bytes, kind)
+}
+
+fn with_bulk<T: Encode>(kind: u8, head: &T, bulk: &[u8]) -> Frame {
+    let mut bytes = Frame::begin(bulk.len() + 64);
+    codec::encode_into(head, &mut bytes);
+    bytes.extend_from_slice(bulk);
+    Frame::finish(bytes, kind)
+}
+
+/// Collects answers until they are worth a frame.
+#[derive(Debug, Default)]
+pub struct DataBuilder {
+    lane: u8,
+    records: Vec<Record>,
+    bulk: Vec<u8>,
+}
+
+/// Records in one frame, so that many small or unchanged files don't outgrow it.
+const RECORDS_PER_FRAME: usize = 2048;
+
+impl DataBuilder {
+    /// A builder for one of the sender's threads.
+    #[must_use]
+    pub fn new(lane: u8) -> DataBuilder {
+        DataBuilder { lane, ..DataBuilder::default() }
+    }
+
+    /// Appends a step that has no bytes.
+    pub fn step(&mut self, file: u32, step: Step) {
+        self.records.push(Record { file, step });
+    }
+
+    /// Appends literal bytes, at most what [`DataBuilder::room_bytes`] says.
+    pub fn literal(&mut self, file: u32, bytes: &[u8]) {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        match self.records.last_mut() {
+            Some(Record { file: last, step: Step::Literal { bytes: so_far } }) if *last == file => {
+                *so_far += length;
+            }
+            _ => self.step(file, Step::Literal { bytes: length }),
+        }
+        self.bulk.extend_from_slice(bytes);
+    }
+
+    /// Appends a whole small file.
+    pub fn small(&mut self, file: u32, content: &[u8], read: ReadFile) {
+        let bytes = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        self.step(file, Step::Small { bytes, read });
+        self.bulk.extend_from_slice(content);
+    }
+
+    /// How many literal bytes still fit.
+    #[must_use]
+    pub fn room_bytes(&self) -> usize {
+        limits::DATA_BYTES.saturating_sub(self.bulk.len())
+    }
+
+    /// Whether it is time for [`DataBuilder::take`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.bulk.len() + limits::SMALL_FILE_BYTES as usize > limits::DATA_BYTES
+            || self.records.len() >= RECORDS_PER_FRAME
+    }
+
+    /// Whether nothing was appended since the last frame.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// What was collected, as a frame; the builder is empty again.
+    pub fn take(&mut self) -> Frame {
+        let frame = with_bulk(DATA, &(self.lane, &self.records), &self.bulk);
+        self.records.clear();
+        self.bulk.clear();
+        frame
+    }
+}
+
+/// The name under which a program introduces itself.
+#[must_use]
+pub fn hello(program: &str) -> Hello {
+    Hello { oldest: VERSION, newest: VERSION, program: program.to_owned() }
+}
+
+impl Piece {
+    /// Whether the piece is one that an honest source sends, in itself.
+    pub(crate) fn is_sane(&self) -> bool {
+        self.entries.len() <= limits::PIECE_ENTRIES
+            && self.entries.iter().all(Entry::is_sane)
+            && self.entries.windows(2).all(|pair| pair[0].name < pair[1].name)
+    }
+
+    /// Name of the last entry.
+    pub(crate) fn last_name(&self) -> Option<&Name> {
+        self.entries.last().map(|entry| &entry.name)
+    }
+}

@@ -1,0 +1,136 @@
+//! What the operator asked of a run, as both ends need to know it.
+
+use crate::filter::FilterRules;
+use bincode::{Decode, Encode};
+
+/// Which metadata a copy keeps, and what else of a tree than files and directories.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Preserve {
+    /// Symbolic links as links.
+    pub links: bool,
+    /// Permission bits.
+    pub perms: bool,
+    /// Owner (only where the destination's agent may set it).
+    pub owner: bool,
+    /// Group (only the groups the destination's agent may set).
+    pub group: bool,
+    /// Modification times.
+    pub times: bool,
+    /// Character and block devices.
+    pub devices: bool,
+    /// FIFOs and sockets.
+    pub specials: bool,
+    /// Owner and group by number, not by name.
+    pub numeric_ids: bool,
+}
+
+/// Which existing files are taken as up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum QuickCheck {
+    /// Same size and same modification time.
+    #[default]
+    SizeAndTime,
+    /// Same size.
+    SizeOnly,
+    /// Same content, by hash.
+    Checksum,
+    /// None: every file is transferred.
+    Never,
+}
+
+/// How frames are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Compression {
+    /// As they are.
+    #[default]
+    None,
+    /// zstd at this level where it pays.
+    Zstd {
+        /// 1 to 19.
+        level: u8,
+    },
+}
+
+/// One change of permission bits, as `--chmod` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ModeChange {
+    /// Applies to directories.
+    pub directories: bool,
+    /// Applies to everything else.
+    pub files: bool,
+    /// Bits that are cleared first.
+    pub clear: u16,
+    /// Bits that are set then.
+    pub set: u16,
+    /// Execute bits (of `0111`) that are set only where the entry is a directory or has one already.
+    pub set_if_executable: u16,
+}
+
+/// What to do with what the destination has and the source has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Delete {
+    /// Remove it.
+    pub extraneous: bool,
+    /// Refuse, before the first removal, when there is more than this.
+    pub max_entries: Option<u64>,
+    /// Let an empty source empty the destination.
+    pub allow_empty_source: bool,
+}
+
+/// Everything the two ends need to know of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one of rsync's independent switches")]
+pub struct SyncOptions {
+    /// Descend into directories.
+    pub recursive: bool,
+    /// Follow symbolic links at the source and copy what they point to.
+    pub copy_links: bool,
+    /// Stay on the file system of each source argument.
+    pub one_file_system: bool,
+    /// What of the metadata is kept.
+    pub preserve: Preserve,
+    /// What is taken as up to date.
+    pub quick_check: QuickCheck,
+    /// Skip files that are newer at the destination.
+    pub update: bool,
+    /// Create nothing new.
+    pub existing: bool,
+    /// Update nothing that exists.
+    pub ignore_existing: bool,
+    /// Never search for matching blocks.
+    pub whole_file: bool,
+    /// Patch files in place, through a journal, instead of replacing them.
+    pub inplace: bool,
+    /// Block size in bytes for every file, instead of one that follows from its size.
+    pub block_size: Option<u32>,
+    /// Deletions.
+    pub delete: Delete,
+    /// What is left out, at both ends.
+    pub filter: FilterRules,
+    /// Permission changes, applied to what the source listed.
+    pub chmod: Vec<ModeChange>,
+    /// Owner and group for everything, as names or numbers.
+    pub chown: (Option<Vec<u8>>, Option<Vec<u8>>),
+    /// Frame compression.
+    pub compression: Compression,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Compare everything, change nothing, report every difference.
+    pub verify: bool,
+    /// Report each changed entry to the client.
+    pub itemize: bool,
+    /// End the session when nothing is heard of the peer for this long; 0: never.
+    pub timeout_s: u32,
+}
+
+impl ModeChange {
+    /// `mode` after this change.
+    #[must_use]
+    pub fn apply(&self, mode: u16, is_dir: bool) -> u16 {
+        if !(if is_dir { self.directories } else { self.files }) {
+            return mode;
+        }
+        let conditional = if is_dir || mode & 0o111 != 0 { self.set_if_executable } else { 0 };
+        mode & !self.clear | self.set | conditional
+    }
+}

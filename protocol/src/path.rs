@@ -1,0 +1,251 @@
+//! Names and relative paths as types: what came from a peer is checked once, here.
+//!
+//! A path is bytes, not text. A [`RelPath`] can't be absolute, can't climb, and has no empty, `.` or
+//! `..` component; joined to a directory handle it can only lead below it (symbolic links are the
+//! handle's business, see the agent's `tree` module).
+
+use crate::limits;
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{BorrowDecode, Decode, Encode};
+use std::fmt;
+
+/// Why some bytes are not a name or a relative path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// No bytes where a name must stand (also `a//b` and a trailing slash).
+    #[error("an empty name")]
+    Empty,
+    /// `.` or `..`
+    #[error("the name '.' or '..'")]
+    Dots,
+    /// A slash inside a name.
+    #[error("a slash in a name")]
+    Slash,
+    /// A NUL byte.
+    #[error("a NUL byte")]
+    Nul,
+    /// Longer than [`limits::NAME_BYTES`] or [`limits::PATH_BYTES`].
+    #[error("too long")]
+    TooLong,
+}
+
+/// The name of one directory entry: 1 to 255 bytes, no slash, no NUL, not `.` or `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Box<[u8]>);
+
+impl Name {
+    /// Checks `bytes`.
+    ///
+    /// # Errors
+    /// Says which rule of a name they break.
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Name, PathError> {
+        let bytes = bytes.into();
+        check_name(&bytes)?;
+        Ok(Name(bytes))
+    }
+
+    /// The bytes as they stand on disk.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn check_name(bytes: &[u8]) -> Result<(), PathError> {
+    match bytes {
+        b"" => Err(PathError::Empty),
+        b"." | b".." => Err(PathError::Dots),
+        _ if bytes.len() > limits::NAME_BYTES => Err(PathError::TooLong),
+        _ if bytes.contains(&b'/') => Err(PathError::Slash),
+        _ if bytes.contains(&0) => Err(PathError::Nul),
+        _ => Ok(()),
+    }
+}
+
+/// A path below a root: names joined by single slashes; the root itself is the empty path.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RelPath(Box<[u8]>);
+
+impl RelPath {
+    /// The root itself.
+    #[must_use]
+    pub fn root() -> RelPath {
+        RelPath::default()
+    }
+
+    /// Checks every component of `bytes`.
+    ///
+    /// # Errors
+    /// Says which rule they break.
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<RelPath, PathError> {
+        let bytes = bytes.into();
+        if bytes.len() > limits::PATH_BYTES {
+            return Err(PathError::TooLong);
+        }
+        if !bytes.is_empty() {
+            bytes.split(|&byte| byte == b'/').try_for_each(check_name)?;
+        }
+        Ok(RelPath(bytes))
+    }
+
+    /// This path with one more name.
+    #[must_use]
+    pub fn join(&self, name: &Name) -> RelPath {
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.0.len());
+        bytes.extend_from_slice(&self.0);
+        if !bytes.is_empty() {
+            bytes.push(b'/');
+        }
+        bytes.extend_from_slice(&name.0);
+        RelPath(bytes.into())
+    }
+
+    /// The directory this path stands in and its last name; none for the root.
+    #[must_use]
+    pub fn split_last(&self) -> Option<(RelPath, Name)> {
+        if self.is_root() {
+            return None;
+        }
+        let cut = self.0.iter().rposition(|&byte| byte == b'/');
+        let parent = cut.map_or(&[][..], |at| &self.0[..at]);
+        let name = cut.map_or(&self.0[..], |at| &self.0[at + 1..]);
+        Some((RelPath(parent.into()), Name(name.into())))
+    }
+
+    /// Whether this is the root itself.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many names deep.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        if self.is_root() { 0 } else { 1 + self.0.iter().filter(|&&byte| byte == b'/').count() }
+    }
+
+    /// The bytes, without a leading or trailing slash.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Writes bytes from a file's name so that no terminal obeys them: rsync's `\#ooo` for control
+/// characters and bytes that are not UTF-8, everything else as it is.
+pub fn escape(bytes: &[u8], text: &mut String) {
+    for chunk in bytes.utf8_chunks() {
+        let mut rest = chunk.valid();
+        while let Some(at) = rest.find(char::is_control) {
+            text.push_str(&rest[..at]);
+            let end = at + rest[at..].chars().next().map_or(1, char::len_utf8);
+            rest.as_bytes()[at..end].iter().for_each(|&byte| octal(byte, text));
+            rest = &rest[end..];
+        }
+        text.push_str(rest);
+        chunk.invalid().iter().for_each(|&byte| octal(byte, text));
+    }
+}
+
+fn octal(byte: u8, text: &mut String) {
+    use fmt::Write as _;
+    let _ = write!(text, "\\#{byte:03o}");
+}
+
+/// [`escape`] as a string of its own.
+#[must_use]
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    escape(bytes, &mut text);
+    text
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", escaped(&self.0))
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", escaped(&self.0))
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_root() { "." } else { "" })?;
+        f.write_str(&escaped(&self.0))
+    }
+}
+
+macro_rules! checked_bytes {
+    ($type:ident) => {
+        impl Encode for $type {
+            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+                self.0.encode(encoder)
+            }
+        }
+        impl<Context> Decode<Context> for $type {
+            fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+                let bytes = Vec::<u8>::decode(decoder)?;
+                $type::new(bytes).map_err(|error| DecodeError::OtherString(error.to_string()))
+            }
+        }
+        impl<'de, Context> BorrowDecode<'de, Context> for $type {
+            fn borrow_decode<D: BorrowDecoder<'de, Context = Context>>(
+                decoder: &mut D,
+            ) -> Result<Self, DecodeError> {
+                Self::decode(decoder)
+            }
+        }
+    };
+}
+checked_bytes!(Name);
+checked_bytes!(RelPath);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    #[test]
+    fn a_relative_path_can_only_lead_down() {
+        for (bytes, expected) in [
+            (&b"a/b c/\xff\n"[..], Ok(())),
+            (b"", Ok(())),
+            (b"...", Ok(())),
+            (b"/a", Err(PathError::Empty)),
+            (b"a//b", Err(PathError::Empty)),
+            (b"a/", Err(PathError::Empty)),
+            (b"a/../b", Err(PathError::Dots)),
+            (b"./a", Err(PathError::Dots)),
+            (b"a\0", Err(PathError::Nul)),
+            (&[b'x'; 256], Err(PathError::TooLong)),
+        ] {
+            assert_eq!(RelPath::new(bytes).map(|_| ()), expected, "{}", escaped(bytes));
+            let mut wire = Vec::new();
+            codec::encode_into(&bytes.to_vec(), &mut wire);
+            let decoded = codec::decode_all::<RelPath>(&wire, "path");
+            assert_eq!(decoded.is_ok(), expected.is_ok());
+        }
+    }
+
+    #[test]
+    fn join_and_split_last_are_inverse() {
+        let path = RelPath::new(*b"a/b").unwrap();
+        let name = Name::new(*b"c").unwrap();
+        assert_eq!(path.join(&name).split_last(), Some((path, name.clone())));
+        assert_eq!(RelPath::root().join(&name).split_last(), Some((RelPath::root(), name)));
+        assert_eq!(RelPath::root().split_last(), None);
+    }
+
+    #[test]
+    fn escapes_what_a_terminal_would_obey_and_nothing_else() {
+        assert_eq!(escaped("é a\\b".as_bytes()), "é a\\b");
+        assert_eq!(escaped(b"a\x1b[2J\n\xff\x7f"), "a\\#033[2J\\#012\\#377\\#177");
+        assert_eq!(escaped("\u{9b}".as_bytes()), "\\#302\\#233");
+    }
+}

@@ -1,0 +1,271 @@
+//! The source's state machine: what was listed, what may be asked of it, what is owed.
+//!
+//! It does no I/O. The engine tells it what it sends ([`SourceSession::announce`],
+//! [`SourceSession::answered`]) and gives it what arrives ([`SourceSession::receive`]); it answers with
+//! events, or with the rule that the peer broke. What the destination can make this end remember is
+//! bounded by the window (entries) and by the limit on signatures under way, whatever it sends.
+
+use crate::message::{Abort, Bulk, Finished, Message, Piece, Report, Request, Want};
+use crate::signature::BlockSize;
+use crate::{ProtocolError, limits};
+use std::collections::HashMap;
+
+/// What the engine has to act on.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// Serve these files; none of them is under way already.
+    Requests(Vec<Request>),
+    /// The next part of the signature for a request that wants a delta.
+    Signature {
+        /// The request's number.
+        file: u32,
+        /// fast_rsync's entries.
+        blocks: Bulk,
+    },
+    /// Nothing more will be asked of these pieces: forget them.
+    Released(Vec<u32>),
+    /// News from the destination, for the operator.
+    Reports(Vec<Report>),
+    /// The destination is done.
+    Finished(Box<Finished>),
+    /// The destination ended the session.
+    Aborted(Abort),
+    /// Nothing.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct PieceState {
+    entries: usize,
+    /// Which entries are regular files, by position.
+    is_file: Vec<bool>,
+    under_way: usize,
+}
+
+#[derive(Debug)]
+struct FileState {
+    list: u32,
+    /// Bytes of signature still to come.
+    signature_left: u64,
+    /// Bytes of signature that count against the limit until the file is answered.
+    signature_bytes: u64,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct SourceSession {
+    pieces: HashMap<u32, PieceState>,
+    files: HashMap<u32, FileState>,
+    entries_in_window: usize,
+    signature_bytes: u64,
+    finished: bool,
+}
+
+fn unexpected<T>(what: &'static str, why: &'static str) -> Result<T, ProtocolError> {
+    Err(ProtocolError::Unexpected { what, why })
+}
+
+impl SourceSession {
+    /// Whether another piece may be sent now.
+    #[must_use]
+    pub fn window_is_open(&self) -> bool {
+        self.entries_in_window + limits::PIECE_ENTRIES <= limits::WINDOW_ENTRIES
+    }
+
+    /// `piece` is about to be sent.
+    pub fn announce(&mut self, piece: &Piece) {
+        let state = PieceState {
+            entries: piece.entries.len().max(1),
+            is_file: piece.entries.iter().map(|entry| entry.is_file()).collect(),
+            under_way: 0,
+        };
+        self.entries_in_window += state.entries;
+        self.pieces.insert(piece.list, state);
+    }
+
+    /// The last step of `file` is about to be sent.
+    pub fn answered(&mut self, file: u32) {
+        if let Some(state) = self.files.remove(&file) {
+            self.signature_bytes -= state.signature_bytes;
+            if let Some(piece) = self.pieces.get_mut(&state.list) {
+                piece.under_way -= 1;
+            }
+        }
+    }
+
+    /// Whether the destination has said its last word.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Takes in a message from the destination.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn receive(&mut self, message: Message) -> Result<SourceEvent, ProtocolError> {
+        if self.finished {
+            return unexpected(message.name(), "the destination had finished");
+        }
+        match message {
+            Message::Request(requests) => {
+                requests.iter().try_for_each(|request| self.request(request))?;
+                Ok(SourceEvent::Requests(requests))
+            }
+            Message::Signature { file, blocks } => {
+                self.signature(file, blocks.as_slice().len() as u64)?;
+                Ok(SourceEvent::Signature { file, blocks })
+            }
+            Message::Release(lists) => {
+                lists.iter().try_for_each(|&list| self.release(list))?;
+                Ok(SourceEvent::Released(lists))
+            }
+            Message::Report(reports) => Ok(SourceEvent::Reports(reports)),
+            Message::Finished(finished) => {
+                self.finished = true;
+                Ok(SourceEvent::Finished(finished))
+            }
+            Message::Abort(abort) => {
+                self.finished = true;
+                Ok(SourceEvent::Aborted(abort))
+            }
+            Message::KeepAlive => Ok(SourceEvent::Nothing),
+            other => unexpected(other.name(), "a destination does not send it"),
+        }
+    }
+
+    fn request(&mut self, request: &Request) -> Result<(), ProtocolError> {
+        let Some(piece) = self.pieces.get_mut(&request.list) else {
+            return unexpected("request", "its list was not sent, or was released");
+        };
+        match piece.is_file.get(request.index as usize) {
+            Some(true) => {}
+            Some(false) => return unexpected("request", "the entry is not a regular file"),
+            None => return unexpected("request", "the list has no such entry"),
+        }
+        if self.files.contains_key(&request.file) || self.files.len() >= limits::WINDOW_ENTRIES {
+            return unexpected("request", "its number is in use, or too many are under way");
+        }
+        let signature_bytes = match request.want {
+            Want::Delta { block_size, basis_bytes } => {
+                BlockSize::new(block_size, basis_bytes)?.signature_bytes(basis_bytes)
+            }
+            Want::Whole | Want::Hash => 0,
+        };
+        self.signature_bytes += signature_bytes;
+        if self.signature_bytes > limits::SIGNATURES_BYTES {
+            return unexpected("request", "too many signatures under way");
+        }
+        piece.under_way += 1;
+        let state = FileState { list: request.list, signature_left: signature_bytes, signature_bytes };
+        self.files.insert(request.file, state);
+        Ok(())
+    }
+
+    fn signature(&mut self, file: u32, bytes: u64) -> Result<(), ProtocolError> {
+        // A file that failed or vanished is answered before its signature has arrived in full.
+        let Some(state) = self.files.get_mut(&file) else {
+            return Ok(());
+        };
+        match state.signature_left.checked_sub(bytes) {
+            Some(left) => {
+                state.signature_left = left;
+                Ok(())
+            }
+            None => unexpected("signature", "it is longer than announced"),
+        }
+    }
+
+    fn release(&mut self, list: u32) -> Result<(), ProtocolError> {
+        match self.pieces.remove(&list) {
+            Some(piece) if piece.under_way == 0 => {
+                self.entries_in_window -= piece.entries;
+                Ok(())
+            }
+            Some(_) => unexpected("release", "files of the list are under way"),
+            None => unexpected("release", "the list was not sent, or was released"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Entry, Kind, Timestamp};
+    use crate::message::{OwnerNames, Scanned};
+    use crate::path::{Name, RelPath};
+
+    fn piece(list: u32, kinds: &[Kind]) -> Piece {
+        let entry = |(i, kind): (usize, &Kind)| Entry {
+            name: Name::new(format!("{i:04}").into_bytes()).unwrap(),
+            kind: kind.clone(),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            young: false,
+        };
+        Piece {
+            list,
+            directory: RelPath::root(),
+            last: true,
+            complete: true,
+            names: OwnerNames::default(),
+            entries: kinds.iter().enumerate().map(entry).collect(),
+        }
+    }
+
+    fn session() -> SourceSession {
+        let mut session = SourceSession::default();
+        session.announce(&piece(7, &[Kind::File { size_bytes: 9 }, Kind::Directory]));
+        session
+    }
+
+    fn request(list: u32, index: u32, file: u32, want: Want) -> Message {
+        Message::Request(vec![Request { list, index, file, want }])
+    }
+
+    #[test]
+    fn only_listed_regular_files_can_be_had_each_once_at_a_time() {
+        let huge = Want::Delta { block_size: 4096, basis_bytes: u64::MAX };
+        let zero = Want::Delta { block_size: 0, basis_bytes: 1 };
+        for (message, allowed) in [
+            (request(7, 0, 1, Want::Whole), true),
+            (request(7, 1, 1, Want::Whole), false),
+            (request(7, 2, 1, Want::Whole), false),
+            (request(8, 0, 1, Want::Whole), false),
+            (request(7, 0, 1, huge), false),
+            (request(7, 0, 1, zero), false),
+            (Message::Release(vec![7, 7]), false),
+            (Message::Release(vec![9]), false),
+            (Message::Scanned(Scanned::default()), false),
+            (Message::List(Vec::new()), false),
+        ] {
+            assert_eq!(session().receive(message.clone()).is_ok(), allowed, "{message:?}");
+        }
+        let mut session = session();
+        session.receive(request(7, 0, 1, Want::Whole)).unwrap();
+        assert!(session.receive(request(7, 0, 1, Want::Whole)).is_err());
+    }
+
+    #[test]
+    fn a_piece_is_released_only_when_nothing_of_it_is_under_way() {
+        let mut busy = session();
+        busy.receive(request(7, 0, 1, Want::Whole)).unwrap();
+        assert!(busy.receive(Message::Release(vec![7])).is_err());
+        let mut idle = session();
+        idle.receive(request(7, 0, 1, Want::Whole)).unwrap();
+        idle.answered(1);
+        assert!(idle.receive(Message::Release(vec![7])).is_ok());
+        assert_eq!(idle.entries_in_window, 0);
+    }
+
+    #[test]
+    fn signatures_are_bounded_alone_and_together() {
+        let mut session = session();
+        let delta = Want::Delta { block_size: 4096, basis_bytes: 4 << 30 };
+        session.receive(request(7, 0, 1, delta)).unwrap();
+        session.receive(request(7, 0, 2, delta)).unwrap();
+        assert!(session.receive(request(7, 0, 3, delta)).is_err());
+    }
+}
