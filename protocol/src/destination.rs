@@ -6,11 +6,12 @@
 //! every answer against what was asked, and says when a piece can be released, when a directory has all
 //! of its content (so that its times can be set) and when everything is done.
 //!
+//! It is generic over `M`, what the engine wants to remember of a directory's metadata.
+//!
 //! What always holds: a piece handed out belongs to a directory that exists at the destination (or is
 //! known to be absent, and then nothing below it is touched); of one directory one piece at a time is
 //! handed out; a directory completes after everything below it.
 
-use crate::entry::Entry;
 use crate::message::{Begin, Data, Failure, Message, Piece, Record, Request, Scanned, Step, Want};
 use crate::path::{Name, RelPath};
 use crate::signature::BlockSize;
@@ -42,9 +43,14 @@ pub enum DestinationEvent {
 
 /// How a directory of the source stands at the destination once its parent was merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// It exists; its metadata is to become this at the end, if anything.
-    Present(Option<Box<Entry>>),
+pub enum Standing<M> {
+    /// It exists.
+    Present {
+        /// What its metadata is to be at the end, if it is any of this run's business.
+        metadata: Option<Box<M>>,
+        /// Its metadata is something else now.
+        differs: bool,
+    },
     /// It does not exist and is not made (a dry run): everything in it is new.
     Absent,
     /// It could not be made, or is left alone by choice: what is in it is passed over in silence.
@@ -53,11 +59,11 @@ pub enum Standing {
 
 /// A directory under way.
 #[derive(Debug)]
-struct Directory {
+struct Directory<M> {
     path: RelPath,
     parent: Option<DirectoryId>,
     /// None until the parent's piece that announced it was merged.
-    standing: Option<Standing>,
+    standing: Option<Standing<M>>,
     /// Pieces that arrived and wait for their turn.
     waiting: VecDeque<Piece>,
     merging: bool,
@@ -66,26 +72,28 @@ struct Directory {
     listed: bool,
     /// What must still happen before it is complete: its listing, its files, its directories.
     pending: u32,
+    /// Something was done in it, so that its times are no longer what they were.
+    touched: bool,
 }
 
 /// A piece for the engine to merge with what the destination has.
 #[derive(Debug)]
-pub struct ReadyPiece {
+pub struct ReadyPiece<M> {
     /// The directory.
     pub directory: DirectoryId,
     /// How it stands.
-    pub standing: Standing,
+    pub standing: Standing<M>,
     /// The piece.
     pub piece: Piece,
 }
 
-/// A directory whose content is complete.
+/// A directory whose content is complete and whose metadata may have to be set.
 #[derive(Debug)]
-pub struct CompleteDirectory {
+pub struct CompleteDirectory<M> {
     /// The directory.
     pub path: RelPath,
-    /// The metadata it is to have, if any is to be set.
-    pub metadata: Option<Box<Entry>>,
+    /// The metadata it is to have.
+    pub metadata: Box<M>,
 }
 
 #[derive(Debug)]
@@ -107,18 +115,18 @@ struct FileState {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct DestinationSession {
+pub struct DestinationSession<M> {
     begun: bool,
     scanned: bool,
     by_path: HashMap<RelPath, DirectoryId>,
-    directories: HashMap<DirectoryId, Directory>,
+    directories: HashMap<DirectoryId, Directory<M>>,
     next_directory: DirectoryId,
     pieces: HashMap<u32, PieceState>,
     entries_in_window: usize,
     files: HashMap<u32, FileState>,
     next_file: u32,
     ready: VecDeque<DirectoryId>,
-    complete: VecDeque<CompleteDirectory>,
+    complete: VecDeque<CompleteDirectory<M>>,
     released: Vec<u32>,
     signature_bytes: u64,
 }
@@ -127,16 +135,16 @@ fn unexpected<T>(what: &'static str, why: &'static str) -> Result<T, ProtocolErr
     Err(ProtocolError::Unexpected { what, why })
 }
 
-impl Default for DestinationSession {
+impl<M: Clone> Default for DestinationSession<M> {
     fn default() -> Self {
         DestinationSession::new()
     }
 }
 
-impl DestinationSession {
+impl<M: Clone> DestinationSession<M> {
     /// A session that has heard nothing yet.
     #[must_use]
-    pub fn new() -> DestinationSession {
+    pub fn new() -> DestinationSession<M> {
         DestinationSession {
             begun: false,
             scanned: false,
@@ -213,6 +221,7 @@ impl DestinationSession {
             last_name: None,
             listed: false,
             pending: 1,
+            touched: false,
         };
         self.directories.insert(id, directory);
     }
@@ -272,11 +281,11 @@ impl DestinationSession {
     }
 
     /// Says how the root stands, so that its pieces can be merged.
-    pub fn root_stands(&mut self, standing: Standing) {
+    pub fn root_stands(&mut self, standing: Standing<M>) {
         self.stands(0, standing);
     }
 
-    fn stands(&mut self, id: DirectoryId, standing: Standing) {
+    fn stands(&mut self, id: DirectoryId, standing: Standing<M>) {
         if let Some(directory) = self.directories.get_mut(&id) {
             directory.standing = Some(standing);
         }
@@ -295,12 +304,12 @@ impl DestinationSession {
     }
 
     /// A piece to merge now, if there is one. Pieces of skipped directories are dealt with here.
-    pub fn next_piece(&mut self) -> Option<ReadyPiece> {
+    pub fn next_piece(&mut self) -> Option<ReadyPiece<M>> {
         while let Some(id) = self.ready.pop_front() {
             let Some(directory) = self.directories.get_mut(&id) else { continue };
             let standing = directory.standing.clone().unwrap_or(Standing::Skipped);
             let Some(piece) = directory.waiting.pop_front() else { continue };
-            if standing == Standing::Skipped {
+            if matches!(standing, Standing::Skipped) {
                 let children = piece.entries.iter().filter(|entry| entry.is_dir());
                 let skipped = children.map(|entry| (entry.name.clone(), Standing::Skipped)).collect();
                 self.merged(id, &piece, skipped);
@@ -312,7 +321,7 @@ impl DestinationSession {
     }
 
     /// A piece was merged; `standings` has one for each directory it announced.
-    pub fn merged(&mut self, id: DirectoryId, piece: &Piece, standings: Vec<(Name, Standing)>) {
+    pub fn merged(&mut self, id: DirectoryId, piece: &Piece, standings: Vec<(Name, Standing<M>)>) {
         for (name, standing) in standings {
             if let Some(&child) = self.by_path.get(&piece.directory.join(&name)) {
                 self.stands(child, standing);
@@ -349,17 +358,26 @@ impl DestinationSession {
             }
             at = directory.parent;
             if let Some(directory) = self.directories.remove(&id)
-                && let Some(Standing::Present(metadata)) = directory.standing
+                && let Some(Standing::Present { metadata: Some(metadata), differs }) = directory.standing
+                && (differs || directory.touched)
             {
                 self.complete.push_back(CompleteDirectory { path: directory.path, metadata });
             }
         }
     }
 
-    /// Keeps a directory from completing until [`DestinationSession::let_go`].
+    /// Keeps a directory from completing until [`DestinationSession::let_go`]: something may be done
+    /// in it.
     pub fn hold(&mut self, id: DirectoryId) {
         if let Some(directory) = self.directories.get_mut(&id) {
             directory.pending += 1;
+        }
+    }
+
+    /// Something was done in the directory.
+    pub fn touch(&mut self, id: DirectoryId) {
+        if let Some(directory) = self.directories.get_mut(&id) {
+            directory.touched = true;
         }
     }
 
@@ -374,7 +392,7 @@ impl DestinationSession {
     }
 
     /// Directories that became complete, children before parents.
-    pub fn take_complete(&mut self) -> Vec<CompleteDirectory> {
+    pub fn take_complete(&mut self) -> Vec<CompleteDirectory<M>> {
         self.complete.drain(..).collect()
     }
 
@@ -410,6 +428,19 @@ impl DestinationSession {
         let state = FileState { list, want, lane: None, left_bytes: None, done: false };
         self.files.insert(file, state);
         Some(Request { list, index, file, want })
+    }
+
+    /// Keeps a piece from being released until [`DestinationSession::unreserve`]: a request for one of its
+    /// files will follow.
+    pub fn reserve(&mut self, list: u32) {
+        if let Some(piece) = self.pieces.get_mut(&list) {
+            piece.pending += 1;
+        }
+    }
+
+    /// Undoes one [`DestinationSession::reserve`].
+    pub fn unreserve(&mut self, list: u32) {
+        self.resolve_piece(list);
     }
 
     /// A file was verified, or given up: nothing more comes of it.

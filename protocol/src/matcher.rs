@@ -73,6 +73,12 @@ impl Signature {
         self.known_blocks().saturating_mul(u64::from(self.block_size.bytes())).min(self.basis_bytes)
     }
 
+    /// Length of every block but the last, in bytes.
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
+        self.block_size.bytes() as usize
+    }
+
     fn known_blocks(&self) -> u64 {
         (self.entries.len() / ENTRY_BYTES) as u64
     }
@@ -83,7 +89,7 @@ impl Signature {
     }
 
     /// Length of a block in bytes; only the last one is shorter than the others.
-    fn block_bytes(&self, block: u64) -> u64 {
+    fn length_of(&self, block: u64) -> u64 {
         let size = u64::from(self.block_size.bytes());
         self.basis_bytes.saturating_sub(block.saturating_mul(size)).min(size)
     }
@@ -180,7 +186,7 @@ impl Matcher {
         let same = |(i, entry): (usize, &[u8])| {
             let block = self.expected + i as u64;
             let len = size.min(data.len() - i * size) as u64;
-            self.signature.block_bytes(block) == len && self.signature.entry(block) == Some(entry)
+            self.signature.length_of(block) == len && self.signature.entry(block) == Some(entry)
         };
         entries.chunks_exact(ENTRY_BYTES).enumerate().map(same).collect()
     }
@@ -236,7 +242,7 @@ impl Matcher {
     }
 
     fn block_bytes(&self) -> usize {
-        self.signature.block_size.bytes() as usize
+        self.signature.block_bytes()
     }
 }
 
@@ -368,7 +374,7 @@ impl WeakIndex {
             let block = u64::from(at);
             if let Some(entry) = signature.entry(block)
                 && weak_of(entry) == weak
-                && signature.block_bytes(block) == data.len() as u64
+                && signature.length_of(block) == data.len() as u64
             {
                 let ours = computed.get_or_insert_with(|| {
                     *credit -= data.len() as i64;

@@ -257,6 +257,8 @@ pub enum Report {
     Problem(Problem),
     /// The destination directory did not exist and was made.
     MadeRoot(Vec<u8>),
+    /// Something the operator must know that is not about one entry.
+    Note(String),
 }
 
 /// Anything one end says to the other.

@@ -119,6 +119,8 @@ pub struct SyncOptions {
     pub verify: bool,
     /// Report each changed entry to the client.
     pub itemize: bool,
+    /// Send no faster than this, from either end; 0: as fast as it goes.
+    pub bandwidth_bytes_per_s: u64,
     /// End the session when nothing is heard of the peer for this long; 0: never.
     pub timeout_s: u32,
 }

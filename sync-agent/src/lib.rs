@@ -1,1 +1,29 @@
-//! stub
+//! An endpoint next to a tree, as a source or as a destination, whichever end of the connection it is.
+//!
+//! [`source::SourceEnd`] and [`destination::DestinationEnd`] run a session over a [`link::Link`]; they are
+//! the same code in the agent that sshd starts and inside the client. Around them: [`agent`] answers a
+//! client, [`serve`] is an SSH server of its own. Everything that touches the file system goes through
+//! [`tree`].
+
+pub mod agent;
+mod basis;
+mod commit;
+mod delete;
+pub mod destination;
+pub mod error;
+pub mod link;
+mod merge;
+mod metadata;
+pub mod monitor;
+mod owners;
+pub mod pipe;
+mod receiver;
+mod run;
+pub mod scan;
+mod sender;
+pub mod serve;
+pub mod signals;
+pub mod source;
+mod staging;
+pub mod tree;
+mod workers;

@@ -1,1 +1,13 @@
-//! stub
+//! The operator's program: arguments, connections, progress and reports around the engine in `sync-agent`.
+//!
+//! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
+//! [`console`] says what happens. The library reads neither terminal nor environment: `main` does.
+
+pub mod args;
+mod chmod;
+pub mod console;
+pub mod demo;
+pub mod endpoint;
+pub mod job;
+pub mod location;
+pub mod ssh;

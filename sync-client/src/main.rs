@@ -1,2 +1,125 @@
-//! stub
-fn main() {}
+//! `sync-client`: reads arguments, environment and terminal, runs the command, gives the exit status.
+
+use nix::unistd::{Uid, User};
+use protocol::itemize::Arrow;
+use protocol::stats::Exit;
+use std::env;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use sync_agent::monitor::Progress;
+use sync_agent::signals;
+use sync_client::console::{Console, print_error};
+use sync_client::endpoint::{self, Environment, Watch};
+use sync_client::job::{self, Job, UsageError};
+use sync_client::{args, demo};
+
+fn main() -> ExitCode {
+    let matches = match args::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let is_help = !error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if is_help { 0 } else { Exit::Usage.code() });
+        }
+    };
+    // Modes are set exactly; where they are not kept, what was the umask is applied by hand.
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    let environment = environment(umask.as_raw_mode() as u16 & 0o777);
+    let code = match matches.subcommand() {
+        Some(("sync", matches)) => run(job::sync(matches), &environment),
+        Some(("verify", matches)) => run(job::verify(matches), &environment),
+        Some(("demo", _)) => demo::run(&environment),
+        Some(("completions", matches)) => completions(matches),
+        Some(("man", _)) => manual(),
+        _ => Exit::Usage.code(),
+    };
+    ExitCode::from(code)
+}
+
+fn run(job: Result<Job, UsageError>, environment: &Environment) -> u8 {
+    let job = match job {
+        Ok(job) => job,
+        Err(error) => {
+            print_error(&error);
+            return Exit::Usage.code();
+        }
+    };
+    let arrow = if job.destination.host.is_some() { Arrow::Sent } else { Arrow::Received };
+    let terminal = io::stderr().is_terminal();
+    let console = match Console::new(job.output.clone(), arrow, is_utf8(), terminal) {
+        Ok(console) => console,
+        Err(error) => {
+            print_error(&UsageError(format!("--log-file: {error}")));
+            return Exit::Usage.code();
+        }
+    };
+    console.begin();
+    let progress = Progress::default();
+    let stop = match signals::stop_on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            print_error(&error);
+            return Exit::StartUp.code();
+        }
+    };
+    let watch = Watch { monitor: &console, progress: &progress, stop };
+    let (done, is_done) = crossbeam_channel::bounded::<()>(1);
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| console.watch(&progress, &is_done));
+        let result = endpoint::sync(&job, environment, &watch);
+        drop(done);
+        result
+    });
+    match result {
+        Ok(outcome) => console.finish(&outcome),
+        Err(error) => {
+            let code = error.exit_code();
+            console.fail(&error, code);
+            code
+        }
+    }
+}
+
+fn environment(umask: u16) -> Environment {
+    let user = User::from_uid(Uid::effective()).ok().flatten();
+    let name = env::var("USER").ok().filter(|name| !name.is_empty());
+    Environment {
+        home: env::var_os("HOME").map(Into::into),
+        user: user.map(|user| user.name).or(name).unwrap_or_else(|| "root".to_owned()),
+        agent_socket: env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(Into::into),
+        ask: Arc::new(ask_passphrase),
+        umask,
+    }
+}
+
+fn ask_passphrase(key: &Path) -> Option<String> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    rpassword::prompt_password(format!("Passphrase for {}: ", key.display())).ok()
+}
+
+fn is_utf8() -> bool {
+    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+fn completions(matches: &clap::ArgMatches) -> u8 {
+    if let Some(&shell) = matches.get_one::<clap_complete::Shell>("shell") {
+        clap_complete::generate(shell, &mut args::command(), "sync-client", &mut io::stdout());
+    }
+    0
+}
+
+fn manual() -> u8 {
+    let mut page = Vec::new();
+    let written = clap_mangen::Man::new(args::command()).render(&mut page);
+    match written.and_then(|()| io::stdout().write_all(&page)) {
+        Ok(()) => 0,
+        Err(_) => Exit::FileIo.code(),
+    }
+}

@@ -1,0 +1,155 @@
+//! The agent's side of a session: says hello, does what the client asks within what it is allowed.
+
+use crate::destination::DestinationEnd;
+use crate::error::SessionError;
+use crate::link::{self, Link, Outgoing};
+use crate::monitor::{Monitor, Progress};
+use crate::scan::Origin;
+use crate::source::SourceEnd;
+use crate::tree::Dir;
+use crossbeam_channel::Receiver;
+use protocol::itemize::Item;
+use protocol::message::{self, Message, Report, Role, Start};
+use protocol::stats::{Exit, Problem};
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What this agent may do.
+#[derive(Debug, Clone, Default)]
+pub struct Permissions {
+    /// The only directory it touches, if it is held to one.
+    pub root: Option<Arc<Dir>>,
+    /// It is never a destination.
+    pub read_only: bool,
+    /// Bits that new entries don't get where modes are not preserved.
+    pub umask: u16,
+}
+
+/// How long a client may take to say what it wants.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How this program introduces itself.
+pub const PROGRAM: &str = concat!("sync-agent ", env!("CARGO_PKG_VERSION"));
+
+/// Serves one client over a pair of byte streams; returns the exit status.
+pub fn answer(
+    reader: Box<dyn Read + Send>,
+    writer: Box<dyn Write + Send>,
+    permissions: &Permissions,
+    stop: Receiver<()>,
+) -> Result<Exit, SessionError> {
+    let link = link::over_streams(reader, writer);
+    let outgoing = link.outgoing.clone();
+    let result = hello(&link).and_then(|start| serve(link, &start, permissions, stop));
+    if let Err(error @ (SessionError::Refused { .. } | SessionError::Protocol(_) | SessionError::FileIo { .. })) =
+        &result
+    {
+        let _ = outgoing.say(&Message::Abort(error.to_abort()));
+    }
+    result
+}
+
+fn hello(link: &Link) -> Result<Start, SessionError> {
+    link.outgoing.say(&Message::Hello(message::hello(PROGRAM)))?;
+    greet(link, PROGRAM)?;
+    match link.incoming.message_within(START_DEADLINE)? {
+        Message::Start(start) => Ok(*start),
+        other => Err(unexpected(&other, "the client must say what to do first")),
+    }
+}
+
+/// Reads the peer's hello and checks that both speak the same version.
+///
+/// # Errors
+/// Something else came, or versions that have nothing in common.
+pub fn greet(link: &Link, program: &str) -> Result<(), SessionError> {
+    let theirs = match link.incoming.message_within(START_DEADLINE)? {
+        Message::Hello(hello) => hello,
+        Message::Abort(abort) => return Err(SessionError::Peer(abort)),
+        other => return Err(unexpected(&other, "a hello must come first")),
+    };
+    if (theirs.oldest..=theirs.newest).contains(&message::VERSION) {
+        return Ok(());
+    }
+    let theirs_program = protocol::path::escaped(theirs.program.as_bytes());
+    let exit = Exit::Incompatible;
+    let message = format!(
+        "{program} speaks version {} of the protocol, the other side ({theirs_program}) versions {} to {}; \
+         install the same release at both ends",
+        message::VERSION,
+        theirs.oldest,
+        theirs.newest
+    );
+    Err(SessionError::refused(exit, message))
+}
+
+fn unexpected(message: &Message, why: &'static str) -> SessionError {
+    SessionError::Protocol(protocol::ProtocolError::Unexpected { what: message.name(), why })
+}
+
+fn serve(
+    link: Link,
+    start: &Start,
+    permissions: &Permissions,
+    stop: Receiver<()>,
+) -> Result<Exit, SessionError> {
+    let monitor = ReportingMonitor(link.outgoing.clone());
+    let progress = Progress::default();
+    let options = &start.options;
+    link.outgoing.state().limit_bandwidth(options.bandwidth_bytes_per_s);
+    match &start.role {
+        Role::Source { arguments } => {
+            let root = permissions.root.as_deref();
+            let origins: Vec<Origin> = arguments
+                .iter()
+                .map(|argument| Origin::open(root, argument, options))
+                .collect::<Result<_, _>>()?;
+            let end =
+                SourceEnd { origins: &origins, options, monitor: &monitor, progress: &progress, stop };
+            end.run(link).map(|finished| finished.exit)
+        }
+        Role::Destination { .. } if permissions.read_only => {
+            let message = "this agent is read-only (--read-only): it can be a source, not a destination";
+            Err(SessionError::refused(Exit::StartUp, message))
+        }
+        Role::Destination { argument } => {
+            let end = DestinationEnd {
+                argument,
+                root: permissions.root.as_deref(),
+                options,
+                monitor: &monitor,
+                progress: &progress,
+                umask: permissions.umask,
+                stop,
+            };
+            end.run(link).map(|finished| finished.exit)
+        }
+    }
+}
+
+/// Tells the client at the other end. A link that is gone ends the session by itself.
+struct ReportingMonitor(Outgoing);
+
+impl ReportingMonitor {
+    fn report(&self, report: Report) {
+        let _ = self.0.say(&Message::Report(vec![report]));
+    }
+}
+
+impl Monitor for ReportingMonitor {
+    fn item(&self, item: Item) {
+        self.report(Report::Item(item));
+    }
+
+    fn problem(&self, problem: Problem) {
+        self.report(Report::Problem(problem));
+    }
+
+    fn made_root(&self, path: &[u8]) {
+        self.report(Report::MadeRoot(path.to_vec()));
+    }
+
+    fn note(&self, message: &str) {
+        self.report(Report::Note(message.to_owned()));
+    }
+}

@@ -1,0 +1,141 @@
+//! Deletion: what the destination has and the source has not, at the end of a run.
+//!
+//! Everything is known before the first removal, so `--max-delete` and the guard against an empty
+//! source can refuse it as a whole. What the filter protects stays, and with it the directories it is in.
+
+use crate::merge::Extraneous;
+use crate::run::Run;
+use crate::tree::Dir;
+use crate::workers::lock;
+use protocol::entry::Kind;
+use protocol::filter::Side as FilterSide;
+use protocol::itemize::Item;
+use protocol::path::{Name, RelPath};
+use protocol::stats::{Exit, Operation};
+use rustix::io::Errno;
+use std::sync::atomic::Ordering;
+
+/// Removes what is extraneous; returns why it refuses to.
+pub(crate) fn delete_extraneous(run: &Run<'_>) -> Result<(), String> {
+    let all = std::mem::take(&mut *lock(&run.extraneous));
+    let refused = refusal(run, &all);
+    for Extraneous { directory, path, names } in all {
+        if refused.is_none() {
+            match run.tree.dir(&path) {
+                Ok(dir) => names.iter().for_each(|name| {
+                    remove(run, &dir, &path, name);
+                }),
+                Err(error) => {
+                    let side = protocol::stats::Side::Destination;
+                    run.problem(crate::monitor::errno(side, &path, Operation::Open, error));
+                }
+            }
+            lock(&run.session).touch(directory);
+        }
+        run.let_go(directory);
+    }
+    match refused {
+        None => Ok(()),
+        Some(why) => {
+            let mut worst = lock(&run.worst);
+            *worst = worst.worst(Exit::MaxDelete);
+            Err(why)
+        }
+    }
+}
+
+fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
+    let options = &run.options.delete;
+    if run.options.verify || all.is_empty() {
+        return None;
+    }
+    if run.empty_source.load(Ordering::Relaxed) && !options.allow_empty_source {
+        return Some(
+            "the source is empty and the destination is not: is it mounted, is the path right? \
+             Nothing was deleted; --allow-empty-source empties the destination"
+                .to_owned(),
+        );
+    }
+    let limit = options.max_entries?;
+    let mut count = 0;
+    for Extraneous { path, names, .. } in all {
+        if let Ok(dir) = run.tree.dir(path) {
+            count += names.iter().map(|name| count_below(&dir, name)).sum::<u64>();
+        }
+    }
+    (count > limit).then(|| {
+        format!("{count} entries would be deleted, --max-delete={limit} allows fewer; nothing was deleted")
+    })
+}
+
+fn count_below(dir: &Dir, name: &Name) -> u64 {
+    if !dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir()) {
+        return 1;
+    }
+    let Ok(below) = dir.dir(name) else { return 1 };
+    let names = below.names().unwrap_or_default();
+    1 + names.iter().filter_map(|name| Name::new(name).ok()).map(|name| count_below(&below, &name)).sum::<u64>()
+}
+
+/// Removes an entry with everything below it that is not protected; reports what can't be. Whether it
+/// is gone.
+fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    let path = parent.join(name);
+    let info = match dir.info(name.as_bytes()) {
+        Ok(info) => info,
+        Err(Errno::NOENT) => return true,
+        Err(error) => return fail(run, &path, error),
+    };
+    let is_dir = info.is_dir();
+    if is_dir && !remove_content(run, dir, parent, name) {
+        return false;
+    }
+    if !run.options.dry_run {
+        let removed = if is_dir { dir.remove_dir(name.as_bytes()) } else { dir.remove_file(name.as_bytes()) };
+        if let Err(error) = removed {
+            return fail(run, &path, error);
+        }
+    }
+    let entry = info.entry(name.clone(), b"-".to_vec(), protocol::entry::Timestamp::default());
+    lock(&run.stats).deleted.count(&entry.map_or(Kind::Fifo, |entry| entry.kind));
+    run.item(Item::Deleted { path, is_dir });
+    true
+}
+
+/// Removes what is in a directory; whether all of it is gone.
+pub(crate) fn remove_content(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    let path = parent.join(name);
+    let opened = dir.dir(name).and_then(|below| {
+        if !run.options.dry_run && !run.translation.ownership.is_root {
+            let _ = below.hold_self().and_then(|held| held.set_mode(0o700));
+        }
+        below.names().map(|names| (below, names))
+    });
+    let (below, names) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return fail(run, &path, error),
+    };
+    let mut all = true;
+    for name in names.iter().filter_map(|name| Name::new(name).ok()) {
+        all &= !is_protected(run, &below, &path, &name) && remove(run, &below, &path, &name);
+    }
+    if !run.options.dry_run {
+        // A staging area that a run with another root left here.
+        let _ = crate::staging::remove_all(&below, crate::tree::STAGING_NAME);
+    }
+    all
+}
+
+/// Whether the filter keeps an entry of the destination from being deleted.
+pub(crate) fn is_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    let filter = &run.options.filter;
+    !filter.is_empty() && {
+        let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
+        filter.excludes(parent.join(name).as_bytes(), is_dir, FilterSide::Receiver)
+    }
+}
+
+fn fail(run: &Run<'_>, path: &RelPath, error: Errno) -> bool {
+    run.problem(crate::monitor::errno(protocol::stats::Side::Destination, path, Operation::Remove, error));
+    false
+}

@@ -1,0 +1,431 @@
+//! The destination's end of a session: merge, tasks, receivers and the committer around the state machine.
+//!
+//! One thread receives and never waits for the source; it may wait for the disk, and that is what
+//! slows a source that is faster than the disk.
+
+use crate::commit::{self, Commit};
+use crate::delete;
+use crate::error::SessionError;
+use crate::link::{Incoming, Link, Outgoing};
+use crate::merge;
+use crate::metadata::Translation;
+use crate::monitor::{Monitor, Progress};
+use crate::owners::Ownership;
+use crate::receiver::{self, Receiver as Writer, Task};
+use crate::run::Run;
+use crate::scan::beneath;
+use crate::staging::Staging;
+use crate::tree::{self, Dir, Follow, Tree};
+use crate::workers::{Failure, lock, spawn};
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use protocol::destination::{DestinationEvent, DestinationSession, Standing};
+use protocol::message::{Begin, Data, Finished, Message};
+use protocol::options::SyncOptions;
+use protocol::path::{Name, RelPath};
+use protocol::stats::{Exit, Stats};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+/// Everything a destination's end needs besides the link.
+pub struct DestinationEnd<'a> {
+    /// The destination as the operator named it.
+    pub argument: &'a [u8],
+    /// The directory that it must be beneath, if this agent is held to one.
+    pub root: Option<&'a Dir>,
+    /// What was asked.
+    pub options: &'a SyncOptions,
+    /// Who hears of what is done.
+    pub monitor: &'a dyn Monitor,
+    /// How far it is.
+    pub progress: &'a Progress,
+    /// Bits that new entries don't get where modes are not preserved. The process itself must have a
+    /// umask of 0.
+    pub umask: u16,
+    /// Readable (or closed) when the operator stops the run.
+    pub stop: Receiver<()>,
+}
+
+const MERGERS: usize = 2;
+const TASKERS: usize = 2;
+const WRITERS: usize = 2;
+/// Frames that wait for a writing thread: then the source is told to wait, by not reading on.
+const WRITER_FRAMES: usize = 12;
+
+/// The destination's root, opened.
+struct Root {
+    tree: Tree,
+    dir: Option<Dir>,
+    /// The single entry's name here.
+    single_name: Option<Name>,
+    /// It did not exist.
+    made: bool,
+}
+
+impl DestinationEnd<'_> {
+    /// Makes the destination what the source is.
+    ///
+    /// # Errors
+    /// Whatever ends the session before that; the peer has been told.
+    pub fn run(&self, link: Link) -> Result<Finished, SessionError> {
+        let Link { outgoing, incoming } = link;
+        outgoing.state().keep_alive_within(self.options.timeout_s);
+        let result = self.run_session(&outgoing, &incoming);
+        match &result {
+            Ok(finished) => {
+                let _ = outgoing.say(&Message::Finished(Box::new(finished.clone())));
+            }
+            Err(SessionError::Peer(_) | SessionError::Connection(_)) => {}
+            Err(error) => {
+                let _ = outgoing.say(&Message::Abort(error.to_abort()));
+            }
+        }
+        result
+    }
+
+    fn run_session(&self, outgoing: &Outgoing, incoming: &Incoming) -> Result<Finished, SessionError> {
+        let mut session = DestinationSession::new();
+        let begin = self.await_begin(incoming, &mut session)?;
+        let root = self.open_root(&begin)?;
+        if let Some(dir) = &root.dir
+            && !self.options.dry_run
+        {
+            dir.lock().map_err(|error| self.busy(error))?;
+        }
+        let ownership = Ownership::new(self.options)
+            .map_err(|why| SessionError::refused(Exit::Usage, why))?;
+        let translation = Translation { options: self.options, ownership, umask: self.umask };
+        let staging = Staging::default();
+        let result = self.run_threads(outgoing, incoming, session, &begin, &root, &translation, &staging);
+        if result.is_err() {
+            let is_full = matches!(&result, Err(error) if error.exit() == Exit::Full);
+            staging.close(&root.tree, !is_full);
+        }
+        result
+    }
+
+    fn await_begin(
+        &self,
+        incoming: &Incoming,
+        session: &mut DestinationSession<crate::metadata::Wanted>,
+    ) -> Result<Begin, SessionError> {
+        loop {
+            let message = self.next_message(incoming, &never(), &never())?;
+            let Some(message) = message else { continue };
+            match session.receive(message)? {
+                DestinationEvent::Begin(begin) => return Ok(*begin),
+                DestinationEvent::Aborted(abort) => return Err(SessionError::Peer(abort)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next message, or none when something else woke the thread.
+    fn next_message(
+        &self,
+        incoming: &Incoming,
+        raised: &Receiver<()>,
+        woken: &Receiver<()>,
+    ) -> Result<Option<Message>, SessionError> {
+        let timeout_s = self.options.timeout_s;
+        let expired = if timeout_s == 0 {
+            never()
+        } else {
+            crossbeam_channel::after(Duration::from_secs(u64::from(timeout_s)))
+        };
+        select! {
+            recv(incoming.queue()) -> frame => incoming.decode(frame).map(Some),
+            recv(raised) -> _ => Ok(None),
+            recv(woken) -> _ => Ok(None),
+            recv(self.stop) -> _ => Err(SessionError::Interrupted),
+            recv(expired) -> _ => Err(SessionError::Timeout { seconds: timeout_s }),
+        }
+    }
+
+    // The root.
+
+    fn open_root(&self, begin: &Begin) -> Result<Root, SessionError> {
+        let shown = protocol::path::escaped(self.argument);
+        let cannot = |error: Errno| SessionError::io(format!("open the destination {shown:?}"), error);
+        match self.open_tree(self.argument) {
+            Ok((tree, dir)) => return Ok(Root { tree, dir: Some(dir), single_name: None, made: false }),
+            Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR) if begin.single => {}
+            Err(Errno::NOTDIR) => {
+                let message = format!("the destination {shown:?} is not a directory");
+                return Err(SessionError::refused(Exit::Selection, message));
+            }
+            Err(error) => return Err(cannot(error)),
+        }
+        let (parent, name) = self.split_destination().ok_or_else(|| cannot(Errno::NOENT))?;
+        let (tree, dir) = self.open_tree(&parent).map_err(|error| match error {
+            Errno::NOENT => SessionError::refused(
+                Exit::FileIo,
+                format!("the directory that {shown:?} would be made in does not exist; make it first"),
+            ),
+            error => cannot(error),
+        })?;
+        if begin.single && !self.argument.ends_with(b"/") {
+            return Ok(Root { tree, dir: Some(dir), single_name: Some(name), made: false });
+        }
+        if self.options.dry_run {
+            return Ok(Root { tree, dir: None, single_name: None, made: true });
+        }
+        dir.make_dir(name.as_bytes()).map_err(cannot)?;
+        if begin.root.is_none() || !self.options.preserve.perms {
+            let held = dir.hold(name.as_bytes());
+            let _ = held.and_then(|held| held.set_mode(0o777 & !self.umask));
+        }
+        self.monitor.made_root(self.argument);
+        let (tree, dir) = self.open_tree(self.argument).map_err(cannot)?;
+        Ok(Root { tree, dir: Some(dir), single_name: None, made: true })
+    }
+
+    fn open_tree(&self, argument: &[u8]) -> Result<(Tree, Dir), Errno> {
+        let tree = match self.root {
+            None => Tree::open(tree::path_of(argument), Follow::Never)?,
+            Some(root) => {
+                let path = beneath(argument).ok_or(Errno::XDEV)?;
+                Tree::open_beneath(root, &path, Follow::Never)?
+            }
+        };
+        let dir = tree.dir(&RelPath::root())?;
+        Ok((tree, dir))
+    }
+
+    fn split_destination(&self) -> Option<(Vec<u8>, Name)> {
+        let trimmed = match self.argument.iter().rposition(|&byte| byte != b'/') {
+            Some(last) => &self.argument[..=last],
+            None => return None,
+        };
+        let cut = trimmed.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+        let name = Name::new(&trimmed[cut..]).ok()?;
+        let parent = if cut == 0 { b".".to_vec() } else { trimmed[..cut].to_vec() };
+        Some((parent, name))
+    }
+
+    fn busy(&self, error: Errno) -> SessionError {
+        let shown = protocol::path::escaped(self.argument);
+        match error {
+            Errno::WOULDBLOCK => {
+                let message = format!("another run is working on the destination {shown:?}; wait for it to end");
+                SessionError::refused(Exit::Busy, message)
+            }
+            error => SessionError::io(format!("lock the destination {shown:?}"), error),
+        }
+    }
+
+    // The threads.
+
+    #[allow(clippy::too_many_arguments, reason = "one caller; everything the threads share comes together here")]
+    fn run_threads(
+        &self,
+        outgoing: &Outgoing,
+        incoming: &Incoming,
+        session: DestinationSession<crate::metadata::Wanted>,
+        begin: &Begin,
+        root: &Root,
+        translation: &Translation<'_>,
+        staging: &Staging,
+    ) -> Result<Finished, SessionError> {
+        let (stop, stopped) = bounded::<()>(0);
+        let outgoing = outgoing.stoppable(stopped.clone());
+        let failure = Failure::new();
+        let (merges, to_merge) = unbounded();
+        let (tasks, to_do) = unbounded::<Task>();
+        let (commits, to_commit) = unbounded::<Commit>();
+        let (wake, woken) = bounded(1);
+        let run = Run {
+            tree: &root.tree,
+            options: self.options,
+            translation,
+            outgoing: &outgoing,
+            monitor: self.monitor,
+            progress: self.progress,
+            staging,
+            single_name: root.single_name.clone(),
+            session: Mutex::new(session),
+            room: Condvar::new(),
+            own_listings: Mutex::new(HashMap::new()),
+            extraneous: Mutex::new(Vec::new()),
+            flights: Mutex::new(HashMap::new()),
+            stats: Mutex::new(Stats::default()),
+            worst: Mutex::new(Exit::Done),
+            area_homes: Mutex::new(Vec::new()),
+            empty_source: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            merges,
+            tasks,
+            commits,
+            wake,
+        };
+        let (run, failure) = (&run, &failure);
+        std::thread::scope(|scope| {
+            for _ in 0..MERGERS {
+                let (to_merge, stopped) = (to_merge.clone(), stopped.clone());
+                spawn(scope, "merge", failure, move || {
+                    each(&to_merge, &stopped, |ready| merge::merge(run, ready))
+                });
+            }
+            for _ in 0..TASKERS {
+                let (to_do, stopped) = (to_do.clone(), stopped.clone());
+                spawn(scope, "basis", failure, move || {
+                    each(&to_do, &stopped, |task| receiver::carry_out(run, &task))
+                });
+            }
+            let mut writers = Vec::new();
+            for _ in 0..WRITERS {
+                let (writer, to_write) = bounded::<Data>(WRITER_FRAMES);
+                writers.push(writer);
+                let stopped = stopped.clone();
+                spawn(scope, "receiver", failure, move || {
+                    let mut writer = Writer::new(run);
+                    let result = each(&to_write, &stopped, |data| writer.receive(&data));
+                    writer.keep_parts();
+                    result
+                });
+            }
+            let stopped_committer = stopped.clone();
+            spawn(scope, "commit", failure, move || commit::work(run, &to_commit, &stopped_committer));
+
+            let received = self.begin(run, begin, root).and_then(|()| {
+                self.receive(run, incoming, failure, &woken, &writers)?;
+                self.finish(run, root, failure)
+            });
+            run.stopped.store(true, Ordering::Relaxed);
+            drop(stop);
+            drop(lock(&run.session));
+            run.room.notify_all();
+            match received {
+                Err(SessionError::Connection(error)) => {
+                    Err(failure.take().unwrap_or(SessionError::Connection(error)))
+                }
+                other => other,
+            }
+        })
+    }
+
+    fn begin(&self, run: &Run<'_>, begin: &Begin, root: &Root) -> Result<(), SessionError> {
+        let standing = match &root.dir {
+            None => {
+                if let Some(entry) = &begin.root {
+                    let change = protocol::itemize::Change {
+                        content: protocol::itemize::Content::Made,
+                        new: true,
+                        ..Default::default()
+                    };
+                    run.root_item(entry, change);
+                }
+                Standing::Absent
+            }
+            Some(_) => merge::root_standing(run, begin, root.made)?,
+        };
+        if let Some(dir) = &root.dir
+            && !self.options.dry_run
+        {
+            let info = dir.own_info().map_err(|error| SessionError::io("read the destination", error))?;
+            let found = run.staging.open_existing(run.tree, info.device);
+            let found = found.map_err(|error| SessionError::io("open what an earlier run left", error))?;
+            if found {
+                let mut session = lock(&run.session);
+                session.hold(0);
+                session.touch(0);
+                lock(&run.area_homes).push(0);
+            }
+        }
+        lock(&run.session).root_stands(standing);
+        run.advance()
+    }
+
+    /// Takes in what the source says until nothing more is to come.
+    fn receive(
+        &self,
+        run: &Run<'_>,
+        incoming: &Incoming,
+        failure: &Failure,
+        woken: &Receiver<()>,
+        writers: &[Sender<Data>],
+    ) -> Result<(), SessionError> {
+        loop {
+            if let Some(error) = failure.take() {
+                return Err(error);
+            }
+            if lock(&run.session).is_idle() {
+                return Ok(());
+            }
+            let Some(message) = self.next_message(incoming, &failure.raised, woken)? else { continue };
+            let event = lock(&run.session).receive(message)?;
+            match event {
+                DestinationEvent::Listed => run.advance()?,
+                DestinationEvent::Scanned(totals) => {
+                    self.progress.listed_entries.store(totals.entries, Ordering::Relaxed);
+                    self.progress.listed_bytes.store(totals.bytes, Ordering::Relaxed);
+                    self.progress.scanned.store(true, Ordering::Release);
+                }
+                DestinationEvent::Data(data) => {
+                    let writer = &writers[usize::from(data.lane) % writers.len()];
+                    select! {
+                        send(writer, data) -> _ => {}
+                        recv(failure.raised) -> _ => {}
+                    }
+                }
+                DestinationEvent::Problems(problems) => {
+                    problems.into_iter().for_each(|problem| run.problem(problem));
+                }
+                DestinationEvent::Aborted(abort) => return Err(SessionError::Peer(abort)),
+                DestinationEvent::Begin(_) | DestinationEvent::Nothing => {}
+            }
+        }
+    }
+
+    /// Everything has arrived: commit it, delete, set the last metadata, make it durable.
+    fn finish(&self, run: &Run<'_>, root: &Root, failure: &Failure) -> Result<Finished, SessionError> {
+        let (done, committed) = bounded(1);
+        let _ = run.commits.send(Commit::Flush(done));
+        select! {
+            recv(committed) -> _ => {}
+            recv(failure.raised) -> _ => {}
+        }
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        let refused = delete::delete_extraneous(run).err();
+        if !self.options.dry_run {
+            let is_done = *lock(&run.worst) == Exit::Done;
+            run.staging.close(run.tree, !is_done);
+            let homes = std::mem::take(&mut *lock(&run.area_homes));
+            homes.into_iter().for_each(|home| run.let_go(home));
+            commit::complete_directories(run);
+            if let Some(dir) = &root.dir {
+                dir.sync_file_system()
+                    .map_err(|error| SessionError::io("write the destination to disk (syncfs)", error))?;
+            }
+        }
+        if let Some(message) = refused {
+            self.monitor.note(&message);
+        }
+        let mut stats = *lock(&run.stats);
+        stats.listed_bytes = self.progress.listed_bytes.load(Ordering::Relaxed);
+        let exit = *lock(&run.worst);
+        Ok(Finished { stats, exit })
+    }
+}
+
+/// Carries out what arrives until nothing more will, or the session is over.
+fn each<T>(
+    queue: &Receiver<T>,
+    stopped: &Receiver<()>,
+    mut work: impl FnMut(T) -> Result<(), SessionError>,
+) -> Result<(), SessionError> {
+    loop {
+        select! {
+            recv(queue) -> item => match item {
+                Ok(item) => work(item)?,
+                Err(_) => return Ok(()),
+            },
+            recv(stopped) -> _ => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The way frames travel: between two ends in one process, or over any pair of byte streams.
+//!
+//! Both kinds look the same to the engine: a queue of frames to send and a queue of frames received,
+//! each bounded. Over streams two threads pump between queues and bytes; the reading one never waits for the
+//! writing one. The writing one also keeps the line alive and keeps to a bandwidth limit.
+
+use crate::error::SessionError;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
+use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
+use protocol::message::Message;
+use std::io::{self, BufWriter, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Frames that may wait in a queue; data frames have about 256 KiB.
+const QUEUE_FRAMES: usize = 24;
+/// How often a silent line is kept alive, unless the peer's timeout asks for more.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Bytes of foreign output shown when the peer turns out not to be an agent.
+const NOISE_BYTES: usize = 2048;
+
+/// What the two pumps and the engine share.
+#[derive(Debug, Default)]
+pub struct LinkState {
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    limit_bytes_per_s: AtomicU64,
+    keep_alive_ms: AtomicU32,
+}
+
+impl LinkState {
+    /// Bytes sent so far, headers included.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes received so far, headers included.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Limits what this end sends; 0 is no limit.
+    pub fn limit_bandwidth(&self, bytes_per_s: u64) {
+        self.limit_bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
+    }
+
+    /// Lets a peer that gives up after `timeout_s` (0: never) hear of this end often enough.
+    pub fn keep_alive_within(&self, timeout_s: u32) {
+        self.keep_alive_ms.store(timeout_s.saturating_mul(250), Ordering::Relaxed);
+    }
+
+    fn keep_alive(&self) -> Duration {
+        match self.keep_alive_ms.load(Ordering::Relaxed) {
+            0 => KEEP_ALIVE,
+            ms => KEEP_ALIVE.min(Duration::from_millis(u64::from(ms))),
+        }
+    }
+}
+
+/// One end of a connection to a peer.
+pub struct Link {
+    /// To the peer.
+    pub outgoing: Outgoing,
+    /// From the peer.
+    pub incoming: Incoming,
+}
+
+/// Where frames are sent; every thread of the engine has a clone.
+#[derive(Clone)]
+pub struct Outgoing {
+    frames: Sender<Frame>,
+    stop: Receiver<()>,
+    state: Arc<LinkState>,
+}
+
+/// Where frames arrive.
+pub struct Incoming {
+    frames: Receiver<Result<Frame, SessionError>>,
+    state: Arc<LinkState>,
+}
+
+impl Outgoing {
+    /// Sends a frame, waiting while the queue is full.
+    ///
+    /// # Errors
+    /// The link is gone, or the session is being stopped.
+    pub fn send(&self, frame: Frame) -> Result<(), SessionError> {
+        let frame = match self.frames.try_send(frame) {
+            Ok(()) => return Ok(()),
+            Err(error) => error.into_inner(),
+        };
+        select! {
+            send(self.frames, frame) -> sent => sent.map_err(|_| closed()),
+            recv(self.stop) -> _ => Err(closed()),
+        }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// As [`Outgoing::send`].
+    pub fn say(&self, message: &Message) -> Result<(), SessionError> {
+        self.send(message.encode())
+    }
+
+    /// The same link, whose waiting senders give up when `stop`'s other end is dropped.
+    #[must_use]
+    pub fn stoppable(&self, stop: Receiver<()>) -> Outgoing {
+        Outgoing { stop, ..self.clone() }
+    }
+
+    /// Counters and settings of the link.
+    #[must_use]
+    pub fn state(&self) -> &Arc<LinkState> {
+        &self.state
+    }
+}
+
+fn closed() -> SessionError {
+    SessionError::Connection(io::Error::new(io::ErrorKind::BrokenPipe, "the other side is gone"))
+}
+
+impl Incoming {
+    /// The queue itself, for waiting on several things at once.
+    #[must_use]
+    pub fn queue(&self) -> &Receiver<Result<Frame, SessionError>> {
+        &self.frames
+    }
+
+    /// The message in what the queue gave.
+    ///
+    /// # Errors
+    /// The link broke, or the peer broke the protocol.
+    pub fn decode<E>(&self, received: Result<Result<Frame, SessionError>, E>) -> Result<Message, SessionError> {
+        let frame = received.map_err(|_| closed())??;
+        self.state.received_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
+        Ok(Message::decode(frame.open()?)?)
+    }
+
+    /// The next message, waited for at most `deadline`.
+    ///
+    /// # Errors
+    /// The link broke, the time is over, or the peer broke the protocol.
+    pub fn message_within(&self, deadline: Duration) -> Result<Message, SessionError> {
+        match self.frames.recv_timeout(deadline) {
+            Err(RecvTimeoutError::Timeout) => {
+                let seconds = u32::try_from(deadline.as_secs()).unwrap_or(u32::MAX);
+                Err(SessionError::Timeout { seconds })
+            }
+            received => self.decode(received),
+        }
+    }
+}
+
+/// Two ends in one process.
+#[must_use]
+pub fn in_process() -> (Link, Link) {
+    let (a_state, b_state) = (Arc::new(LinkState::default()), Arc::new(LinkState::default()));
+    let (a_out, b_in) = one_way(Arc::clone(&a_state));
+    let (b_out, a_in) = one_way(Arc::clone(&b_state));
+    let end = |frames, incoming, state: Arc<LinkState>| Link {
+        outgoing: Outgoing { frames, stop: never(), state: Arc::clone(&state) },
+        incoming: Incoming { frames: incoming, state },
+    };
+    (end(a_out, a_in, a_state), end(b_out, b_in, b_state))
+}
+
+/// A queue of frames that counts what passes as sent, without a stream between.
+fn one_way(state: Arc<LinkState>) -> (Sender<Frame>, Receiver<Result<Frame, SessionError>>) {
+    let (to, from) = bounded::<Frame>(QUEUE_FRAMES);
+    let (out, received) = bounded(QUEUE_FRAMES);
+    thread::spawn(move || {
+        for frame in from {
+            state.sent_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
+            if out.send(Ok(frame)).is_err() {
+                return;
+            }
+        }
+    });
+    (to, received)
+}
+
+/// One end over a pair of byte streams. Sends the preamble at once.
+pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>) -> Link {
+    let state = Arc::new(LinkState::default());
+    let (outgoing, to_write) = bounded::<Frame>(QUEUE_FRAMES);
+    let (was_read, incoming) = bounded(QUEUE_FRAMES);
+    let writer_state = Arc::clone(&state);
+    thread::spawn(move || {
+        // An error shows at the reading side too, with the peer's reason if it gave one.
+        let _ = write_frames(writer, &to_write, &writer_state);
+    });
+    thread::spawn(move || {
+        if let Err(error) = read_frames(reader, &was_read) {
+            let _ = was_read.send(Err(error));
+        }
+    });
+    Link {
+        outgoing: Outgoing { frames: outgoing, stop: never(), state: Arc::clone(&state) },
+        incoming: Incoming { frames: incoming, state },
+    }
+}
+
+fn write_frames(
+    writer: Box<dyn Write + Send>,
+    frames: &Receiver<Frame>,
+    state: &LinkState,
+) -> io::Result<()> {
+    let mut writer = BufWriter::with_capacity(256 << 10, writer);
+    let mut pace = Pace::new();
+    writer.write_all(&PREAMBLE)?;
+    writer.flush()?;
+    loop {
+        let frame = match frames.recv_timeout(state.keep_alive()) {
+            Ok(frame) => frame,
+            Err(RecvTimeoutError::Timeout) => Message::KeepAlive.encode(),
+            Err(RecvTimeoutError::Disconnected) => return writer.flush(),
+        };
+        pace.wait(frame.as_bytes().len(), state.limit_bytes_per_s.load(Ordering::Relaxed));
+        writer.write_all(frame.as_bytes())?;
+        state.sent_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
+        if frames.is_empty() {
+            writer.flush()?;
+        }
+    }
+}
+
+/// Spreads bytes over time: what is sent never runs ahead of the limit by more than a frame.
+struct Pace {
+    free_at: Instant,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { free_at: Instant::now() }
+    }
+
+    fn wait(&mut self, bytes: usize, limit_bytes_per_s: u64) {
+        if limit_bytes_per_s == 0 {
+            return;
+        }
+        let now = Instant::now();
+        if let Some(wait) = self.free_at.checked_duration_since(now) {
+            thread::sleep(wait);
+        }
+        let cost = Duration::from_secs_f64(bytes as f64 / limit_bytes_per_s as f64);
+        self.free_at = self.free_at.max(now) + cost;
+    }
+}
+
+fn read_frames(
+    mut reader: Box<dyn Read + Send>,
+    frames: &Sender<Result<Frame, SessionError>>,
+) -> Result<(), SessionError> {
+    expect_preamble(&mut reader)?;
+    loop {
+        let mut header = [0; HEADER_BYTES];
+        reader.read_exact(&mut header).map_err(SessionError::Connection)?;
+        let mut frame = Header::new(header)?.frame();
+        reader.read_exact(frame.body_mut()).map_err(SessionError::Connection)?;
+        if frames.send(Ok(frame)).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads the peer's preamble; what comes instead (a login shell's greeting, an error of the shell) is
+/// shown to the operator.
+fn expect_preamble(reader: &mut dyn Read) -> Result<(), SessionError> {
+    let mut seen = [0; PREAMBLE.len()];
+    let mut length = 0;
+    while length < seen.len() {
+        match reader.read(&mut seen[length..]) {
+            Ok(0) if length == 0 => {
+                let gone = "it ended before it said anything";
+                return Err(SessionError::Connection(io::Error::new(io::ErrorKind::UnexpectedEof, gone)));
+            }
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(SessionError::Connection(error)),
+        }
+    }
+    if seen == PREAMBLE {
+        return Ok(());
+    }
+    let mut noise = seen[..length].to_vec();
+    let mut rest = [0; NOISE_BYTES];
+    if let Ok(count) = reader.read(&mut rest) {
+        noise.extend_from_slice(&rest[..count]);
+    }
+    let seen = protocol::path::escaped(&noise);
+    Err(SessionError::Protocol(protocol::ProtocolError::NotThisProtocol { seen }))
+}

@@ -1,0 +1,397 @@
+//! The destination's generator: merges a piece of the source's listing with what is here.
+//!
+//! Each entry is decided on its own; what needs no data from the source (directories, links, nodes,
+//! metadata) is done at once or handed to the committer, files are asked for. What is here and was
+//! not listed is noted as extraneous, and nothing is removed before the end.
+
+use crate::commit::Ready;
+use crate::delete;
+use crate::error::SessionError;
+use crate::metadata::Wanted;
+use crate::monitor::errno;
+use crate::receiver::{Target, Task};
+use crate::run::Run;
+use crate::tree::{Dir, Info, Names};
+use crate::workers::lock;
+use protocol::decide::{Action, decide};
+use protocol::destination::{DirectoryId, ReadyPiece, Standing};
+use protocol::entry::{Entry, Kind, Timestamp};
+use protocol::itemize::{Change, Content};
+use protocol::limits;
+use protocol::message::{Message, Request, Want};
+use protocol::path::{Name, RelPath};
+use protocol::stats::{Cause, Operation, Problem, Side};
+use rustix::io::Errno;
+use std::sync::Arc;
+
+/// A directory's own side of the merge, kept between the pieces of a large one.
+pub(crate) struct OwnListing {
+    dir: Option<Dir>,
+    info: Option<Info>,
+    names: Names,
+    /// Everything before this position was merged.
+    position: usize,
+    extraneous: Vec<Name>,
+    path: Arc<RelPath>,
+}
+
+/// What the end of the run removes in one directory.
+#[derive(Debug)]
+pub(crate) struct Extraneous {
+    pub(crate) directory: DirectoryId,
+    pub(crate) path: Arc<RelPath>,
+    pub(crate) names: Vec<Name>,
+}
+
+/// The merge of one piece.
+struct Merge<'a, 'r> {
+    run: &'a Run<'r>,
+    directory: DirectoryId,
+    list: u32,
+    names: &'a protocol::message::OwnerNames,
+    own: &'a mut OwnListing,
+    requests: Vec<Request>,
+    standings: Vec<(Name, Standing<Wanted>)>,
+}
+
+/// Merges a piece; problems with single entries are reported, not returned.
+pub(crate) fn merge(run: &Run<'_>, ready: ReadyPiece<Wanted>) -> Result<(), SessionError> {
+    let ReadyPiece { directory, standing, mut piece } = ready;
+    let kept = lock(&run.own_listings).remove(&directory);
+    let opened = kept.map_or_else(|| open(run, &piece.directory, &standing), Ok);
+    let mut own = match opened {
+        Ok(own) => own,
+        Err(error) => {
+            run.problem(errno(Side::Destination, &piece.directory, Operation::List, error));
+            run.merged(directory, &piece, skip_directories(&piece.entries))?;
+            return Ok(());
+        }
+    };
+    if piece.directory.is_root() {
+        rename_single(run, &mut piece.entries);
+    }
+    let (requests, standings) = {
+        let mut merge = Merge {
+            run,
+            directory,
+            list: piece.list,
+            names: &piece.names,
+            own: &mut own,
+            requests: Vec::new(),
+            standings: Vec::new(),
+        };
+        for (index, entry) in piece.entries.iter().enumerate() {
+            merge.entry(index, entry);
+        }
+        if piece.last {
+            merge.rest_is_extraneous();
+        }
+        (merge.requests, merge.standings)
+    };
+    if piece.last {
+        note_extraneous(run, directory, &piece, &mut own);
+    } else {
+        lock(&run.own_listings).insert(directory, own);
+    }
+    if !requests.is_empty() {
+        run.outgoing.say(&Message::Request(requests))?;
+    }
+    run.merged(directory, &piece, standings)
+}
+
+fn open(run: &Run<'_>, path: &RelPath, standing: &Standing<Wanted>) -> Result<OwnListing, Errno> {
+    let mut own = OwnListing {
+        dir: None,
+        info: None,
+        names: Names::default(),
+        position: 0,
+        extraneous: Vec::new(),
+        path: Arc::new(path.clone()),
+    };
+    if !matches!(standing, Standing::Absent) {
+        let dir = run.tree.dir(path)?;
+        own.info = Some(dir.own_info()?);
+        own.names = dir.names()?;
+        own.dir = Some(dir);
+    }
+    Ok(own)
+}
+
+fn skip_directories(entries: &[Entry]) -> Vec<(Name, Standing<Wanted>)> {
+    let directories = entries.iter().filter(|entry| entry.is_dir());
+    directories.map(|entry| (entry.name.clone(), Standing::Skipped)).collect()
+}
+
+/// `sync FILE NAME`: the one entry goes by the name that was asked for.
+fn rename_single(run: &Run<'_>, entries: &mut [Entry]) {
+    if let (Some(name), [entry]) = (&run.single_name, entries) {
+        entry.name = name.clone();
+    }
+}
+
+/// What the directory has beyond the listing is removed at the end, if that is asked for and the
+/// listing is known to be whole.
+fn note_extraneous(
+    run: &Run<'_>,
+    directory: DirectoryId,
+    piece: &protocol::message::Piece,
+    own: &mut OwnListing,
+) {
+    let names = std::mem::take(&mut own.extraneous);
+    if names.is_empty() || !run.options.delete.extraneous {
+        return;
+    }
+    let path = Arc::clone(&own.path);
+    if !piece.complete {
+        let cause = Cause::NotDeleting;
+        let (side, operation) = (Side::Destination, Operation::Remove);
+        run.problem(Problem { side, path: RelPath::clone(&path), operation, cause });
+        return;
+    }
+    if path.is_root() && piece.entries.is_empty() && own.names.len() == names.len() {
+        run.source_is_empty();
+    }
+    lock(&run.session).hold(directory);
+    lock(&run.extraneous).push(Extraneous { directory, path, names });
+}
+
+impl Merge<'_, '_> {
+    fn entry(&mut self, index: usize, entry: &Entry) {
+        let existing = match self.existing(&entry.name) {
+            Ok(existing) => existing,
+            Err(error) => return self.fail(entry, Operation::Stat, error),
+        };
+        let info = existing.as_ref().map(|(info, _)| info);
+        let wanted = self.run.translation.wanted(entry.clone(), info, self.names);
+        let there = existing.as_ref().map(|(_, entry)| entry);
+        let (action, change) = decide(&wanted.entry, there, self.run.options);
+        let target = Target {
+            directory: self.directory,
+            parent: Arc::clone(&self.own.path),
+            list: self.list,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            wanted,
+            change,
+            existing: existing.map(|(info, _)| info),
+            device: self.own.info.map(|info| info.device),
+            changes: 0,
+            mismatches: 0,
+        };
+        self.act(action, target, entry);
+    }
+
+    /// Moves on in the own listing up to `name`; what lies before is extraneous.
+    fn existing(&mut self, name: &Name) -> Result<Option<(Info, Entry)>, Errno> {
+        while let Some(own) = self.own.names.at(self.own.position) {
+            if own > name.as_bytes() {
+                break;
+            }
+            self.own.position += 1;
+            if own == name.as_bytes() {
+                return self.look(name).map(Some);
+            }
+            let own = own.to_vec();
+            self.note(&own);
+        }
+        Ok(None)
+    }
+
+    fn look(&self, name: &Name) -> Result<(Info, Entry), Errno> {
+        let dir = self.own.dir.as_ref().ok_or(Errno::NOENT)?;
+        let info = dir.info(name.as_bytes())?;
+        let target = if info.is_link() { dir.read_link(name.as_bytes())? } else { Vec::new() };
+        let entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
+        Ok((info, entry))
+    }
+
+    fn rest_is_extraneous(&mut self) {
+        while let Some(own) = self.own.names.at(self.own.position) {
+            let own = own.to_vec();
+            self.own.position += 1;
+            self.note(&own);
+        }
+    }
+
+    fn note(&mut self, name: &[u8]) {
+        if !self.run.options.delete.extraneous {
+            return;
+        }
+        let Ok(name) = Name::new(name) else { return };
+        let Some(dir) = &self.own.dir else { return };
+        if !delete::is_protected(self.run, dir, &self.own.path, &name) {
+            self.own.extraneous.push(name);
+        }
+    }
+
+    fn act(&mut self, action: Action, target: Target, entry: &Entry) {
+        if entry.is_dir() {
+            return self.directory(action, target);
+        }
+        match action {
+            Action::Skip | Action::Keep => self.run.done(&target),
+            Action::SetMetadata => self.run.set_metadata(&target),
+            Action::Make => self.make(target),
+            Action::Transfer { .. } if self.run.options.dry_run => self.run.would_transfer(&target),
+            Action::Transfer { .. } => self.transfer(target),
+            Action::Compare => self.compare(target),
+        }
+    }
+
+    fn directory(&mut self, action: Action, target: Target) {
+        let name = target.wanted.entry.name.clone();
+        let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.clone()));
+        let standing = match action {
+            Action::Make if self.run.options.dry_run => {
+                self.run.created(&target);
+                Standing::Absent
+            }
+            Action::Make => match self.make_directory(&target) {
+                Ok(()) => {
+                    self.run.created(&target);
+                    Standing::Present { metadata, differs: true }
+                }
+                Err(problem) => {
+                    self.run.problem(problem);
+                    Standing::Skipped
+                }
+            },
+            Action::Skip if target.existing.is_none() => Standing::Skipped,
+            Action::SetMetadata => {
+                self.run.changed_metadata(&target);
+                self.make_accessible(&target);
+                Standing::Present { metadata, differs: true }
+            }
+            _ => Standing::Present { metadata, differs: self.make_accessible(&target) },
+        };
+        self.run.done(&target);
+        self.standings.push((name, standing));
+    }
+
+    /// Who is not root needs the right to write in a directory while its content is copied; its own
+    /// mode comes back at the end. Returns whether the mode is another one now.
+    fn make_accessible(&mut self, target: &Target) -> bool {
+        let locked = target.existing.filter(|info| info.raw_mode & 0o700 != 0o700);
+        let Some(info) = locked else { return false };
+        if self.run.options.dry_run || self.run.translation.ownership.is_root {
+            return false;
+        }
+        let Some(dir) = &self.own.dir else { return false };
+        let held = dir.hold(target.wanted.entry.name.as_bytes());
+        held.is_ok_and(|held| held.set_mode(info.raw_mode & 0o7777 | 0o700).is_ok())
+    }
+
+    fn make_directory(&mut self, target: &Target) -> Result<(), Problem> {
+        let name = target.wanted.entry.name.as_bytes();
+        let fail = |operation, error| errno(Side::Destination, &target.path(), operation, error);
+        let dir = self.own.dir.as_ref().ok_or_else(|| fail(Operation::Create, Errno::NOENT))?;
+        if target.existing.is_some() {
+            dir.remove_file(name).map_err(|error| fail(Operation::Remove, error))?;
+        }
+        dir.make_dir(name).map_err(|error| fail(Operation::Create, error))?;
+        lock(&self.run.session).touch(self.directory);
+        Ok(())
+    }
+
+    /// Links and nodes are made in staging and committed like files.
+    fn make(&mut self, target: Target) {
+        if self.run.options.dry_run {
+            self.run.created(&target);
+            return self.run.done(&target);
+        }
+        let made = self.run.area(&target).and_then(|area| {
+            let staged = area.name();
+            let name = staged.name.as_bytes();
+            let _ = area.dir.remove_file(name);
+            match &target.wanted.entry.kind {
+                Kind::Symlink { target } => area.dir.make_link(name, target)?,
+                kind => area.dir.make_node(name, kind)?,
+            }
+            Ok(staged)
+        });
+        let staged = match made {
+            Ok(staged) => staged,
+            Err(error) => return self.fail(&target.wanted.entry, Operation::Create, error),
+        };
+        let applied = match staged.area.dir.hold(staged.name.as_bytes()) {
+            Ok(held) => target.wanted.apply(&held),
+            Err(error) => Err((Operation::Open, error)),
+        };
+        if let Err((operation, error)) = applied {
+            staged.discard();
+            return self.fail(&target.wanted.entry, operation, error);
+        }
+        lock(&self.run.session).hold(self.directory);
+        self.run.commit(Ready { target: Arc::new(target), staged, bytes: 0, literal: 0, matched: 0 });
+    }
+
+    fn transfer(&mut self, target: Target) {
+        let size = target.wanted.entry.size_bytes();
+        let basis_bytes = target.basis().map_or(0, |info| info.size_bytes);
+        let kept = target.device.is_some_and(|device| self.run.staging.has_kept(device, &target.path()));
+        let worth_a_delta = size.min(basis_bytes) > limits::SMALL_FILE_BYTES && !self.run.options.whole_file
+            || kept && size > limits::SMALL_FILE_BYTES
+            || self.run.options.inplace && basis_bytes > 0 && size > limits::SMALL_FILE_BYTES;
+        let mut session = lock(&self.run.session);
+        session.hold(self.directory);
+        if worth_a_delta {
+            session.reserve(self.list);
+            drop(session);
+            self.run.task(Task::Delta(Arc::new(target)));
+        } else {
+            let request = session.request(self.list, target.index, Want::Whole);
+            drop(session);
+            self.requests.extend(request);
+            if let Some(request) = request {
+                self.run.expect(request, Arc::new(target));
+            }
+        }
+    }
+
+    fn compare(&mut self, target: Target) {
+        let mut session = lock(&self.run.session);
+        session.hold(self.directory);
+        let request = session.request(self.list, target.index, Want::Hash);
+        drop(session);
+        if let Some(request) = request {
+            let target = Arc::new(target);
+            self.run.expect(request, Arc::clone(&target));
+            self.requests.push(request);
+            self.run.task(Task::Hash(request.file, target));
+        }
+    }
+
+    fn fail(&mut self, entry: &Entry, operation: Operation, error: Errno) {
+        let path = self.own.path.join(&entry.name);
+        if entry.is_dir() {
+            self.standings.push((entry.name.clone(), Standing::Skipped));
+        }
+        self.run.problem(errno(Side::Destination, &path, operation, error));
+    }
+}
+
+/// How the root stands: it is in no listing, its metadata came with the source's first word.
+pub(crate) fn root_standing(
+    run: &Run<'_>,
+    begin: &protocol::message::Begin,
+    made: bool,
+) -> Result<Standing<Wanted>, SessionError> {
+    let Some(root) = &begin.root else {
+        return Ok(Standing::Present { metadata: None, differs: false });
+    };
+    let info = run.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
+    let info = info.map_err(|error| SessionError::io("read the destination directory", error))?;
+    let wanted = run.translation.wanted(root.clone(), Some(&info), &begin.names);
+    let there = info.entry(root.name.clone(), Vec::new(), LONG_AGO);
+    let (_, change) = decide(&wanted.entry, there.as_ref(), run.options);
+    if made {
+        let new = Change { content: Content::Made, new: true, ..Change::default() };
+        run.root_item(&wanted.entry, new);
+    } else if !change.is_none() {
+        run.root_item(&wanted.entry, change);
+    }
+    let metadata = (!run.options.dry_run).then(|| Box::new(wanted));
+    Ok(Standing::Present { metadata, differs: !change.is_none() })
+}
+
+/// For entries of this end: how young a time is only matters at the source.
+const LONG_AGO: Timestamp = Timestamp { secs: i64::MIN, nanos: 0 };

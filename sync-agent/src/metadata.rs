@@ -1,0 +1,123 @@
+//! What an entry's metadata is to become at the destination, and setting it.
+//!
+//! Always in the order owner, mode, time: setting the owner clears set-id bits, and anything may
+//! change the time. Always through a handle.
+
+use crate::owners::Ownership;
+use crate::tree::{self, Held, Info};
+use protocol::entry::{Entry, Timestamp};
+use protocol::message::OwnerNames;
+use protocol::options::SyncOptions;
+use protocol::stats::Operation;
+use rustix::io::Errno;
+use std::fs::File;
+
+/// A failed step.
+pub(crate) type MetadataError = (Operation, Errno);
+
+/// The metadata that one entry is to have; what is `None` stays as it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The entry as it should be here: for comparison with what is.
+    pub(crate) entry: Entry,
+    owner: Option<u32>,
+    group: Option<u32>,
+    mode: Option<u16>,
+    pub(crate) mtime: Option<Timestamp>,
+}
+
+/// Translates the source's metadata for this machine.
+#[derive(Debug)]
+pub(crate) struct Translation<'a> {
+    pub(crate) options: &'a SyncOptions,
+    pub(crate) ownership: Ownership,
+    pub(crate) umask: u16,
+}
+
+impl Translation<'_> {
+    /// What `entry` of the source is to become where `existing` stands now.
+    pub(crate) fn wanted(&self, mut entry: Entry, existing: Option<&Info>, names: &OwnerNames) -> Wanted {
+        let is_dir = entry.is_dir();
+        entry.mode = self.options.chmod.iter().fold(entry.mode, |mode, change| change.apply(mode, is_dir));
+        let owner = self.ownership.user(entry.uid, names);
+        let group = self.ownership.group(entry.gid, names);
+        let replaced = existing.filter(|info| info.is_dir() == is_dir && info.is_link() == is_link(&entry));
+        let mode = if self.options.preserve.perms {
+            entry.mode
+        } else {
+            let fresh = entry.mode & 0o777 & !self.umask;
+            replaced.map_or(fresh, |info| info.raw_mode & 0o7777)
+        };
+        entry.mode = mode;
+        if let Some(info) = existing {
+            entry.uid = owner.unwrap_or(info.uid);
+            entry.gid = group.unwrap_or(info.gid);
+        }
+        let mtime = self.options.preserve.times.then_some(entry.mtime);
+        let mode = (!is_link(&entry)).then_some(mode);
+        Wanted { entry, owner, group, mode, mtime }
+    }
+}
+
+fn is_link(entry: &Entry) -> bool {
+    matches!(entry.kind, protocol::entry::Kind::Symlink { .. })
+}
+
+impl Wanted {
+    /// Sets it on a file that is open.
+    pub(crate) fn apply_to_file(&self, file: &File) -> Result<(), MetadataError> {
+        let info = tree::info_of(file).map_err(|error| (Operation::Stat, error))?;
+        let plan = self.plan(&info);
+        if plan.owner.is_some() || plan.group.is_some() {
+            tree::set_owner(file, plan.owner, plan.group).map_err(|error| (Operation::SetOwner, error))?;
+        }
+        if let Some(mode) = plan.mode {
+            tree::set_mode(file, mode).map_err(|error| (Operation::SetMode, error))?;
+        }
+        if let Some(mtime) = plan.mtime {
+            tree::set_mtime(file, mtime).map_err(|error| (Operation::SetTimes, error))?;
+        }
+        Ok(())
+    }
+
+    /// Sets it on any entry.
+    pub(crate) fn apply(&self, held: &Held) -> Result<(), MetadataError> {
+        let info = held.info().map_err(|error| (Operation::Stat, error))?;
+        let plan = self.plan(&info);
+        if plan.owner.is_some() || plan.group.is_some() {
+            held.set_owner(plan.owner, plan.group).map_err(|error| (Operation::SetOwner, error))?;
+        }
+        if let Some(mode) = plan.mode.filter(|_| !info.is_link()) {
+            held.set_mode(mode).map_err(|error| (Operation::SetMode, error))?;
+        }
+        if let Some(mtime) = plan.mtime {
+            held.set_mtime(mtime).map_err(|error| (Operation::SetTimes, error))?;
+        }
+        Ok(())
+    }
+
+    /// What of it is not so already.
+    fn plan(&self, info: &Info) -> Plan {
+        let owner = self.owner.filter(|&uid| uid != info.uid);
+        let group = self.group.filter(|&gid| gid != info.gid);
+        let owner_changes = owner.is_some() || group.is_some();
+        let mode = self.mode.filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
+        let mtime = self.mtime.filter(|&mtime| mtime != info.mtime);
+        Plan { owner, group, mode, mtime }
+    }
+
+    /// The same with another modification time, if times are kept.
+    pub(crate) fn at(&self, mtime: Timestamp) -> Wanted {
+        let mut wanted = self.clone();
+        wanted.entry.mtime = mtime;
+        wanted.mtime = wanted.mtime.map(|_| mtime);
+        wanted
+    }
+}
+
+struct Plan {
+    owner: Option<u32>,
+    group: Option<u32>,
+    mode: Option<u16>,
+    mtime: Option<Timestamp>,
+}

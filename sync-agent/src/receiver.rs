@@ -1,0 +1,524 @@
+//! The destination's receiver: turns answers into staged files, and verifies them.
+//!
+//! Nothing gets a name here. A file is written to staging, hashed while it is written, and handed to
+//! the committer only if its BLAKE3 is the one that the source computed while it read. As long as what
+//! arrives is what the old file has at the same place, nothing is written at all.
+
+use crate::basis::{self, Basis};
+use crate::commit::Ready;
+use crate::error::SessionError;
+use crate::metadata::Wanted;
+use crate::run::Run;
+use crate::staging::Staged;
+use crate::tree::Info;
+use crate::workers::lock;
+use protocol::ContentHash;
+use protocol::decide::{Action, content_differs, content_same};
+use protocol::destination::DirectoryId;
+use protocol::itemize::Change;
+use protocol::limits;
+use protocol::message::{Data, Failure, Message, ReadFile, Record, Step, Want};
+use protocol::path::{Name, RelPath};
+use protocol::stats::{Cause, Operation, Problem, Side, is_full};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+/// An entry of the source with what it is to become here.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) directory: DirectoryId,
+    pub(crate) parent: Arc<RelPath>,
+    pub(crate) list: u32,
+    pub(crate) index: u32,
+    pub(crate) wanted: Wanted,
+    pub(crate) change: Change,
+    pub(crate) existing: Option<Info>,
+    /// The device of the directory that it is in.
+    pub(crate) device: Option<(u32, u32)>,
+    /// How often it changed while it was read.
+    pub(crate) changes: u8,
+    /// How often what arrived was not what the source read.
+    pub(crate) mismatches: u8,
+}
+
+impl Target {
+    pub(crate) fn name(&self) -> &Name {
+        &self.wanted.entry.name
+    }
+
+    pub(crate) fn path(&self) -> RelPath {
+        self.parent.join(self.name())
+    }
+
+    /// The regular file that has its name now.
+    pub(crate) fn basis(&self) -> Option<&Info> {
+        self.existing.as_ref().filter(|info| info.is_file())
+    }
+}
+
+/// Work that reads files of the destination.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Ask for a delta and send the signature.
+    Delta(Arc<Target>),
+    /// Hash the file for a comparison that was asked for under this number.
+    Hash(u32, Arc<Target>),
+}
+
+/// A file that was asked for.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    want: Want,
+    target: Arc<Target>,
+    /// The two sides of a comparison, as they come in.
+    ours: Option<Option<ContentHash>>,
+    theirs: Option<(u64, ReadFile)>,
+}
+
+impl Flight {
+    pub(crate) fn new(want: Want, target: Arc<Target>) -> Flight {
+        Flight { want, target, ours: None, theirs: None }
+    }
+}
+
+/// Carries out a task.
+pub(crate) fn carry_out(run: &Run<'_>, task: &Task) -> Result<(), SessionError> {
+    match task {
+        Task::Delta(target) => basis::request_delta(run, target),
+        Task::Hash(file, target) => {
+            let ours = basis::hash_existing(run, target);
+            if let Some(flight) = lock(&run.flights).get_mut(file) {
+                flight.ours = Some(ours);
+            }
+            compare(run, *file)
+        }
+    }
+}
+
+/// One writing thread: the files of its lanes.
+pub(crate) struct Receiver<'a, 'r> {
+    run: &'a Run<'r>,
+    sinks: HashMap<u32, Sink>,
+    buffer: Vec<u8>,
+}
+
+/// A file being written.
+struct Sink {
+    target: Arc<Target>,
+    size_bytes: u64,
+    position: u64,
+    hasher: blake3::Hasher,
+    basis: Option<Basis>,
+    output: Output,
+    literal_bytes: u64,
+    matched_bytes: u64,
+}
+
+enum Output {
+    /// So far it is what the old file has.
+    Same,
+    Staged(Staged, File),
+    /// It failed here, and was reported; what still comes is passed over.
+    Broken,
+}
+
+const COPY_BYTES: usize = 256 << 10;
+
+impl<'a, 'r> Receiver<'a, 'r> {
+    pub(crate) fn new(run: &'a Run<'r>) -> Receiver<'a, 'r> {
+        Receiver { run, sinks: HashMap::new(), buffer: vec![0; COPY_BYTES] }
+    }
+
+    /// Takes in a frame's answers, which the session has checked.
+    pub(crate) fn receive(&mut self, data: &Data) -> Result<(), SessionError> {
+        let mut bulk = data.bulk.as_slice();
+        for Record { file, step } in &data.records {
+            let mut take = |bytes: u32| {
+                let (now, rest) = bulk.split_at((bytes as usize).min(bulk.len()));
+                bulk = rest;
+                now
+            };
+            match *step {
+                Step::Open { size_bytes } => self.open(*file, size_bytes)?,
+                Step::Literal { bytes } => self.literal(*file, take(bytes))?,
+                Step::Match { block, count } => self.matched(*file, block, count)?,
+                Step::End(read) => self.end(*file, read)?,
+                Step::Small { bytes, read } => self.small(*file, take(bytes), read)?,
+                Step::Hashed { size_bytes, read } => {
+                    if let Some(flight) = lock(&self.run.flights).get_mut(file) {
+                        flight.theirs = Some((size_bytes, read));
+                    }
+                    compare(self.run, *file)?;
+                }
+                Step::Failed(failure) => self.failed(*file, failure)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what was written of files that are not complete, for the next run.
+    pub(crate) fn keep_parts(self) {
+        for sink in self.sinks.into_values() {
+            if let Output::Staged(staged, _) = sink.output {
+                staged.keep(sink.position);
+            }
+        }
+    }
+
+    fn flight(&self, file: u32) -> Option<(Want, Arc<Target>)> {
+        lock(&self.run.flights).get(&file).map(|flight| (flight.want, Arc::clone(&flight.target)))
+    }
+
+    fn open(&mut self, file: u32, size_bytes: u64) -> Result<(), SessionError> {
+        let Some((want, target)) = self.flight(file) else { return Ok(()) };
+        let mut sink = Sink {
+            target,
+            size_bytes,
+            position: 0,
+            hasher: blake3::Hasher::new(),
+            basis: None,
+            output: Output::Same,
+            literal_bytes: 0,
+            matched_bytes: 0,
+        };
+        if let Want::Delta { .. } = want {
+            match Basis::open(self.run, &sink.target) {
+                Ok(basis) => sink.basis = basis,
+                Err(error) => self.broken(&mut sink, Operation::Open, &error.into())?,
+            }
+        }
+        self.sinks.insert(file, sink);
+        Ok(())
+    }
+
+    fn literal(&mut self, file: u32, bytes: &[u8]) -> Result<(), SessionError> {
+        let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
+        sink.literal_bytes += bytes.len() as u64;
+        if let Err(error) = self.write(&mut sink, bytes) {
+            self.broken(&mut sink, Operation::Write, &error)?;
+        }
+        self.sinks.insert(file, sink);
+        Ok(())
+    }
+
+    fn matched(&mut self, file: u32, block: u64, count: u32) -> Result<(), SessionError> {
+        let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
+        if let Err(error) = self.copy(&mut sink, block, count) {
+            self.broken(&mut sink, Operation::Read, &error)?;
+        }
+        self.sinks.insert(file, sink);
+        Ok(())
+    }
+
+    /// Appends blocks of the basis.
+    fn copy(&mut self, sink: &mut Sink, block: u64, count: u32) -> io::Result<()> {
+        let Some(basis) = sink.basis.take() else { return Ok(()) };
+        let size = u64::from(basis.block_size.bytes());
+        let from = block * size;
+        let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let stays = matches!(sink.output, Output::Same) && from == sink.position && basis.as_old().is_some();
+        let mut copy = || {
+            let mut at = from;
+            while at < to {
+                let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+                let chunk = &mut buffer[..length];
+                basis.read_exact_at(chunk, at)?;
+                at += length as u64;
+                if stays {
+                    sink.hasher.update(chunk);
+                    sink.position += length as u64;
+                } else {
+                    self.leave_old(sink, Some(&basis))?;
+                    append(sink, chunk)?;
+                }
+            }
+            Ok(())
+        };
+        let copied = copy();
+        self.buffer = buffer;
+        sink.matched_bytes += to - from;
+        sink.basis = Some(basis);
+        copied
+    }
+
+    fn write(&self, sink: &mut Sink, bytes: &[u8]) -> io::Result<()> {
+        let basis = sink.basis.take();
+        let left = self.leave_old(sink, basis.as_ref());
+        sink.basis = basis;
+        left?;
+        append(sink, bytes)
+    }
+
+    /// The new content is no longer the old one: what was the same so far is copied to a staged file.
+    fn leave_old(&self, sink: &mut Sink, basis: Option<&Basis>) -> io::Result<()> {
+        if !matches!(sink.output, Output::Same) {
+            return Ok(());
+        }
+        let (staged, file) = self.run.area(&sink.target)?.create(&sink.target.path())?;
+        let copied = match basis.and_then(Basis::as_old) {
+            Some(old) => copy_prefix(old, &file, sink.position),
+            None => Ok(()),
+        };
+        sink.output = Output::Staged(staged, file);
+        copied
+    }
+
+    fn end(&mut self, file: u32, read: ReadFile) -> Result<(), SessionError> {
+        let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
+        if matches!(sink.output, Output::Broken) {
+            return self.give_up(file, &sink.target);
+        }
+        let hash: ContentHash = sink.hasher.finalize().into();
+        if hash != read.hash {
+            if let Output::Staged(staged, _) = sink.output {
+                staged.discard();
+            }
+            return self.mismatch(file, &sink.target);
+        }
+        let old_bytes = sink.target.basis().map(|info| info.size_bytes);
+        if matches!(sink.output, Output::Same) && old_bytes == Some(sink.size_bytes) {
+            let target = at_mtime(&sink.target, read, sink.size_bytes);
+            return self.unchanged(file, &target, sink.matched_bytes);
+        }
+        let basis = sink.basis.take();
+        if let Err(error) = self.leave_old(&mut sink, basis.as_ref()) {
+            self.broken(&mut sink, Operation::Write, &error)?;
+        }
+        let (literal, matched) = (sink.literal_bytes, sink.matched_bytes);
+        match sink.output {
+            Output::Staged(staged, out) => {
+                let target = at_mtime(&sink.target, read, sink.size_bytes);
+                self.complete(file, target, staged, &out, literal, matched)
+            }
+            _ => self.give_up(file, &sink.target),
+        }
+    }
+
+    fn small(&mut self, file: u32, content: &[u8], read: ReadFile) -> Result<(), SessionError> {
+        let Some((_, target)) = self.flight(file) else { return Ok(()) };
+        if *blake3::hash(content).as_bytes() != read.hash {
+            return self.mismatch(file, &target);
+        }
+        let target = at_mtime(&target, read, content.len() as u64);
+        let created = self.run.area(&target).and_then(|area| area.create(&target.path()));
+        let (staged, out) = match created {
+            Ok(created) => created,
+            Err(error) => {
+                self.entry_failed(&target, Operation::Create, &error.into())?;
+                return self.give_up(file, &target);
+            }
+        };
+        if let Err(error) = out.write_all_at(content, 0) {
+            staged.discard();
+            self.entry_failed(&target, Operation::Write, &error)?;
+            return self.give_up(file, &target);
+        }
+        self.complete(file, target, staged, &out, content.len() as u64, 0)
+    }
+
+    /// A verified file: sets its metadata and hands it to the committer.
+    fn complete(
+        &mut self,
+        file: u32,
+        target: Target,
+        staged: Staged,
+        out: &File,
+        literal: u64,
+        matched: u64,
+    ) -> Result<(), SessionError> {
+        if let Err((operation, error)) = target.wanted.apply_to_file(out) {
+            staged.discard();
+            self.entry_failed(&target, operation, &error.into())?;
+            return self.give_up(file, &target);
+        }
+        self.run.done(&target);
+        let bytes = target.wanted.entry.size_bytes();
+        self.run.commit(Ready { target: Arc::new(target), staged, bytes, literal, matched });
+        self.run.resolve(file)
+    }
+
+    /// The old file has the new content already: only its metadata is set.
+    fn unchanged(&mut self, file: u32, target: &Target, matched: u64) -> Result<(), SessionError> {
+        let held = self.run.tree.dir(&target.parent).and_then(|dir| dir.hold(target.name().as_bytes()));
+        let applied = held.map_err(|error| (Operation::Open, error)).and_then(|held| target.wanted.apply(&held));
+        self.run.done(target);
+        match applied {
+            Ok(()) => self.run.transferred(target, target.change, 0, matched),
+            Err((operation, error)) => self.run.fail(target, operation, error),
+        }
+        self.give_up(file, target)
+    }
+
+    fn mismatch(&mut self, file: u32, target: &Target) -> Result<(), SessionError> {
+        if target.mismatches == 0 {
+            return retry(self.run, file, Target { mismatches: 1, ..target.clone() }, Some(Want::Whole));
+        }
+        self.run.problem(problem(target, Side::Destination, Operation::Compare, Cause::ContentDiffers));
+        self.give_up(file, target)
+    }
+
+    fn failed(&mut self, file: u32, failure: Failure) -> Result<(), SessionError> {
+        let Some((want, target)) = self.flight(file) else { return Ok(()) };
+        if let Some(sink) = self.sinks.remove(&file)
+            && let Output::Staged(staged, _) = sink.output
+        {
+            staged.keep(sink.position);
+        }
+        let cause = match failure {
+            Failure::Changed if target.changes < limits::CHANGE_RETRIES => {
+                let again = Target { changes: target.changes + 1, ..Target::clone(&target) };
+                let want = (want == Want::Hash).then_some(Want::Hash);
+                return retry(self.run, file, again, want);
+            }
+            Failure::Changed => Cause::KeptChanging,
+            Failure::Vanished => Cause::Vanished,
+            Failure::ChangedKind => Cause::ChangedKind,
+            Failure::Errno { errno, .. } => Cause::Errno(errno),
+        };
+        let operation = match failure {
+            Failure::Errno { operation, .. } => operation,
+            _ => Operation::Read,
+        };
+        self.run.problem(problem(&target, Side::Source, operation, cause));
+        self.give_up(file, &target)
+    }
+
+    /// Ends the story of a file that is not committed.
+    fn give_up(&self, file: u32, target: &Target) -> Result<(), SessionError> {
+        self.run.let_go(target.directory);
+        self.run.resolve(file)
+    }
+
+    /// Reports what failed here and passes over the rest of the file.
+    fn broken(&self, sink: &mut Sink, operation: Operation, error: &io::Error) -> Result<(), SessionError> {
+        let output = std::mem::replace(&mut sink.output, Output::Broken);
+        match output {
+            Output::Broken => return Ok(()),
+            Output::Staged(staged, _) => staged.discard(),
+            Output::Same => {}
+        }
+        self.entry_failed(&sink.target, operation, error)
+    }
+
+    /// One entry's failure; a full disk is everybody's.
+    fn entry_failed(&self, target: &Target, operation: Operation, error: &io::Error) -> Result<(), SessionError> {
+        let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+        if is_full(errno.raw_os_error()) {
+            let cause = io::Error::from(errno);
+            return Err(SessionError::io(format!("write {}", target.path()), cause));
+        }
+        self.run.fail(target, operation, errno);
+        Ok(())
+    }
+}
+
+/// Appends to the staged file.
+fn append(sink: &mut Sink, bytes: &[u8]) -> io::Result<()> {
+    if let Output::Staged(_, file) = &sink.output {
+        file.write_all_at(bytes, sink.position)?;
+        sink.hasher.update(bytes);
+        sink.position += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+fn copy_prefix(from: &File, to: &File, bytes: u64) -> io::Result<()> {
+    let (mut read_at, mut write_at) = (0u64, 0u64);
+    while read_at < bytes {
+        let left = usize::try_from(bytes - read_at).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
+                return copy_prefix_by_hand(from, to, read_at, bytes);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_prefix_by_hand(from: &File, to: &File, mut at: u64, bytes: u64) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    while at < bytes {
+        let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+        from.read_exact_at(&mut buffer[..length], at)?;
+        to.write_all_at(&buffer[..length], at)?;
+        at += length as u64;
+    }
+    Ok(())
+}
+
+/// The target as the source found it when it read: a little later than when it was listed.
+fn at_mtime(target: &Target, read: ReadFile, size_bytes: u64) -> Target {
+    let mut target = target.clone();
+    target.wanted = target.wanted.at(read.mtime);
+    target.wanted.entry.kind = protocol::entry::Kind::File { size_bytes };
+    target
+}
+
+fn problem(target: &Target, side: Side, operation: Operation, cause: Cause) -> Problem {
+    Problem { side, path: target.path(), operation, cause }
+}
+
+/// Asks for a file again, before the first request is resolved; as a delta where nothing is said.
+fn retry(run: &Run<'_>, file: u32, target: Target, want: Option<Want>) -> Result<(), SessionError> {
+    let target = Arc::new(target);
+    match want {
+        Some(want) => {
+            let request = lock(&run.session).request(target.list, target.index, want);
+            if let Some(request) = request {
+                run.expect(request, Arc::clone(&target));
+                run.outgoing.say(&Message::Request(vec![request]))?;
+                if want == Want::Hash {
+                    run.task(Task::Hash(request.file, target));
+                }
+            }
+        }
+        None => {
+            lock(&run.session).reserve(target.list);
+            run.task(Task::Delta(target));
+        }
+    }
+    run.resolve(file)
+}
+
+/// Ends a comparison once both hashes are there.
+fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
+    let (target, ours, size_bytes, theirs) = {
+        let flights = lock(&run.flights);
+        let Some(flight) = flights.get(&file) else { return Ok(()) };
+        let (Some(ours), Some((size_bytes, theirs))) = (flight.ours, flight.theirs) else {
+            return Ok(());
+        };
+        (Arc::clone(&flight.target), ours, size_bytes, theirs)
+    };
+    let our_bytes = target.existing.map(|info| info.size_bytes);
+    match ours {
+        None => run.let_go(target.directory),
+        Some(hash) if hash == theirs.hash && our_bytes == Some(size_bytes) => {
+            match content_same(target.change) {
+                (Action::SetMetadata, _) => run.set_metadata(&target),
+                _ => run.done(&target),
+            }
+            run.let_go(target.directory);
+        }
+        Some(_) => {
+            let change = content_differs(target.change, run.options);
+            let target = Target { change, ..Target::clone(&target) };
+            if run.options.dry_run {
+                run.would_transfer(&target);
+                run.let_go(target.directory);
+            } else {
+                let small = size_bytes <= limits::SMALL_FILE_BYTES || run.options.whole_file;
+                return retry(run, file, target, small.then_some(Want::Whole));
+            }
+        }
+    }
+    run.resolve(file)
+}

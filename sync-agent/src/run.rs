@@ -1,0 +1,231 @@
+//! What all threads of a destination's end share, and the small steps that several of them take.
+
+use crate::commit::{Commit, Ready};
+use crate::error::SessionError;
+use crate::link::Outgoing;
+use crate::merge::{Extraneous, OwnListing};
+use crate::metadata::{Translation, Wanted};
+use crate::monitor::{Monitor, Progress, errno};
+use crate::receiver::{Flight, Target, Task};
+use crate::staging::{Area, Staging};
+use crate::tree::Tree;
+use crate::workers::lock;
+use crossbeam_channel::Sender;
+use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece, Standing};
+use protocol::entry::Entry;
+use protocol::itemize::{Change, Item};
+use protocol::message::{Message, Piece, Request};
+use protocol::options::SyncOptions;
+use protocol::path::{Name, RelPath};
+use protocol::stats::{Exit, Operation, Problem, Side, Stats};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+pub(crate) struct Run<'r> {
+    pub(crate) tree: &'r Tree,
+    pub(crate) options: &'r SyncOptions,
+    pub(crate) translation: &'r Translation<'r>,
+    pub(crate) outgoing: &'r Outgoing,
+    pub(crate) monitor: &'r dyn Monitor,
+    pub(crate) progress: &'r Progress,
+    pub(crate) staging: &'r Staging,
+    /// The name that the one entry of the transfer gets here, if it is another one.
+    pub(crate) single_name: Option<Name>,
+    pub(crate) session: Mutex<DestinationSession<Wanted>>,
+    /// Signalled when a file was answered: there may be room for another signature.
+    pub(crate) room: Condvar,
+    pub(crate) own_listings: Mutex<HashMap<DirectoryId, OwnListing>>,
+    pub(crate) extraneous: Mutex<Vec<Extraneous>>,
+    pub(crate) flights: Mutex<HashMap<u32, Flight>>,
+    pub(crate) stats: Mutex<Stats>,
+    pub(crate) worst: Mutex<Exit>,
+    /// Directories that hold a staging area, kept from completing until it is gone.
+    pub(crate) area_homes: Mutex<Vec<DirectoryId>>,
+    pub(crate) empty_source: AtomicBool,
+    pub(crate) stopped: AtomicBool,
+    pub(crate) merges: Sender<ReadyPiece<Wanted>>,
+    pub(crate) tasks: Sender<Task>,
+    pub(crate) commits: Sender<Commit>,
+    /// Wakes the coordinator when nothing is left to receive.
+    pub(crate) wake: Sender<()>,
+}
+
+impl Run<'_> {
+    /// A piece was merged.
+    pub(crate) fn merged(
+        &self,
+        directory: DirectoryId,
+        piece: &Piece,
+        standings: Vec<(Name, Standing<Wanted>)>,
+    ) -> Result<(), SessionError> {
+        lock(&self.session).merged(directory, piece, standings);
+        self.advance()
+    }
+
+    /// Hands on what the session has made possible: pieces to merge, pieces to release, the end.
+    pub(crate) fn advance(&self) -> Result<(), SessionError> {
+        let mut session = lock(&self.session);
+        while let Some(ready) = session.next_piece() {
+            let _ = self.merges.send(ready);
+        }
+        let released = session.take_released();
+        let is_idle = session.is_idle();
+        drop(session);
+        if !released.is_empty() {
+            self.outgoing.say(&Message::Release(released))?;
+        }
+        if is_idle {
+            let _ = self.wake.try_send(());
+        }
+        Ok(())
+    }
+
+    /// From now on answers to `request` are about `target`.
+    pub(crate) fn expect(&self, request: Request, target: Arc<Target>) {
+        lock(&self.flights).insert(request.file, Flight::new(request.want, target));
+    }
+
+    /// A file needs nothing more from the source; its directory is let go by whoever ends its story.
+    pub(crate) fn resolve(&self, file: u32) -> Result<(), SessionError> {
+        lock(&self.flights).remove(&file);
+        lock(&self.session).resolve(file);
+        self.room.notify_all();
+        self.advance()
+    }
+
+    /// The file's story here is over.
+    pub(crate) fn let_go(&self, directory: DirectoryId) {
+        lock(&self.session).let_go(directory);
+    }
+
+    pub(crate) fn task(&self, task: Task) {
+        let _ = self.tasks.send(task);
+    }
+
+    pub(crate) fn commit(&self, ready: Ready) {
+        let _ = self.commits.send(Commit::Ready(ready));
+    }
+
+    /// The staging area for an entry's file system.
+    pub(crate) fn area(&self, target: &Target) -> Result<Arc<Area>, Errno> {
+        let info = match target.device {
+            Some(device) => device,
+            None => self.tree.dir(&target.parent)?.own_info()?.device,
+        };
+        let (area, is_new) = self.staging.area(self.tree, &target.parent, info)?;
+        if is_new {
+            let mut session = lock(&self.session);
+            session.hold(target.directory);
+            session.touch(target.directory);
+            lock(&self.area_homes).push(target.directory);
+        }
+        Ok(area)
+    }
+
+    pub(crate) fn source_is_empty(&self) {
+        self.empty_source.store(true, Ordering::Relaxed);
+    }
+
+    // What happened, for the operator and the summary.
+
+    pub(crate) fn problem(&self, problem: Problem) {
+        let mut worst = lock(&self.worst);
+        *worst = worst.worst(problem.exit());
+        drop(worst);
+        self.monitor.problem(problem);
+    }
+
+    pub(crate) fn fail(&self, target: &Target, operation: Operation, error: Errno) {
+        self.problem(errno(Side::Destination, &target.path(), operation, error));
+    }
+
+    pub(crate) fn item(&self, item: Item) {
+        if self.options.verify {
+            let mut worst = lock(&self.worst);
+            *worst = worst.worst(Exit::Differs);
+        }
+        if self.options.itemize {
+            self.monitor.item(item);
+        }
+    }
+
+    fn updated(&self, target: &Target, change: Change) {
+        let kind = target.wanted.entry.kind.clone();
+        self.item(Item::Updated { path: target.path(), kind, change });
+    }
+
+    pub(crate) fn root_item(&self, entry: &Entry, change: Change) {
+        let mut stats = lock(&self.stats);
+        if change.new {
+            stats.created.count(&entry.kind);
+        } else {
+            stats.metadata_updated += 1;
+        }
+        drop(stats);
+        self.item(Item::Updated { path: RelPath::root(), kind: entry.kind.clone(), change });
+    }
+
+    /// An entry is up to date, or was dealt with.
+    pub(crate) fn done(&self, target: &Target) {
+        Progress::add(&self.progress.done_entries, 1);
+        Progress::add(&self.progress.done_bytes, target.wanted.entry.size_bytes());
+    }
+
+    /// A directory, link or node was made (or would be).
+    pub(crate) fn created(&self, target: &Target) {
+        let mut stats = lock(&self.stats);
+        if target.change.new {
+            stats.created.count(&target.wanted.entry.kind);
+        } else {
+            stats.metadata_updated += 1;
+        }
+        drop(stats);
+        self.updated(target, target.change);
+    }
+
+    /// Metadata was set (or will be, or would be).
+    pub(crate) fn changed_metadata(&self, target: &Target) {
+        lock(&self.stats).metadata_updated += 1;
+        self.updated(target, target.change);
+    }
+
+    /// A file's content was made new (or would be).
+    pub(crate) fn transferred(&self, target: &Target, change: Change, literal: u64, matched: u64) {
+        let mut stats = lock(&self.stats);
+        if target.change.new {
+            stats.created.count(&target.wanted.entry.kind);
+        } else {
+            stats.files_updated += 1;
+        }
+        stats.transferred_bytes += target.wanted.entry.size_bytes();
+        stats.literal_bytes += literal;
+        stats.matched_bytes += matched;
+        drop(stats);
+        self.updated(target, change);
+    }
+
+    /// A dry run comes to a file that would be transferred.
+    pub(crate) fn would_transfer(&self, target: &Target) {
+        self.transferred(target, target.change, 0, 0);
+        self.done(target);
+    }
+
+    /// Sets the metadata of an existing entry that is not a directory.
+    pub(crate) fn set_metadata(&self, target: &Target) {
+        self.done(target);
+        if self.options.dry_run {
+            return self.changed_metadata(target);
+        }
+        let held = self
+            .tree
+            .dir(&target.parent)
+            .and_then(|dir| dir.hold(target.wanted.entry.name.as_bytes()))
+            .map_err(|error| (Operation::Open, error));
+        match held.and_then(|held| target.wanted.apply(&held)) {
+            Ok(()) => self.changed_metadata(target),
+            Err((operation, error)) => self.fail(target, operation, error),
+        }
+    }
+}

@@ -1,0 +1,593 @@
+//! The source's scan: every directory listed once, several at a time, parents before children.
+//!
+//! Directories wait on a stack, so that the scan goes deep before it goes wide and what waits is
+//! bounded by the siblings along one path. What was listed is remembered (name and attributes) until
+//! the destination releases it; the window bounds that.
+
+use crate::error::SessionError;
+use crate::link::Outgoing;
+use crate::monitor::{Monitor, Progress, errno};
+use crate::owners;
+use crate::tree::{self, Dir, Follow, Info, Tree};
+use crate::workers::lock;
+use protocol::entry::{Entry, Kind, Timestamp};
+use protocol::filter::Side as FilterSide;
+use protocol::frame::Compressor;
+use protocol::limits;
+use protocol::message::{Begin, Message, Piece, Scanned};
+use protocol::options::{Compression, SyncOptions};
+use protocol::path::{Name, RelPath};
+use protocol::source::SourceSession;
+use protocol::stats::{Cause, Operation, Problem, Side};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// One source argument, opened.
+#[derive(Debug)]
+pub struct Origin {
+    /// The tree; paths below it are paths of the transfer.
+    pub(crate) tree: Tree,
+    /// Only this name of the tree's root is copied; none: all of its content.
+    only: Option<Name>,
+}
+
+impl Origin {
+    /// Opens a source argument: with a trailing slash its contents, without one the thing itself.
+    /// Beneath `root`, if given, and then the argument is relative to it.
+    ///
+    /// # Errors
+    /// Says what can't be opened.
+    pub fn open(root: Option<&Dir>, argument: &[u8], options: &SyncOptions) -> Result<Origin, SessionError> {
+        let (directory, only) = split_argument(argument)
+            .map_err(|why| cannot_open(argument, &std::io::Error::other(why.to_string())))?;
+        let follow = if options.copy_links { Follow::Anywhere } else { Follow::Never };
+        let tree = match root {
+            None => Tree::open(tree::path_of(&directory), follow),
+            Some(root) => {
+                let path = beneath(&directory).ok_or_else(|| outside(argument))?;
+                Tree::open_beneath(root, &path, follow)
+            }
+        };
+        let tree = tree.map_err(|error| cannot_open(argument, &error.into()))?;
+        if let Some(name) = &only {
+            let path = RelPath::root().join(name);
+            let dir = tree.dir(&RelPath::root()).map_err(|error| cannot_open(argument, &error.into()))?;
+            let there = dir.info(name.as_bytes());
+            let there = if options.copy_links { tree.info_followed(&path).or(there) } else { there };
+            there.map_err(|error| cannot_open(argument, &error.into()))?;
+        }
+        Ok(Origin { tree, only })
+    }
+}
+
+/// A path relative to an agent's root, as a type; none where it would lead out.
+pub(crate) fn beneath(path: &[u8]) -> Option<RelPath> {
+    let parts = path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+    RelPath::new(parts.collect::<Vec<_>>().join(&b'/')).ok()
+}
+
+fn outside(argument: &[u8]) -> SessionError {
+    let shown = protocol::path::escaped(argument);
+    let exit = protocol::stats::Exit::Selection;
+    SessionError::refused(exit, format!("{shown:?} leads out of the directory that this agent is held to"))
+}
+
+fn cannot_open(argument: &[u8], cause: &std::io::Error) -> SessionError {
+    let shown = protocol::path::escaped(argument);
+    let exit = protocol::stats::Exit::Partial;
+    SessionError::refused(exit, format!("cannot open the source {shown:?}: {cause}"))
+}
+
+/// The directory to open and the one name to take of it.
+fn split_argument(argument: &[u8]) -> Result<(Vec<u8>, Option<Name>), protocol::path::PathError> {
+    let or_here = |path: &[u8]| if path.is_empty() { b".".to_vec() } else { path.to_vec() };
+    let whole = argument.is_empty()
+        || argument.ends_with(b"/")
+        || matches!(argument, b"." | b"..")
+        || argument.ends_with(b"/.")
+        || argument.ends_with(b"/..");
+    if whole {
+        return Ok((or_here(argument), None));
+    }
+    let cut = argument.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
+    let name = Name::new(&argument[cut..])?;
+    Ok((or_here(&argument[..cut]), Some(name)))
+}
+
+/// What is remembered of a listed entry until its piece is released.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) name: Name,
+    pub(crate) info: Info,
+    pub(crate) origin: u16,
+    /// It is what a link points to.
+    pub(crate) followed: bool,
+}
+
+/// What is remembered of a piece.
+#[derive(Debug)]
+pub(crate) struct ListedPiece {
+    pub(crate) directory: Arc<RelPath>,
+    pub(crate) entries: Vec<Listed>,
+}
+
+/// What the scan shares with the rest of the source's end.
+pub(crate) struct Listings {
+    pub(crate) session: Mutex<SourceSession>,
+    /// Signalled when the window opens or the run ends.
+    pub(crate) window: Condvar,
+    pub(crate) pieces: Mutex<HashMap<u32, Arc<ListedPiece>>>,
+}
+
+/// The scan of all arguments.
+pub(crate) struct Scan<'a> {
+    pub(crate) origins: &'a [Origin],
+    pub(crate) options: &'a SyncOptions,
+    pub(crate) listings: &'a Listings,
+    pub(crate) outgoing: &'a Outgoing,
+    pub(crate) monitor: &'a dyn Monitor,
+    pub(crate) progress: &'a Progress,
+    names: owners::Names,
+    stack: Mutex<Stack>,
+    changed: Condvar,
+    next_list: AtomicU32,
+}
+
+#[derive(Default)]
+struct Stack {
+    jobs: Vec<Job>,
+    active: usize,
+    stopped: bool,
+}
+
+/// A directory to list.
+struct Job {
+    path: RelPath,
+    origins: Vec<u16>,
+    /// Its device, where one file system is not left.
+    device: Option<(u32, u32)>,
+    /// Where links are followed: the directories above it.
+    above: Option<Arc<Above>>,
+}
+
+struct Above {
+    device: (u32, u32),
+    inode: u64,
+    parent: Option<Arc<Above>>,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn new(
+        origins: &'a [Origin],
+        options: &'a SyncOptions,
+        listings: &'a Listings,
+        outgoing: &'a Outgoing,
+        monitor: &'a dyn Monitor,
+        progress: &'a Progress,
+    ) -> Scan<'a> {
+        let all = (0..u16::try_from(origins.len()).unwrap_or(u16::MAX)).collect();
+        let top = Job { path: RelPath::root(), origins: all, device: None, above: None };
+        Scan {
+            origins,
+            options,
+            listings,
+            outgoing,
+            monitor,
+            progress,
+            names: owners::Names::default(),
+            stack: Mutex::new(Stack { jobs: vec![top], ..Stack::default() }),
+            changed: Condvar::new(),
+            next_list: AtomicU32::new(0),
+        }
+    }
+
+    /// The first message: what the top of the transfer is.
+    pub(crate) fn begin(&self) -> Result<Begin, SessionError> {
+        let now = tree::now();
+        let mut begin = Begin { root: None, names: protocol::message::OwnerNames::default(), single: false };
+        if let Some(origin) = self.origins.iter().find(|origin| origin.only.is_none()) {
+            let info = origin.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
+            let info = info.map_err(|error| SessionError::io("read the source directory", error))?;
+            begin.names = self.names.of([(info.uid, info.gid)].into_iter());
+            let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
+            begin.root = info.entry(name, Vec::new(), now);
+        }
+        if let [Origin { tree, only: Some(name) }] = self.origins {
+            let dir = tree.dir(&RelPath::root());
+            let info = if self.options.copy_links {
+                tree.info_followed(&RelPath::root().join(name))
+            } else {
+                dir.and_then(|dir| dir.info(name.as_bytes()))
+            };
+            begin.single = info.is_ok_and(|info| !info.is_dir());
+        }
+        Ok(begin)
+    }
+
+    /// Works until every directory is listed. Any number of threads may.
+    pub(crate) fn work(&self) -> Result<(), SessionError> {
+        let mut sheet = Sheet::new(self.options);
+        while let Some(job) = self.next_job(&mut sheet)? {
+            let result = self.list(&job, &mut sheet);
+            lock(&self.stack).active -= 1;
+            self.changed.notify_all();
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Lets every thread return.
+    pub(crate) fn stop(&self) {
+        lock(&self.stack).stopped = true;
+        self.changed.notify_all();
+        // Taken, so that no thread is between its look at the window and its wait.
+        drop(lock(&self.listings.session));
+        self.listings.window.notify_all();
+    }
+
+    fn is_stopped(&self) -> bool {
+        lock(&self.stack).stopped
+    }
+
+    fn next_job(&self, sheet: &mut Sheet) -> Result<Option<Job>, SessionError> {
+        let mut stack = lock(&self.stack);
+        loop {
+            if stack.stopped {
+                return Ok(None);
+            }
+            if let Some(job) = stack.jobs.pop() {
+                stack.active += 1;
+                return Ok(Some(job));
+            }
+            if !sheet.pieces.is_empty() {
+                drop(stack);
+                self.send(sheet)?;
+                stack = lock(&self.stack);
+                continue;
+            }
+            if stack.active == 0 {
+                return Ok(None);
+            }
+            stack = self.changed.wait(stack).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Says that the scan is over; to be called when every worker has returned.
+    pub(crate) fn finish(&self) -> Result<(), SessionError> {
+        if self.is_stopped() {
+            return Ok(());
+        }
+        self.progress.scanned.store(true, Ordering::Release);
+        let entries = self.progress.listed_entries.load(Ordering::Relaxed);
+        let bytes = self.progress.listed_bytes.load(Ordering::Relaxed);
+        self.outgoing.say(&Message::Scanned(Scanned { entries, bytes }))
+    }
+
+    fn list(&self, job: &Job, sheet: &mut Sheet) -> Result<(), SessionError> {
+        let directory = Arc::new(job.path.clone());
+        // A mount point that is not entered is listed as empty, but nothing is known of its content.
+        let mut complete = !job.origins.is_empty();
+        let mut opened = Vec::new();
+        for &origin in &job.origins {
+            match self.open(job, origin) {
+                Ok((dir, names)) => opened.push((origin, dir, names)),
+                Err(error) => {
+                    complete = false;
+                    self.problem(errno(Side::Source, &job.path, Operation::List, error));
+                }
+            }
+        }
+        let mut names: Vec<(&[u8], usize)> = Vec::new();
+        for (position, (_, _, listed)) in opened.iter().enumerate() {
+            names.extend(listed.iter().map(|name| (name, position)));
+        }
+        if opened.len() > 1 {
+            names.sort();
+        }
+        let above = self.above(job, &opened);
+        let mut part = Part::default();
+        let mut jobs = Vec::new();
+        let mut rest = &names[..];
+        while let Some(&(name, _)) = rest.first() {
+            let same = rest.iter().take_while(|(other, _)| *other == name).count();
+            let (candidates, after) = rest.split_at(same);
+            rest = after;
+            let found = self.entry(job, name, candidates, &opened, above.as_ref());
+            if let Some((entry, listed, job)) = found {
+                part.push(entry, listed);
+                jobs.extend(job);
+            }
+            if part.is_full() && !rest.is_empty() {
+                self.add(sheet, &directory, std::mem::take(&mut part), false, true)?;
+                self.push_jobs(&mut jobs);
+            }
+        }
+        self.add(sheet, &directory, part, true, complete)?;
+        self.push_jobs(&mut jobs);
+        Ok(())
+    }
+
+    fn open(&self, job: &Job, origin: u16) -> Result<(Dir, tree::Names), Errno> {
+        let origin = &self.origins[usize::from(origin)];
+        let dir = origin.tree.dir(&job.path)?;
+        let names = match &origin.only {
+            Some(name) if job.path.is_root() => tree::Names::single(name.as_bytes()),
+            _ => dir.names()?,
+        };
+        Ok((dir, names))
+    }
+
+    fn above(&self, job: &Job, opened: &[(u16, Dir, tree::Names)]) -> Option<Arc<Above>> {
+        if !self.options.copy_links {
+            return None;
+        }
+        let info = opened.first()?.1.own_info().ok()?;
+        let parent = job.above.clone();
+        Some(Arc::new(Above { device: info.device, inode: info.inode, parent }))
+    }
+
+    /// The entry for one name, what to remember of it, and the directory to list for it.
+    fn entry(
+        &self,
+        job: &Job,
+        name: &[u8],
+        candidates: &[(&[u8], usize)],
+        opened: &[(u16, Dir, tree::Names)],
+        above: Option<&Arc<Above>>,
+    ) -> Option<(Entry, Listed, Option<Job>)> {
+        let name = Name::new(name).ok()?;
+        let path = || job.path.join(&name);
+        let (origin, dir, _) = &opened[candidates[0].1];
+        let (info, followed) = match self.info(dir, *origin, &job.path, &name) {
+            Ok(found) => found,
+            Err(problem) => {
+                self.problem(problem);
+                return None;
+            }
+        };
+        if !self.is_copied(&info) || self.is_excluded(&job.path, &name, info.is_dir()) {
+            return None;
+        }
+        let target = if info.is_link() {
+            match dir.read_link(name.as_bytes()) {
+                Ok(target) => target,
+                Err(error) => {
+                    self.problem(errno(Side::Source, &path(), Operation::ReadLink, error));
+                    return None;
+                }
+            }
+        } else {
+            Vec::new()
+        };
+        let entry = info.entry(name.clone(), target, now_for(&info))?;
+        let below = entry.is_dir().then(|| self.below(job, &path(), &info, candidates, opened, above));
+        let below = match below {
+            Some(None) => return None,
+            Some(job) => job,
+            None => None,
+        };
+        let listed = Listed { name, info, origin: *origin, followed };
+        Some((entry, listed, below))
+    }
+
+    fn info(&self, dir: &Dir, origin: u16, directory: &RelPath, name: &Name) -> Result<(Info, bool), Problem> {
+        let path = || directory.join(name);
+        let fail = |error| match error {
+            Errno::NOENT => {
+                Problem { side: Side::Source, path: path(), operation: Operation::Stat, cause: Cause::Vanished }
+            }
+            error => errno(Side::Source, &path(), Operation::Stat, error),
+        };
+        let info = dir.info(name.as_bytes()).map_err(fail)?;
+        if !self.options.copy_links || !info.is_link() {
+            return Ok((info, false));
+        }
+        match self.origins[usize::from(origin)].tree.info_followed(&path()) {
+            Ok(info) => Ok((info, true)),
+            Err(Errno::NOENT) => Err(Problem {
+                side: Side::Source,
+                path: path(),
+                operation: Operation::Stat,
+                cause: Cause::DanglingLink,
+            }),
+            Err(error) => Err(errno(Side::Source, &path(), Operation::Stat, error)),
+        }
+    }
+
+    /// Whether the options copy this kind of thing at all.
+    fn is_copied(&self, info: &Info) -> bool {
+        use rustix::fs::FileType;
+        let keep = &self.options.preserve;
+        match info.file_type() {
+            FileType::RegularFile => true,
+            FileType::Directory => self.options.recursive,
+            FileType::Symlink => keep.links,
+            FileType::CharacterDevice | FileType::BlockDevice => keep.devices,
+            FileType::Fifo | FileType::Socket => keep.specials,
+            _ => false,
+        }
+    }
+
+    fn is_excluded(&self, directory: &RelPath, name: &Name, is_dir: bool) -> bool {
+        let filter = &self.options.filter;
+        !filter.is_empty() && filter.excludes(directory.join(name).as_bytes(), is_dir, FilterSide::Sender)
+    }
+
+    /// The job for a directory just found; none where following links came back to where it was.
+    fn below(
+        &self,
+        job: &Job,
+        path: &RelPath,
+        info: &Info,
+        candidates: &[(&[u8], usize)],
+        opened: &[(u16, Dir, tree::Names)],
+        above: Option<&Arc<Above>>,
+    ) -> Option<Job> {
+        let mut next = above;
+        while let Some(ancestor) = next {
+            if (ancestor.device, ancestor.inode) == (info.device, info.inode) {
+                let (side, operation) = (Side::Source, Operation::List);
+                self.problem(Problem { side, path: path.clone(), operation, cause: Cause::LinkLoop });
+                return None;
+            }
+            next = ancestor.parent.as_ref();
+        }
+        let is_dir = |&&(name, position): &&(&[u8], usize)| {
+            let (_, dir, _) = &opened[position];
+            dir.info(name).is_ok_and(|info| info.is_dir())
+        };
+        let others = candidates[1..].iter().filter(is_dir).map(|&(_, position)| opened[position].0);
+        let device = self.options.one_file_system.then(|| job.device.unwrap_or(opened_device(opened)));
+        let entered = device.is_none_or(|device| device == info.device);
+        let origins = if entered { std::iter::once(opened[candidates[0].1].0).chain(others).collect() } else { Vec::new() };
+        Some(Job { path: path.clone(), origins, device, above: above.cloned() })
+    }
+
+    fn push_jobs(&self, jobs: &mut Vec<Job>) {
+        if !jobs.is_empty() {
+            // The first in name order is listed first.
+            lock(&self.stack).jobs.extend(jobs.drain(..).rev());
+            self.changed.notify_all();
+        }
+    }
+
+    fn add(
+        &self,
+        sheet: &mut Sheet,
+        directory: &Arc<RelPath>,
+        part: Part,
+        last: bool,
+        complete: bool,
+    ) -> Result<(), SessionError> {
+        let keep = &self.options.preserve;
+        let ids = part.entries.iter().map(|entry| (entry.uid, entry.gid));
+        let names = if keep.numeric_ids || !(keep.owner || keep.group) {
+            protocol::message::OwnerNames::default()
+        } else {
+            self.names.of(ids)
+        };
+        Progress::add(&self.progress.listed_entries, part.entries.len() as u64);
+        Progress::add(&self.progress.listed_bytes, part.entries.iter().map(Entry::size_bytes).sum());
+        let list = self.next_list.fetch_add(1, Ordering::Relaxed);
+        let part_bytes = part.bytes;
+        let piece = Piece {
+            list,
+            directory: RelPath::clone(directory),
+            last,
+            complete,
+            names,
+            entries: part.entries,
+        };
+        self.wait_for_window(sheet)?;
+        let listed = ListedPiece { directory: Arc::clone(directory), entries: part.listed };
+        lock(&self.listings.pieces).insert(list, Arc::new(listed));
+        lock(&self.listings.session).announce(&piece);
+        sheet.entries += piece.entries.len() + 1;
+        sheet.bytes += part_bytes + directory.as_bytes().len();
+        sheet.pieces.push(piece);
+        if sheet.entries >= SHEET_ENTRIES || sheet.bytes >= SHEET_BYTES {
+            self.send(sheet)?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_window(&self, sheet: &mut Sheet) -> Result<(), SessionError> {
+        let mut session = lock(&self.listings.session);
+        while !session.window_is_open() && !self.is_stopped() {
+            if sheet.pieces.is_empty() {
+                session = self.listings.window.wait(session).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                drop(session);
+                self.send(sheet)?;
+                session = lock(&self.listings.session);
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, sheet: &mut Sheet) -> Result<(), SessionError> {
+        (sheet.entries, sheet.bytes) = (0, 0);
+        let frame = Message::List(std::mem::take(&mut sheet.pieces)).encode();
+        let frame = match &mut sheet.compressor {
+            Some(compressor) => compressor.compress(frame),
+            None => frame,
+        };
+        self.outgoing.send(frame)
+    }
+
+    fn problem(&self, problem: Problem) {
+        self.monitor.problem(problem);
+    }
+}
+
+fn opened_device(opened: &[(u16, Dir, tree::Names)]) -> (u32, u32) {
+    let info = opened.first().and_then(|(_, dir, _)| dir.own_info().ok());
+    info.map_or((0, 0), |info| info.device)
+}
+
+/// The clock is only asked for files: a young time matters for content alone.
+fn now_for(info: &Info) -> Timestamp {
+    if info.is_file() { tree::now() } else { Timestamp { secs: i64::MIN, nanos: 0 } }
+}
+
+/// Pieces collected for one frame.
+struct Sheet {
+    pieces: Vec<Piece>,
+    entries: usize,
+    bytes: usize,
+    compressor: Option<Compressor>,
+}
+
+/// Entries (and one for each piece) that make a frame worth sending: some 30 KiB.
+const SHEET_ENTRIES: usize = 512;
+/// Bytes of names, targets and paths that do.
+const SHEET_BYTES: usize = 64 << 10;
+/// Bytes of names and targets in one piece: with the longest path still well within a frame.
+const PIECE_BYTES: usize = 256 << 10;
+
+impl Sheet {
+    fn new(options: &SyncOptions) -> Sheet {
+        Sheet { pieces: Vec::new(), entries: 0, bytes: 0, compressor: compressor(options) }
+    }
+}
+
+/// The compressor that the options ask for, one for each thread that sends.
+pub(crate) fn compressor(options: &SyncOptions) -> Option<Compressor> {
+    match options.compression {
+        Compression::None => None,
+        Compression::Zstd { level } => Compressor::new(level),
+    }
+}
+
+/// A piece being collected.
+#[derive(Default)]
+struct Part {
+    entries: Vec<Entry>,
+    listed: Vec<Listed>,
+    bytes: usize,
+}
+
+impl Part {
+    fn is_full(&self) -> bool {
+        self.entries.len() >= limits::PIECE_ENTRIES || self.bytes >= PIECE_BYTES
+    }
+
+    fn push(&mut self, entry: Entry, listed: Listed) {
+        self.bytes += entry.name.as_bytes().len() + 64;
+        if let Kind::Symlink { target } = &entry.kind {
+            self.bytes += target.len();
+        }
+        self.entries.push(entry);
+        self.listed.push(listed);
+    }
+}
+
+/// Whether `path` names a directory by itself (a trailing slash or a dot at its end).
+#[must_use]
+pub fn names_contents(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    matches!(split_argument(path.as_os_str().as_bytes()), Ok((_, None)))
+}

@@ -1,0 +1,387 @@
+//! The sender: reads requested files, finds what the destination already has, sends the rest.
+//!
+//! A file is sent only as one state of it: its attributes are read before the first byte and after
+//! the last, and if they differ the destination is told to forget what it got. Its BLAKE3 is computed
+//! over what was read, while it is read.
+
+use crate::error::SessionError;
+use crate::link::Outgoing;
+use crate::monitor::Progress;
+use crate::scan::{Listed, ListedPiece, Listings, Origin, compressor};
+use crate::tree::{self, Dir, Info};
+use crate::workers::lock;
+use crossbeam_channel::{Receiver, select};
+use protocol::frame::{Compressor, Frame};
+use protocol::limits;
+use protocol::matcher::{Matcher, Op, Signature};
+use protocol::message::{DataBuilder, Failure, ReadFile, Request, Step, Want};
+use protocol::options::SyncOptions;
+use protocol::path::RelPath;
+use protocol::signature::BlockSize;
+use protocol::stats::Operation;
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// How much of a file is read and matched at a time.
+const WINDOW_BYTES: usize = 1 << 20;
+/// How far beyond the window the basis's signature should be known before it is matched, so that what
+/// moved back a little is found.
+const LOOK_AHEAD_BYTES: u64 = 16 << 20;
+
+/// A request, with what is known of the file.
+pub(crate) struct Job {
+    pub(crate) request: Request,
+    pub(crate) piece: Arc<ListedPiece>,
+    pub(crate) feed: Option<Arc<Feed>>,
+}
+
+/// A signature on its way from the link's reader to a sender.
+#[derive(Default)]
+pub(crate) struct Feed {
+    state: Mutex<FeedState>,
+    grown: Condvar,
+}
+
+#[derive(Default)]
+struct FeedState {
+    arrived: Vec<u8>,
+    stopped: bool,
+}
+
+impl Feed {
+    pub(crate) fn push(&self, blocks: &[u8]) {
+        lock(&self.state).arrived.extend_from_slice(blocks);
+        self.grown.notify_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        lock(&self.state).stopped = true;
+        self.grown.notify_all();
+    }
+
+    /// Waits until something arrived, and takes it; none when the session is over.
+    fn take(&self) -> Option<Vec<u8>> {
+        let mut state = lock(&self.state);
+        while state.arrived.is_empty() && !state.stopped {
+            state = self.grown.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        (!state.arrived.is_empty()).then(|| std::mem::take(&mut state.arrived))
+    }
+}
+
+/// One sending thread.
+pub(crate) struct Sender<'a> {
+    origins: &'a [Origin],
+    listings: &'a Listings,
+    feeds: &'a Mutex<HashMap<u32, Arc<Feed>>>,
+    outgoing: &'a Outgoing,
+    progress: &'a Progress,
+    builder: DataBuilder,
+    compressor: Option<Compressor>,
+    /// The directory of the last request, still open: the next one is likely in it.
+    directory: Option<(u16, Arc<RelPath>, Dir)>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Sender<'a> {
+    pub(crate) fn new(
+        lane: u8,
+        origins: &'a [Origin],
+        options: &SyncOptions,
+        listings: &'a Listings,
+        feeds: &'a Mutex<HashMap<u32, Arc<Feed>>>,
+        outgoing: &'a Outgoing,
+        progress: &'a Progress,
+    ) -> Sender<'a> {
+        Sender {
+            origins,
+            listings,
+            feeds,
+            outgoing,
+            progress,
+            builder: DataBuilder::new(lane),
+            compressor: compressor(options),
+            directory: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Serves requests until there will be no more.
+    pub(crate) fn work(&mut self, jobs: &Receiver<Job>, stop: &Receiver<()>) -> Result<(), SessionError> {
+        loop {
+            let job = match jobs.try_recv() {
+                Ok(job) => job,
+                Err(_) => {
+                    self.flush()?;
+                    self.directory = None;
+                    select! {
+                        recv(jobs) -> job => match job {
+                            Ok(job) => job,
+                            Err(_) => return Ok(()),
+                        },
+                        recv(stop) -> _ => return Ok(()),
+                    }
+                }
+            };
+            self.serve(&job)?;
+        }
+    }
+
+    fn serve(&mut self, job: &Job) -> Result<(), SessionError> {
+        let file = job.request.file;
+        let listed = &job.piece.entries[job.request.index as usize];
+        if let Err(failure) = self.send(job, listed)? {
+            self.builder.step(file, Step::Failed(failure));
+        }
+        lock(&self.listings.session).answered(file);
+        if job.feed.is_some() {
+            lock(self.feeds).remove(&file);
+        }
+        Progress::add(&self.progress.done_entries, 1);
+        Progress::add(&self.progress.done_bytes, listed.info.size_bytes);
+        if self.builder.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends one file; the inner result is the file's own, the outer the session's.
+    fn send(&mut self, job: &Job, listed: &Listed) -> Result<Result<(), Failure>, SessionError> {
+        let (file, before) = match self.open(job, listed) {
+            Ok(opened) => opened,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let number = job.request.file;
+        match job.request.want {
+            Want::Hash => Ok(self.hash(number, &file, &before)),
+            Want::Whole if before.size_bytes <= limits::SMALL_FILE_BYTES => {
+                Ok(self.send_small(number, &file, &before))
+            }
+            Want::Whole => self.send_whole(number, &file, &before),
+            Want::Delta { block_size, basis_bytes } => {
+                let size = BlockSize::new(block_size, basis_bytes)?;
+                let matcher = Matcher::new(Signature::new(size, basis_bytes));
+                match &job.feed {
+                    Some(feed) => self.send_delta(number, &file, &before, matcher, feed),
+                    None => Err(SessionError::Panic("sender")),
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, job: &Job, listed: &Listed) -> Result<(File, Info), Failure> {
+        let failed = |operation, error| match error {
+            Errno::NOENT | Errno::NOTDIR => Failure::Vanished,
+            Errno::LOOP | Errno::NXIO | Errno::ISDIR => Failure::ChangedKind,
+            error => Failure::Errno { operation, errno: error.raw_os_error() },
+        };
+        let origin = &self.origins[usize::from(listed.origin)];
+        let file = if listed.followed {
+            origin.tree.open_followed(&job.piece.directory.join(&listed.name))
+        } else {
+            self.directory(&job.piece, listed.origin).and_then(|dir| dir.open_file(listed.name.as_bytes()))
+        };
+        let file = file.map_err(|error| failed(Operation::Open, error))?;
+        let info = tree::info_of(&file).map_err(|error| failed(Operation::Stat, error))?;
+        if info.is_file() { Ok((file, info)) } else { Err(Failure::ChangedKind) }
+    }
+
+    fn directory(&mut self, piece: &Arc<ListedPiece>, origin: u16) -> Result<&Dir, Errno> {
+        let is_open = self
+            .directory
+            .as_ref()
+            .is_some_and(|(at, path, _)| *at == origin && Arc::ptr_eq(path, &piece.directory));
+        if !is_open {
+            self.directory = None;
+            let dir = self.origins[usize::from(origin)].tree.dir(&piece.directory)?;
+            self.directory = Some((origin, Arc::clone(&piece.directory), dir));
+        }
+        self.directory.as_ref().map(|(_, _, dir)| dir).ok_or(Errno::NOENT)
+    }
+
+    fn send_small(&mut self, number: u32, file: &File, before: &Info) -> Result<(), Failure> {
+        let size = before.size_bytes as usize;
+        self.buffer.resize(size, 0);
+        if size > 0 {
+            read_exact(file, &mut self.buffer, 0)?;
+        }
+        let hash = blake3::hash(&self.buffer).into();
+        let read = unchanged(file, before, hash)?;
+        self.builder.small(number, &self.buffer, read);
+        Ok(())
+    }
+
+    fn hash(&mut self, number: u32, file: &File, before: &Info) -> Result<(), Failure> {
+        let mut hasher = blake3::Hasher::new();
+        self.buffer.resize(WINDOW_BYTES, 0);
+        for_each_window(file, before.size_bytes, &mut self.buffer, |data| {
+            hasher.update(data);
+        })?;
+        let read = unchanged(file, before, hasher.finalize().into())?;
+        self.builder.step(number, Step::Hashed { size_bytes: before.size_bytes, read });
+        Ok(())
+    }
+
+    fn send_whole(
+        &mut self,
+        number: u32,
+        file: &File,
+        before: &Info,
+    ) -> Result<Result<(), Failure>, SessionError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(limits::DATA_BYTES, 0);
+        self.builder.step(number, Step::Open { size_bytes: before.size_bytes });
+        let mut at = 0;
+        while at < before.size_bytes {
+            let length = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+            if let Err(failure) = read_exact(file, &mut buffer[..length], at) {
+                return Ok(Err(failure));
+            }
+            hasher.update(&buffer[..length]);
+            self.literal(number, &buffer[..length])?;
+            at += length as u64;
+        }
+        self.buffer = buffer;
+        Ok(self.end(number, file, before, hasher))
+    }
+
+    fn send_delta(
+        &mut self,
+        number: u32,
+        file: &File,
+        before: &Info,
+        mut matcher: Matcher,
+        feed: &Feed,
+    ) -> Result<Result<(), Failure>, SessionError> {
+        let block_bytes = matcher.signature().block_bytes();
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(WINDOW_BYTES.max(2 * block_bytes), 0);
+        self.builder.step(number, Step::Open { size_bytes: before.size_bytes });
+        let (mut at, mut carried) = (0, 0);
+        let mut ops = Vec::new();
+        loop {
+            let left = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX);
+            let length = left.min(buffer.len() - carried);
+            if let Err(failure) = read_exact(file, &mut buffer[carried..carried + length], at) {
+                return Ok(Err(failure));
+            }
+            hasher.update(&buffer[carried..carried + length]);
+            at += length as u64;
+            let last = at == before.size_bytes;
+            if !await_signature(&mut matcher, feed, at)? {
+                return Ok(Err(Failure::Changed));
+            }
+            let data = &buffer[..carried + length];
+            ops.clear();
+            let used = matcher.advance(data, last, &mut ops);
+            for op in &ops {
+                match op {
+                    Op::Match { block, count } => {
+                        self.builder.step(number, Step::Match { block: *block, count: *count });
+                    }
+                    Op::Literal(range) => self.literal(number, &data[range.clone()])?,
+                }
+            }
+            if self.builder.is_full() {
+                self.flush()?;
+            }
+            if last {
+                break;
+            }
+            carried += length;
+            buffer.copy_within(used..carried, 0);
+            carried -= used;
+        }
+        self.buffer = buffer;
+        Ok(self.end(number, file, before, hasher))
+    }
+
+    fn end(
+        &mut self,
+        number: u32,
+        file: &File,
+        before: &Info,
+        hasher: blake3::Hasher,
+    ) -> Result<(), Failure> {
+        let read = unchanged(file, before, hasher.finalize().into())?;
+        self.builder.step(number, Step::End(read));
+        Ok(())
+    }
+
+    fn literal(&mut self, number: u32, mut bytes: &[u8]) -> Result<(), SessionError> {
+        while !bytes.is_empty() {
+            let room = self.builder.room_bytes();
+            if room == 0 {
+                self.flush()?;
+                continue;
+            }
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            self.builder.literal(number, now);
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SessionError> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let frame = self.builder.take();
+        let frame = self.compressed(frame);
+        self.outgoing.send(frame)
+    }
+
+    fn compressed(&mut self, frame: Frame) -> Frame {
+        match &mut self.compressor {
+            Some(compressor) => compressor.compress(frame),
+            None => frame,
+        }
+    }
+}
+
+/// Lets the signature grow until it covers what is about to be matched and some more; false when the
+/// session is over.
+fn await_signature(matcher: &mut Matcher, feed: &Feed, at: u64) -> Result<bool, SessionError> {
+    while !matcher.signature().is_complete() && matcher.signature().known_bytes() < at + LOOK_AHEAD_BYTES {
+        match feed.take() {
+            Some(blocks) => matcher.signature_mut().extend(&blocks)?,
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// What was read, if the file is what it was before.
+fn unchanged(file: &File, before: &Info, hash: protocol::ContentHash) -> Result<ReadFile, Failure> {
+    match tree::info_of(file) {
+        Ok(after) if before.same_content(&after) => Ok(ReadFile { hash, mtime: before.mtime }),
+        Ok(_) => Err(Failure::Changed),
+        Err(error) => Err(Failure::Errno { operation: Operation::Stat, errno: error.raw_os_error() }),
+    }
+}
+
+fn for_each_window(
+    file: &File,
+    size_bytes: u64,
+    buffer: &mut [u8],
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), Failure> {
+    let mut at = 0;
+    while at < size_bytes {
+        let length = usize::try_from(size_bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+        read_exact(file, &mut buffer[..length], at)?;
+        each(&buffer[..length]);
+        at += length as u64;
+    }
+    Ok(())
+}
+
+fn read_exact(file: &File, buffer: &mut [u8], at: u64) -> Result<(), Failure> {
+    file.read_exact_at(buffer, at).map_err(|error| match error.raw_os_error() {
+        // The file ended early: it shrank.
+        None => Failure::Changed,
+        Some(errno) => Failure::Errno { operation: Operation::Read, errno },
+    })
+}

@@ -1,0 +1,174 @@
+//! The source's end of a session: scan and senders around the state machine.
+
+use crate::error::SessionError;
+use crate::link::{Incoming, Link, Outgoing};
+use crate::monitor::{Monitor, Progress};
+use crate::scan::{Listings, Origin, Scan};
+use crate::sender::{Feed, Job, Sender};
+use crate::workers::{Failure, lock, spawn};
+use crossbeam_channel::{Receiver, bounded, never, select, unbounded};
+use protocol::message::{Finished, Message, Report, Request, Want};
+use protocol::options::SyncOptions;
+use protocol::source::{SourceEvent, SourceSession};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// Everything a source's end needs besides the link.
+pub struct SourceEnd<'a> {
+    /// The opened arguments.
+    pub origins: &'a [Origin],
+    /// What was asked.
+    pub options: &'a SyncOptions,
+    /// Who hears of problems met here, and of what the destination reports.
+    pub monitor: &'a dyn Monitor,
+    /// How far it is.
+    pub progress: &'a Progress,
+    /// Readable (or closed) when the operator stops the run.
+    pub stop: Receiver<()>,
+}
+
+/// Threads that scan, and threads that send.
+const SCANNERS: usize = 2;
+const SENDERS: u8 = 2;
+
+impl SourceEnd<'_> {
+    /// Serves the destination until it has finished.
+    ///
+    /// # Errors
+    /// Whatever ends the session before that; the peer has been told.
+    pub fn run(&self, link: Link) -> Result<Finished, SessionError> {
+        let Link { outgoing, incoming } = link;
+        outgoing.state().keep_alive_within(self.options.timeout_s);
+        let result = self.run_threads(&outgoing, &incoming);
+        if let Err(error) = &result
+            && !matches!(error, SessionError::Peer(_) | SessionError::Connection(_))
+        {
+            let _ = outgoing.say(&Message::Abort(error.to_abort()));
+        }
+        result
+    }
+
+    fn run_threads(&self, outgoing: &Outgoing, incoming: &Incoming) -> Result<Finished, SessionError> {
+        let (stop, stopped) = bounded::<()>(0);
+        let (to_senders, jobs) = unbounded::<Job>();
+        let outgoing = &outgoing.stoppable(stopped.clone());
+        let failure = &Failure::new();
+        let feeds = &Mutex::new(HashMap::<u32, Arc<Feed>>::new());
+        let listings = &Listings {
+            session: Mutex::new(SourceSession::default()),
+            window: Condvar::new(),
+            pieces: Mutex::new(HashMap::new()),
+        };
+        let scan =
+            &Scan::new(self.origins, self.options, listings, outgoing, self.monitor, self.progress);
+        let scanners_left = &AtomicUsize::new(SCANNERS);
+        std::thread::scope(|scope| {
+            let begun = scan.begin().and_then(|begin| outgoing.say(&Message::Begin(Box::new(begin))));
+            for _ in 0..SCANNERS {
+                spawn(scope, "scan", failure, move || {
+                    let result = scan.work();
+                    let was_last = scanners_left.fetch_sub(1, Ordering::AcqRel) == 1;
+                    result?;
+                    if was_last { scan.finish() } else { Ok(()) }
+                });
+            }
+            for lane in 0..SENDERS {
+                let (jobs, stopped) = (jobs.clone(), stopped.clone());
+                spawn(scope, "sender", failure, move || {
+                    let (options, progress) = (self.options, self.progress);
+                    Sender::new(lane, self.origins, options, listings, feeds, outgoing, progress)
+                        .work(&jobs, &stopped)
+                });
+            }
+            let served =
+                begun.and_then(|()| self.receive(incoming, listings, feeds, failure, |job| {
+                    let _ = to_senders.send(job);
+                }));
+            drop(stop);
+            drop(to_senders);
+            scan.stop();
+            lock(feeds).values().for_each(|feed| feed.stop());
+            match served {
+                // A connection that broke under a worker is the cause, not what the reader then saw.
+                Err(SessionError::Connection(error)) => {
+                    Err(failure.take().unwrap_or(SessionError::Connection(error)))
+                }
+                other => other,
+            }
+        })
+    }
+
+    /// Takes in what the destination says, until its last word. Never waits for a worker.
+    fn receive(
+        &self,
+        incoming: &Incoming,
+        listings: &Listings,
+        feeds: &Mutex<HashMap<u32, Arc<Feed>>>,
+        failure: &Failure,
+        serve: impl Fn(Job),
+    ) -> Result<Finished, SessionError> {
+        let timeout_s = self.options.timeout_s;
+        loop {
+            let expired = if timeout_s == 0 {
+                never()
+            } else {
+                crossbeam_channel::after(Duration::from_secs(u64::from(timeout_s)))
+            };
+            let message = select! {
+                recv(incoming.queue()) -> frame => incoming.decode(frame)?,
+                recv(failure.raised) -> _ => {
+                    return Err(failure.take().unwrap_or(SessionError::Panic("source")));
+                }
+                recv(self.stop) -> _ => return Err(SessionError::Interrupted),
+                recv(expired) -> _ => return Err(SessionError::Timeout { seconds: timeout_s }),
+            };
+            let event = lock(&listings.session).receive(message)?;
+            match event {
+                SourceEvent::Requests(requests) => {
+                    for request in requests {
+                        serve(job(request, listings, feeds)?);
+                    }
+                }
+                SourceEvent::Signature { file, blocks } => {
+                    if let Some(feed) = lock(feeds).get(&file) {
+                        feed.push(blocks.as_slice());
+                    }
+                }
+                SourceEvent::Released(lists) => {
+                    let mut pieces = lock(&listings.pieces);
+                    lists.iter().for_each(|list| {
+                        pieces.remove(list);
+                    });
+                    drop(pieces);
+                    listings.window.notify_all();
+                }
+                SourceEvent::Reports(reports) => reports.into_iter().for_each(|report| match report {
+                    Report::Item(item) => self.monitor.item(item),
+                    Report::Problem(problem) => self.monitor.problem(problem),
+                    Report::MadeRoot(path) => self.monitor.made_root(&path),
+                    Report::Note(message) => self.monitor.note(&message),
+                }),
+                SourceEvent::Finished(finished) => return Ok(*finished),
+                SourceEvent::Aborted(abort) => return Err(SessionError::Peer(abort)),
+                SourceEvent::Nothing => {}
+            }
+        }
+    }
+}
+
+fn job(
+    request: Request,
+    listings: &Listings,
+    feeds: &Mutex<HashMap<u32, Arc<Feed>>>,
+) -> Result<Job, SessionError> {
+    let piece = lock(&listings.pieces).get(&request.list).cloned();
+    let piece = piece.ok_or(SessionError::Panic("source"))?;
+    let feed = matches!(request.want, Want::Delta { .. }).then(|| {
+        let feed = Arc::new(Feed::default());
+        lock(feeds).insert(request.file, Arc::clone(&feed));
+        feed
+    });
+    Ok(Job { request, piece, feed })
+}

@@ -1,0 +1,245 @@
+//! Where files are before they have their names: a private directory inside the destination.
+//!
+//! Every file system of the destination has an area of its own, so that a rename is all that a commit
+//! takes. A staged file is called after a hash of its path: what a run left behind is found by the next
+//! one and serves as a basis (`.keep`), never as content by itself. Everything else in an area belongs to
+//! nobody and is removed.
+
+use crate::error::SessionError;
+use crate::tree::{Dir, STAGING_NAME, Tree};
+use crate::workers::lock;
+use protocol::path::RelPath;
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A staged file's name without its ending.
+type Key = [u8; 16];
+
+/// All areas of one destination.
+#[derive(Debug, Default)]
+pub(crate) struct Staging {
+    areas: Mutex<HashMap<(u32, u32), Arc<Area>>>,
+}
+
+/// The staging directory of one file system.
+#[derive(Debug)]
+pub(crate) struct Area {
+    /// The staging directory itself.
+    pub(crate) dir: Dir,
+    /// The directory that it is in.
+    home: RelPath,
+    /// What an earlier run, or an earlier try, left of a file; its length in bytes.
+    kept: Mutex<HashMap<Key, u64>>,
+    next: AtomicU64,
+}
+
+/// A new file in an area.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) area: Arc<Area>,
+    pub(crate) name: String,
+    key: Option<Key>,
+}
+
+const PART: &str = ".part";
+const KEEP: &str = ".keep";
+
+fn key(path: &RelPath) -> Key {
+    let mut key = Key::default();
+    key.copy_from_slice(&blake3::hash(path.as_bytes()).as_bytes()[..16]);
+    key
+}
+
+fn file_name(key: &Key, ending: &str) -> String {
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    hex + ending
+}
+
+impl Staging {
+    /// Opens (or makes) the area of a file system in the directory at `home`, unless it is open; says
+    /// whether it was opened now. The first directory of a file system that is met is the one nearest to
+    /// the root.
+    pub(crate) fn area(
+        &self,
+        tree: &Tree,
+        home: &RelPath,
+        device: (u32, u32),
+    ) -> Result<(Arc<Area>, bool), Errno> {
+        let mut areas = lock(&self.areas);
+        if let Some(area) = areas.get(&device) {
+            return Ok((Arc::clone(area), false));
+        }
+        let area = Arc::new(Area::open(tree, home)?);
+        areas.insert(device, Arc::clone(&area));
+        Ok((area, true))
+    }
+
+    /// Opens the root's area if an earlier run left one; says whether it did.
+    pub(crate) fn open_existing(&self, tree: &Tree, device: (u32, u32)) -> Result<bool, Errno> {
+        match tree.dir(&RelPath::root())?.info(STAGING_NAME) {
+            Ok(_) => self.area(tree, &RelPath::root(), device).map(|(_, is_new)| is_new),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn areas(&self) -> Vec<Arc<Area>> {
+        lock(&self.areas).values().cloned().collect()
+    }
+
+    /// Writes every file system of the destination to disk.
+    pub(crate) fn sync(&self) -> Result<(), SessionError> {
+        let sync = |area: &Arc<Area>| area.dir.sync_file_system();
+        self.areas().iter().try_for_each(sync).map_err(|error| {
+            SessionError::io("write the destination to disk (syncfs); nothing of this batch was renamed", error)
+        })
+    }
+
+    /// What is left of `path`, as a file to read, with its length.
+    pub(crate) fn kept(&self, device: (u32, u32), path: &RelPath) -> Option<(File, u64)> {
+        let area = lock(&self.areas).get(&device).cloned()?;
+        let key = key(path);
+        let length = *lock(&area.kept).get(&key)?;
+        let file = area.dir.open_file(file_name(&key, KEEP).as_bytes()).ok()?;
+        Some((file, length))
+    }
+
+    /// Whether anything at all was left for a file of this path.
+    pub(crate) fn has_kept(&self, device: (u32, u32), path: &RelPath) -> bool {
+        let area = lock(&self.areas).get(&device).cloned();
+        area.is_some_and(|area| {
+            let kept = lock(&area.kept);
+            !kept.is_empty() && kept.contains_key(&key(path))
+        })
+    }
+
+    /// Removes what is no longer of use and the areas that are empty then. `keep` says whether what
+    /// earlier tries left may still be of use to a later run.
+    pub(crate) fn close(&self, tree: &Tree, keep: bool) {
+        for area in lock(&self.areas).drain().map(|(_, area)| area) {
+            if !keep {
+                let _ = area.clear();
+            }
+            if let Ok(home) = tree.dir(&area.home) {
+                let _ = home.remove_dir(STAGING_NAME);
+            }
+        }
+    }
+}
+
+impl Area {
+    fn open(tree: &Tree, home: &RelPath) -> Result<Area, Errno> {
+        let parent = tree.dir(home)?;
+        match parent.make_dir(STAGING_NAME) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        let name = protocol::path::Name::new(STAGING_NAME).map_err(|_| Errno::INVAL)?;
+        let dir = parent.dir(&name)?;
+        let area =
+            Area { dir, home: home.clone(), kept: Mutex::default(), next: AtomicU64::new(0) };
+        area.recover()?;
+        Ok(area)
+    }
+
+    /// Sorts what an earlier run left: the longer of what there is for a file is kept, the rest goes.
+    fn recover(&self) -> Result<(), Errno> {
+        for name in self.dir.names()?.iter() {
+            let Some((key, is_part)) = parse_name(name) else {
+                remove_all(&self.dir, name)?;
+                continue;
+            };
+            let info = self.dir.info(name)?;
+            let mut kept = lock(&self.kept);
+            let longest = kept.get(&key).copied();
+            if !info.is_file() || longest.is_some_and(|length| length >= info.size_bytes) {
+                remove_all(&self.dir, name)?;
+                continue;
+            }
+            if is_part {
+                self.dir.rename(name, &self.dir, file_name(&key, KEEP).as_bytes())?;
+            }
+            kept.insert(key, info.size_bytes);
+        }
+        Ok(())
+    }
+
+    /// A new, empty file for the content of `path`.
+    pub(crate) fn create(self: &Arc<Area>, path: &RelPath) -> Result<(Staged, File), Errno> {
+        let key = key(path);
+        let name = file_name(&key, PART);
+        let file = self.dir.create_file(name.as_bytes())?;
+        Ok((Staged { area: Arc::clone(self), name, key: Some(key) }, file))
+    }
+
+    /// A name for a link, a node, or what makes room: of no use to a later run.
+    pub(crate) fn name(self: &Arc<Area>) -> Staged {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Staged { area: Arc::clone(self), name: format!("{number}.tmp"), key: None }
+    }
+
+    fn clear(&self) -> Result<(), Errno> {
+        self.dir.names()?.iter().try_for_each(|name| remove_all(&self.dir, name))
+    }
+}
+
+impl Staged {
+    /// Keeps what was written so far as a basis for the next try.
+    pub(crate) fn keep(self, length: u64) {
+        let Some(key) = self.key.filter(|_| length > 0) else { return self.discard() };
+        let to = file_name(&key, KEEP);
+        match self.area.dir.rename(self.name.as_bytes(), &self.area.dir, to.as_bytes()) {
+            Ok(()) => {
+                lock(&self.area.kept).insert(key, length);
+            }
+            Err(_) => self.discard(),
+        }
+    }
+
+    /// Removes it.
+    pub(crate) fn discard(self) {
+        let _ = self.area.dir.remove_file(self.name.as_bytes());
+    }
+
+    /// It has its place: what was kept for it is of no more use.
+    pub(crate) fn placed(&self) {
+        if let Some(key) = self.key
+            && lock(&self.area.kept).remove(&key).is_some()
+        {
+            let _ = self.area.dir.remove_file(file_name(&key, KEEP).as_bytes());
+        }
+    }
+}
+
+fn parse_name(name: &[u8]) -> Option<(Key, bool)> {
+    let name = std::str::from_utf8(name).ok()?;
+    let (hex, is_part) = match (name.strip_suffix(PART), name.strip_suffix(KEEP)) {
+        (Some(hex), _) => (hex, true),
+        (None, Some(hex)) => (hex, false),
+        (None, None) => return None,
+    };
+    if hex.len() != 32 || !hex.is_ascii() {
+        return None;
+    }
+    let mut key = Key::default();
+    for (byte, digits) in key.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some((key, is_part))
+}
+
+/// Removes an entry with everything below it, without following links.
+pub(crate) fn remove_all(dir: &Dir, name: &[u8]) -> Result<(), Errno> {
+    match dir.remove_file(name) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        result => return result,
+    }
+    let below = dir.dir(&protocol::path::Name::new(name).map_err(|_| Errno::INVAL)?)?;
+    below.names()?.iter().try_for_each(|name| remove_all(&below, name))?;
+    let _ = below.remove_dir(STAGING_NAME);
+    dir.remove_dir(name)
+}

@@ -1,0 +1,582 @@
+//! The only module that turns names into system calls: a file system seen through directory handles.
+//!
+//! Nothing is ever opened by an absolute path, and below a tree's root no symbolic link is followed
+//! (`openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`, `O_NOFOLLOW` on the last name), so a
+//! directory swapped for a link between two calls leads nowhere. `--copy-links` is the one exception,
+//! and a tree that is held to a root stays beneath it even then.
+
+use protocol::entry::{Entry, Kind, Timestamp};
+use protocol::path::{Name, RelPath};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{Gid, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where this program keeps what is not complete yet, inside a destination; neither end ever copies,
+/// lists or deletes it.
+pub const STAGING_NAME: &[u8] = b".sync-agent-staging";
+
+/// What a symbolic link is to a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// An entry of its own.
+    Never,
+    /// What it points to, as long as that is beneath the tree's base.
+    Beneath,
+    /// What it points to.
+    Anywhere,
+}
+
+/// A directory tree below a handle.
+#[derive(Debug)]
+pub struct Tree {
+    base: OwnedFd,
+    /// Where the tree's root is, seen from the base.
+    prefix: RelPath,
+    follow: Follow,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Dir(OwnedFd);
+
+/// An entry held without being opened (`O_PATH`): for metadata, whatever its mode.
+#[derive(Debug)]
+pub struct Held(OwnedFd);
+
+/// What the file system says of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// File type and mode bits.
+    pub raw_mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Last change of content.
+    pub mtime: Timestamp,
+    /// Last change of content or metadata.
+    pub ctime: Timestamp,
+    /// Device that holds it.
+    pub device: (u32, u32),
+    /// Inode.
+    pub inode: u64,
+    /// Device that it is.
+    pub node: (u32, u32),
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Longest path given to the kernel at once; a longer one is walked in parts.
+const PATH_PART_BYTES: usize = 3000;
+
+impl Tree {
+    /// The tree at `path`, as the operator named it: links in `path` itself are followed.
+    ///
+    /// # Errors
+    /// `path` is not a directory, or can't be opened.
+    pub fn open(path: &Path, follow: Follow) -> Result<Tree, Errno> {
+        let base = fs::openat(fs::CWD, path, DIRECTORY, Mode::empty())?;
+        Ok(Tree { base, prefix: RelPath::root(), follow })
+    }
+
+    /// The tree at `path` beneath `base`, out of which no link leads.
+    ///
+    /// # Errors
+    /// `path` is not a directory, can't be opened, or leads out of `base`.
+    pub fn open_beneath(base: &Dir, path: &RelPath, follow: Follow) -> Result<Tree, Errno> {
+        let root = resolve(&base.0, path, DIRECTORY, ResolveFlags::BENEATH)?;
+        if follow == Follow::Never {
+            return Ok(Tree { base: root, prefix: RelPath::root(), follow });
+        }
+        let base = base.0.try_clone().map_err(|_| Errno::MFILE)?;
+        Ok(Tree { base, prefix: path.clone(), follow: Follow::Beneath })
+    }
+
+    /// A directory of the tree.
+    ///
+    /// # Errors
+    /// It is not a directory, can't be opened, or a link stands in the way.
+    pub fn dir(&self, path: &RelPath) -> Result<Dir, Errno> {
+        self.resolve(path, DIRECTORY).map(Dir)
+    }
+
+    /// What stands at the end of a link (or the entry itself), following links as the tree allows.
+    ///
+    /// # Errors
+    /// It does not exist or is out of bounds (`EXDEV`, `ELOOP`).
+    pub fn info_followed(&self, path: &RelPath) -> Result<Info, Errno> {
+        let fd = self.resolve(path, OFlags::PATH | OFlags::CLOEXEC)?;
+        info_of(&fd)
+    }
+
+    /// Opens what stands at the end of a link for reading.
+    ///
+    /// # Errors
+    /// As [`Tree::info_followed`].
+    pub fn open_followed(&self, path: &RelPath) -> Result<File, Errno> {
+        self.resolve(path, READ).map(File::from)
+    }
+
+    fn resolve(&self, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let how = match self.follow {
+            Follow::Never => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            Follow::Beneath => ResolveFlags::BENEATH,
+            Follow::Anywhere => ResolveFlags::empty(),
+        } | ResolveFlags::NO_MAGICLINKS;
+        if self.prefix.is_root() {
+            return resolve(&self.base, path, flags, how);
+        }
+        let mut whole = self.prefix.as_bytes().to_vec();
+        if !path.is_root() {
+            whole.push(b'/');
+            whole.extend_from_slice(path.as_bytes());
+        }
+        resolve_bytes(&self.base, &whole, flags, how)
+    }
+}
+
+fn resolve(base: &OwnedFd, path: &RelPath, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
+    resolve_bytes(base, path.as_bytes(), flags, how)
+}
+
+fn resolve_bytes(base: &OwnedFd, path: &[u8], flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
+    if path.len() <= PATH_PART_BYTES {
+        let path: &[u8] = if path.is_empty() { b"." } else { path };
+        return retry(|| fs::openat2(base, path, flags, Mode::empty(), how));
+    }
+    let cut = path[..PATH_PART_BYTES].iter().rposition(|&byte| byte == b'/').ok_or(Errno::NAMETOOLONG)?;
+    let part = retry(|| {
+        fs::openat2(base, &path[..cut], OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), how)
+    })?;
+    resolve_bytes(&part, &path[cut + 1..], flags, how)
+}
+
+/// `openat2` answers `EAGAIN` when a rename crossed its way, and open may be interrupted.
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    for _ in 0..100 {
+        match call() {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+    call()
+}
+
+const READ: OFlags =
+    OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+impl Dir {
+    /// A directory by the path the operator gave.
+    ///
+    /// # Errors
+    /// It is not a directory or can't be opened.
+    pub fn open(path: &Path) -> Result<Dir, Errno> {
+        retry(|| fs::openat(fs::CWD, path, DIRECTORY, Mode::empty())).map(Dir)
+    }
+
+    /// A directory below this one.
+    ///
+    /// # Errors
+    /// As [`Tree::dir`].
+    pub fn dir(&self, name: &Name) -> Result<Dir, Errno> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        resolve_bytes(&self.0, name.as_bytes(), DIRECTORY, how).map(Dir)
+    }
+
+    /// The directory's own attributes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn own_info(&self) -> Result<Info, Errno> {
+        info_of(&self.0)
+    }
+
+    /// The names in it, in order of their bytes, without `.`, `..` and [`STAGING_NAME`].
+    ///
+    /// # Errors
+    /// Reading failed; what was read before is lost on purpose, a part of a directory is not a listing.
+    pub fn names(&self) -> Result<Names, Errno> {
+        let mut names = Names::default();
+        let mut buffer = [MaybeUninit::uninit(); 32 << 10];
+        let fd = fs::openat(&self.0, c".", DIRECTORY, Mode::empty())?;
+        let mut entries = fs::RawDir::new(&fd, &mut buffer);
+        while let Some(entry) = entries.next() {
+            match entry {
+                Ok(entry) => names.push(entry.file_name().to_bytes()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// What `name` is; a link is a link.
+    ///
+    /// # Errors
+    /// The system's; `ENOENT` where there is nothing.
+    pub fn info(&self, name: &[u8]) -> Result<Info, Errno> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        fs::statx(&self.0, name, flags, StatxFlags::BASIC_STATS).map(|statx| Info::new(&statx))
+    }
+
+    /// Where the link `name` points.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read_link(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        fs::readlinkat(&self.0, name, Vec::with_capacity(256)).map(|target| target.into_bytes())
+    }
+
+    /// Opens a file for reading; never follows a link, never waits on a FIFO.
+    ///
+    /// # Errors
+    /// The system's; `ELOOP` for a link.
+    pub fn open_file(&self, name: &[u8]) -> Result<File, Errno> {
+        retry(|| fs::openat(&self.0, name, READ | OFlags::NOFOLLOW, Mode::empty())).map(File::from)
+    }
+
+    /// Opens an existing file for reading and writing in place.
+    ///
+    /// # Errors
+    /// The system's; `ELOOP` for a link.
+    pub fn open_to_patch(&self, name: &[u8]) -> Result<File, Errno> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        retry(|| fs::openat(&self.0, name, flags, Mode::empty())).map(File::from)
+    }
+
+    /// Creates a file that must not exist yet, for its owner alone.
+    ///
+    /// # Errors
+    /// The system's; `EEXIST`.
+    pub fn create_file(&self, name: &[u8]) -> Result<File, Errno> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        retry(|| fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)).map(File::from)
+    }
+
+    /// Makes a directory for its owner alone.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn make_dir(&self, name: &[u8]) -> Result<(), Errno> {
+        fs::mkdirat(&self.0, name, Mode::RWXU)
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn make_link(&self, name: &[u8], target: &[u8]) -> Result<(), Errno> {
+        fs::symlinkat(target, &self.0, name)
+    }
+
+    /// Makes a FIFO, socket or device, for its owner alone.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn make_node(&self, name: &[u8], kind: &Kind) -> Result<(), Errno> {
+        let (kind, (major, minor)) = match kind {
+            Kind::Fifo => (FileType::Fifo, (0, 0)),
+            Kind::Socket => (FileType::Socket, (0, 0)),
+            Kind::CharDevice { device } => (FileType::CharacterDevice, *device),
+            Kind::BlockDevice { device } => (FileType::BlockDevice, *device),
+            Kind::File { .. } | Kind::Directory | Kind::Symlink { .. } => return Err(Errno::INVAL),
+        };
+        fs::mknodat(&self.0, name, kind, Mode::RUSR | Mode::WUSR, fs::makedev(major, minor))
+    }
+
+    /// Moves `name` to `to_name` in `to`, replacing what is there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn rename(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
+        fs::renameat(&self.0, name, &to.0, to_name)
+    }
+
+    /// Removes anything but a directory.
+    ///
+    /// # Errors
+    /// The system's; `EISDIR`.
+    pub fn remove_file(&self, name: &[u8]) -> Result<(), Errno> {
+        fs::unlinkat(&self.0, name, AtFlags::empty())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// The system's; `ENOTEMPTY`.
+    pub fn remove_dir(&self, name: &[u8]) -> Result<(), Errno> {
+        fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Holds an entry, to read and set its metadata.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn hold(&self, name: &[u8]) -> Result<Held, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        retry(|| fs::openat(&self.0, name, flags, Mode::empty())).map(Held)
+    }
+
+    /// Holds the directory itself.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn hold_self(&self) -> Result<Held, Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        fs::openat(&self.0, c".", flags, Mode::empty()).map(Held)
+    }
+
+    /// Writes the whole file system that the directory is on to disk.
+    ///
+    /// # Errors
+    /// Something could not be written; what, the system does not say.
+    pub fn sync_file_system(&self) -> Result<(), Errno> {
+        fs::syncfs(&self.0)
+    }
+
+    /// Takes the lock that stands for the tree; it ends with the handle.
+    ///
+    /// # Errors
+    /// `EWOULDBLOCK` when another process has it.
+    pub fn lock(&self) -> Result<(), Errno> {
+        fs::flock(&self.0, fs::FlockOperation::NonBlockingLockExclusive)
+    }
+}
+
+impl Held {
+    /// Its attributes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn info(&self) -> Result<Info, Errno> {
+        info_of(&self.0)
+    }
+
+    /// Sets owner and group where given.
+    ///
+    /// # Errors
+    /// The system's; `EPERM`.
+    pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        fs::chownat(&self.0, c"", uid, gid, AtFlags::EMPTY_PATH)
+    }
+
+    /// Sets the permission bits of anything but a link.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_mode(&self, mode: u16) -> Result<(), Errno> {
+        use rustix::fd::AsRawFd as _;
+        // A handle without access can't be given to fchmod; its name in /proc can't be swapped.
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        fs::chmodat(fs::CWD, path, Mode::from_raw_mode(u32::from(mode)), AtFlags::empty())
+    }
+
+    /// Sets the modification time and leaves the access time.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_mtime(&self, mtime: Timestamp) -> Result<(), Errno> {
+        fs::utimensat(&self.0, c"", &times(mtime), AtFlags::EMPTY_PATH)
+    }
+}
+
+/// Sets owner and group of an open file where given.
+///
+/// # Errors
+/// The system's.
+pub fn set_owner(file: &File, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+    fs::fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
+}
+
+/// Sets the permission bits of an open file.
+///
+/// # Errors
+/// The system's.
+pub fn set_mode(file: &File, mode: u16) -> Result<(), Errno> {
+    fs::fchmod(file, Mode::from_raw_mode(u32::from(mode)))
+}
+
+/// Sets the modification time of an open file.
+///
+/// # Errors
+/// The system's.
+pub fn set_mtime(file: &File, mtime: Timestamp) -> Result<(), Errno> {
+    fs::futimens(file, &times(mtime))
+}
+
+fn times(mtime: Timestamp) -> Timestamps {
+    const UTIME_OMIT: i64 = (1 << 30) - 2;
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: i64::from(mtime.nanos) },
+    }
+}
+
+/// Attributes of an open file.
+///
+/// # Errors
+/// The system's.
+pub fn info_of(fd: &impl AsFd) -> Result<Info, Errno> {
+    fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map(|statx| Info::new(&statx))
+}
+
+impl Info {
+    fn new(statx: &fs::Statx) -> Info {
+        let time = |time: &fs::StatxTimestamp| Timestamp { secs: time.tv_sec, nanos: time.tv_nsec };
+        Info {
+            raw_mode: statx.stx_mode,
+            uid: statx.stx_uid,
+            gid: statx.stx_gid,
+            size_bytes: statx.stx_size,
+            mtime: time(&statx.stx_mtime),
+            ctime: time(&statx.stx_ctime),
+            device: (statx.stx_dev_major, statx.stx_dev_minor),
+            inode: statx.stx_ino,
+            node: (statx.stx_rdev_major, statx.stx_rdev_minor),
+        }
+    }
+
+    /// The file type alone.
+    #[must_use]
+    pub fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(u32::from(self.raw_mode))
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.file_type() == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.file_type() == FileType::RegularFile
+    }
+
+    /// Whether it is a symbolic link.
+    #[must_use]
+    pub fn is_link(&self) -> bool {
+        self.file_type() == FileType::Symlink
+    }
+
+    /// The file list entry for this; `target` of a link only.
+    #[must_use]
+    pub fn entry(&self, name: Name, target: Vec<u8>, now: Timestamp) -> Option<Entry> {
+        let kind = match self.file_type() {
+            FileType::RegularFile => Kind::File { size_bytes: self.size_bytes },
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink { target },
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            FileType::CharacterDevice => Kind::CharDevice { device: self.node },
+            FileType::BlockDevice => Kind::BlockDevice { device: self.node },
+            _ => return None,
+        };
+        Some(Entry {
+            name,
+            kind,
+            mode: self.raw_mode & 0o7777,
+            uid: self.uid,
+            gid: self.gid,
+            mtime: self.mtime,
+            young: (self.mtime.secs - YOUNG_S..=self.mtime.secs + YOUNG_S).contains(&now.secs),
+        })
+    }
+
+    /// Whether both are of the same content, as far as attributes can tell: nobody wrote between.
+    #[must_use]
+    pub fn same_content(&self, later: &Info) -> bool {
+        (self.size_bytes, self.mtime, self.ctime, self.device, self.inode)
+            == (later.size_bytes, later.mtime, later.ctime, later.device, later.inode)
+    }
+}
+
+/// A modification time this near to now may come again with another content.
+const YOUNG_S: i64 = 2;
+
+/// This machine's clock.
+#[must_use]
+pub fn now() -> Timestamp {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => {
+            let secs = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+            Timestamp { secs, nanos: since.subsec_nanos() }
+        }
+        Err(_) => Timestamp::default(),
+    }
+}
+
+/// The names of a directory in one block of memory: a directory may have a million.
+#[derive(Debug, Default)]
+pub struct Names {
+    bytes: Vec<u8>,
+    spans: Vec<(u32, u16)>,
+}
+
+impl Names {
+    /// A list of one name.
+    #[must_use]
+    pub fn single(name: &[u8]) -> Names {
+        let mut names = Names::default();
+        names.push(name);
+        names
+    }
+
+    fn push(&mut self, name: &[u8]) {
+        if matches!(name, b"." | b"..") || name == STAGING_NAME {
+            return;
+        }
+        let from = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(name);
+        self.spans.push((from, length));
+    }
+
+    fn sort(&mut self) {
+        let bytes = &self.bytes;
+        self.spans.sort_unstable_by_key(|&span| slice(bytes, span));
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The name at a position, in order.
+    #[must_use]
+    pub fn at(&self, position: usize) -> Option<&[u8]> {
+        self.spans.get(position).map(|&span| slice(&self.bytes, span))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.spans.iter().map(|&span| slice(&self.bytes, span))
+    }
+}
+
+fn slice(bytes: &[u8], (from, length): (u32, u16)) -> &[u8] {
+    &bytes[from as usize..from as usize + usize::from(length)]
+}
+
+/// A path from bytes.
+#[must_use]
+pub fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}

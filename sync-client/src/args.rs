@@ -1,0 +1,301 @@
+//! The command line as it is typed: every command and option, and rsync's options that are not done.
+
+use clap::builder::OsStringValueParser;
+use clap::{Arg, ArgAction, Command, value_parser};
+use std::ffi::OsString;
+
+/// rsync's archive options with their letters; each has a `--no-` form.
+pub(crate) const ARCHIVE: [(&str, char, &str); 8] = [
+    ("recursive", 'r', "Descend into directories"),
+    ("links", 'l', "Copy symbolic links as links"),
+    ("perms", 'p', "Keep permission bits"),
+    ("times", 't', "Keep modification times"),
+    ("group", 'g', "Keep the group"),
+    ("owner", 'o', "Keep the owner (as root)"),
+    ("devices", '\0', "Keep devices (as root)"),
+    ("specials", '\0', "Keep FIFOs and sockets"),
+];
+
+/// What rsync 3.5.0 has and this program has not (yet): refused by name, never ignored. `=` marks those
+/// that take a value.
+const REFUSED: &[&str] = &[
+    "acls", "xattrs", "hard-links", "sparse", "atimes", "open-noatime", "crtimes", "omit-dir-times",
+    "omit-link-times", "executability", "fake-super", "super", "copy-devices", "write-devices", "preallocate",
+    "copy-unsafe-links", "safe-links", "munge-links", "copy-dirlinks", "keep-dirlinks", "dirs", "old-dirs",
+    "relative", "no-implied-dirs", "mkpath", "backup", "backup-dir=", "suffix=", "append", "append-verify",
+    "delete-before", "delete-during", "delete-delay", "delete-after", "delete-excluded", "ignore-errors",
+    "ignore-missing-args", "delete-missing-args", "remove-source-files", "force", "max-size=", "min-size=",
+    "max-alloc=", "partial-dir=", "delay-updates", "prune-empty-dirs", "usermap=", "groupmap=", "contimeout=",
+    "modify-window=", "temp-dir=", "fuzzy", "compare-dest=", "copy-dest=", "link-dest=", "filter=",
+    "cvs-exclude", "files-from=", "from0", "old-args", "secluded-args", "trust-sender", "copy-as=",
+    "address=", "sockopts=", "blocking-io", "outbuf=", "8-bit-output", "out-format=", "log-file-format=",
+    "password-file=", "early-input=", "list-only", "stop-after=", "stop-at=", "fsync", "write-batch=",
+    "only-write-batch=", "read-batch=", "protocol=", "iconv=", "checksum-seed=", "checksum-choice=",
+    "compress-choice=", "compress-level=", "skip-compress=", "ipv4", "ipv6", "info=", "debug=", "stderr=",
+    "daemon", "config=", "no-motd", "server", "sender",
+];
+
+/// Letters of [`REFUSED`] options, with whether they take a value.
+const REFUSED_LETTERS: &[(char, &str, bool)] = &[
+    ('A', "acls", false), ('X', "xattrs", false), ('H', "hard-links", false), ('S', "sparse", false),
+    ('U', "atimes", false), ('N', "crtimes", false), ('O', "omit-dir-times", false),
+    ('J', "omit-link-times", false), ('E', "executability", false), ('k', "copy-dirlinks", false),
+    ('K', "keep-dirlinks", false), ('d', "dirs", false), ('R', "relative", false), ('b', "backup", false),
+    ('m', "prune-empty-dirs", false), ('T', "temp-dir=", true), ('y', "fuzzy", false), ('f', "filter=", true),
+    ('F', "F", false), ('C', "cvs-exclude", false), ('0', "from0", false), ('s', "secluded-args", false),
+    ('8', "8-bit-output", false), ('B', "block-size", true), ('P', "P", false), ('M', "remote-option=", true),
+    ('4', "ipv4", false), ('6', "ipv6", false), ('V', "version", false),
+];
+
+/// The whole command line.
+#[must_use]
+pub fn command() -> Command {
+    Command::new("sync-client")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Moves a live server's data to a new machine: exact, verified, fast")
+        .long_about(
+            "Moves a live server's data to a new machine: exact, verified, fast.\n\n\
+             `sync` takes the options you know from rsync. The other side needs only sync-agent on its PATH \
+             and a running SSH server. Exit status 0 means: verified by BLAKE3, and on disk.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(sync())
+        .subcommand(verify())
+        .subcommand(
+            Command::new("demo")
+                .about("Show a whole migration of a small sample, on this machine, over real SSH")
+                .long_about(
+                    "Makes a small sample in a temporary directory, serves it by an agent of its own over SSH on \
+                     loopback, pulls it, changes it, pulls it again, verifies it, and prints what happened. Needs \
+                     nothing installed and no root; leaves nothing behind.",
+                ),
+        )
+        .subcommand(
+            Command::new("completions").about("Print a completion script for a shell").arg(
+                Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell)),
+            ),
+        )
+        .subcommand(Command::new("man").about("Print the manual page (for `man -l -`)"))
+}
+
+fn flag(name: &'static str, letter: Option<char>, help: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).action(ArgAction::SetTrue).overrides_with(name).help(help);
+    match letter {
+        Some(letter) => arg.short(letter),
+        None => arg,
+    }
+}
+
+fn value(name: &'static str, what: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(what)
+        .help(help)
+        .value_parser(OsStringValueParser::new())
+        .overrides_with(name)
+        .allow_hyphen_values(true)
+}
+
+fn list(name: &'static str, what: &'static str, help: &'static str) -> Arg {
+    value(name, what, help).action(ArgAction::Append)
+}
+
+fn connection(command: Command) -> Command {
+    command
+        .next_help_heading("Connection")
+        .arg(
+            value("rsh", "COMMAND", "Remote shell: `ssh -i KEY -p PORT …` is understood by the built-in client, anything else is started")
+                .short('e'),
+        )
+        .arg(value("ssh", "WHICH", "`builtin` (default), or `system`: start ssh, with its own configuration").value_parser(["builtin", "system"]))
+        .arg(value("agent-path", "PATH", "The agent at the other side [default: sync-agent]").alias("rsync-path"))
+        .arg(list("identity", "FILE", "Private key (instead of ssh-agent and the default ones)"))
+        .arg(value("port", "PORT", "Port of the SSH server [default: 22]").value_parser(value_parser!(u16)))
+        .arg(list("known-hosts", "FILE", "Known host keys (instead of ~/.ssh/known_hosts and the system's)"))
+        .arg(value("host-key", "FINGERPRINT", "Accept exactly this host key (SHA256:…)"))
+        .arg(flag("accept-new", None, "Learn the key of a host that is not known at all"))
+        .arg(value("timeout", "SECONDS", "End when nothing is heard for so long (exit 30); 0: never").value_parser(value_parser!(u32)))
+        .arg(value("bwlimit", "RATE", "Send at most this much a second: KiB, or with K, M, G"))
+}
+
+fn selection(command: Command) -> Command {
+    command
+        .next_help_heading("Selection")
+        .arg(list("exclude", "PATTERN", "Leave out what matches (rsync's patterns)"))
+        .arg(list("include", "PATTERN", "Do not leave out what matches"))
+        .arg(list("exclude-from", "FILE", "Read exclude patterns from FILE (- is standard input)"))
+        .arg(list("include-from", "FILE", "Read include patterns from FILE (- is standard input)"))
+        .arg(flag("one-file-system", Some('x'), "Do not cross into other file systems"))
+        .arg(flag("copy-links", Some('L'), "Copy what symbolic links point to"))
+}
+
+fn archive(command: Command) -> Command {
+    let mut command = command
+        .next_help_heading("What is kept")
+        .arg(flag("archive", Some('a'), "Same as -rlptgoD"))
+        .arg(flag("D", Some('D'), "Same as --devices --specials").long(None));
+    for (name, letter, help) in ARCHIVE {
+        let letter = (letter != '\0').then_some(letter);
+        command = command.arg(flag(name, letter, help));
+        command = command.arg(no(name, letter));
+    }
+    command
+        .arg(no("D", None))
+        .arg(no("archive", Some('a')))
+        .arg(flag("numeric-ids", None, "Owner and group by number, not by name"))
+        .arg(value("chown", "USER:GROUP", "Owner and group of everything, by name or number"))
+        .arg(list("chmod", "CHANGES", "Change permission bits, for example D755,F644 or go-w"))
+}
+
+/// The hidden `--no-NAME` (and `--no-LETTER`) of an option.
+fn no(name: &'static str, letter: Option<char>) -> Arg {
+    let long: &'static str = Box::leak(format!("no-{name}").into_boxed_str());
+    let arg = Arg::new(long).long(long).action(ArgAction::SetTrue).overrides_with(long).hide(true);
+    match letter {
+        Some(letter) => arg.alias(Box::leak(format!("no-{letter}").into_boxed_str()) as &'static str),
+        None => arg,
+    }
+}
+
+fn output(command: Command) -> Command {
+    command
+        .next_help_heading("Output")
+        .arg(Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Name what is done"))
+        .arg(flag("quiet", Some('q'), "Print errors only"))
+        .arg(flag("progress", None, "Show progress even when standard error is not a terminal"))
+        .arg(flag("json", None, "Print one JSON object a line, the last one a summary"))
+        .arg(value("log-file", "FILE", "Append what is done to FILE"))
+        .arg(flag("human-readable", Some('h'), "Print numbers with units"))
+}
+
+fn sync() -> Command {
+    let command = Command::new("sync")
+        .about("Copy or mirror a tree: pull, push or local, with rsync's options")
+        .long_about(
+            "Copies SOURCE… into DESTINATION. Either side may be on another machine: [USER@]HOST:PATH or \
+             ssh://[USER@]HOST[:PORT]/PATH.\n\n\
+             As with rsync, a trailing slash on a source means its contents, none means the directory itself. \
+             Existing files are updated by a delta of what changed; every file is verified by BLAKE3 before it \
+             gets its name, and exit status 0 means that everything is on disk.",
+        )
+        .after_help(
+            "Examples:\n  \
+             sync-client sync -a --delete root@old:/srv/mongodb/data/ /srv/mongodb/data/\n  \
+             sync-client sync -ain --delete SRC/ DST/        what would be done\n  \
+             sync-client sync -av -e 'ssh -i KEY -p 2222' SRC/ user@new:DST/\n\n\
+             Exit status: 0 done and on disk, 1 usage, 2 incompatible peer, 3 selection, 5 start-up, \
+             10 connection, 11 file I/O, 12 protocol, 20 interrupted, 23 some entries failed, 24 some source files \
+             vanished or kept changing, 25 deletions refused, 30 timeout, 40 destination busy, 41 host key, \
+             42 authentication, 43 no agent, 44 destination full, 45 content differs.",
+        )
+        .disable_help_flag(true)
+        .args_override_self(true)
+        .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
+        .arg(
+            Arg::new("paths")
+                .value_name("SOURCE… DESTINATION")
+                .num_args(1..)
+                .required(true)
+                .value_parser(value_parser!(OsString))
+                .help("Sources, and last the destination"),
+        );
+    let command = archive(command);
+    let command = command
+        .next_help_heading("What is done")
+        .arg(flag("dry-run", Some('n'), "Change nothing; with -i or -v, say what would be done"))
+        .arg(flag("delete", None, "Remove from DESTINATION what SOURCE has not").alias("del"))
+        .arg(value("max-delete", "N", "Delete nothing if it would be more than N entries (exit 25)").value_parser(value_parser!(u64)))
+        .arg(flag("allow-empty-source", None, "Let an empty source empty the destination"))
+        .arg(flag("checksum", Some('c'), "Compare content, not size and time"))
+        .arg(flag("ignore-times", Some('I'), "Transfer files even where size and time are the same"))
+        .arg(flag("size-only", None, "Take files of the same size as up to date"))
+        .arg(flag("update", Some('u'), "Skip files that are newer at the destination"))
+        .arg(flag("existing", None, "Create nothing new").alias("ignore-non-existing"))
+        .arg(flag("ignore-existing", None, "Update nothing that exists"))
+        .arg(flag("whole-file", Some('W'), "Send changed files whole, without looking for a delta"))
+        .arg(no("whole-file", Some('W')))
+        .arg(flag("inplace", None, "Patch files in place, through a journal that survives a crash"))
+        .arg(flag("partial", None, "Keep what was transferred of a file when interrupted (always done)"))
+        .arg(value("block-size", "BYTES", "Block size for deltas [default: by file size]"))
+        .arg(
+            value("compress", "HOW", "Compress what is sent: auto, zstd[:LEVEL] or none [-z: auto]")
+                .short('z')
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("auto"),
+        )
+        .arg(no("compress", Some('z')))
+        .arg(value("state-dir", "DIR", "Where to keep what speeds up later runs"))
+        .arg(flag("no-index", None, "Neither use nor keep an index of earlier runs"));
+    let command = selection(command);
+    let command = connection(command);
+    let command = output(command)
+        .arg(flag("itemize-changes", Some('i'), "Print a line of letters for each change, as rsync does"))
+        .arg(flag("stats", None, "Print statistics at the end"));
+    refused(command)
+}
+
+fn refused(mut command: Command) -> Command {
+    for name in REFUSED {
+        let (name, takes_value) = match name.strip_suffix('=') {
+            Some(name) => (name, true),
+            None => (*name, false),
+        };
+        command = command.arg(refused_arg(name, takes_value).long(name));
+    }
+    for &(letter, name, takes_value) in REFUSED_LETTERS {
+        let id: &'static str = Box::leak(format!("-{letter}").into_boxed_str());
+        let _ = name;
+        command = command.arg(refused_arg(id, takes_value).short(letter));
+    }
+    command
+}
+
+fn refused_arg(id: &'static str, takes_value: bool) -> Arg {
+    let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
+    let id: &'static str = Box::leak(format!("refused:{id}").into_boxed_str());
+    let arg = Arg::new(id).action(action).hide(true);
+    if takes_value { arg.value_parser(OsStringValueParser::new()).allow_hyphen_values(true) } else { arg }
+}
+
+/// The first option of rsync's that was given and is not done here, as typed.
+pub(crate) fn refused_option(matches: &clap::ArgMatches) -> Option<String> {
+    let given = |id: &str| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+    let id = matches.ids().map(clap::Id::as_str).find(|id| id.starts_with("refused:") && given(id))?;
+    let name = &id["refused:".len()..];
+    Some(match name.strip_prefix('-') {
+        None => format!("--{name}"),
+        Some(letter) => {
+            let long = REFUSED_LETTERS.iter().find(|(known, _, _)| letter.starts_with(*known));
+            match long {
+                Some((_, long, _)) if long.len() > 1 => format!("-{letter} (--{})", long.trim_end_matches('=')),
+                _ => format!("-{letter}"),
+            }
+        }
+    })
+}
+
+fn verify() -> Command {
+    let command = Command::new("verify")
+        .about("Compare two trees: content by BLAKE3, and metadata; changes nothing")
+        .long_about(
+            "Hashes every file of both trees and compares content, types, modes, owners, times and link targets. \
+             Changes nothing anywhere. Names every difference in rsync's letters (what `sync -ac --delete` would do) \
+             and exits with 45 if there is one.",
+        )
+        .args_override_self(true)
+        .disable_help_flag(true)
+        .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
+        .arg(
+            Arg::new("paths")
+                .value_names(["SOURCE", "DESTINATION"])
+                .num_args(2)
+                .required(true)
+                .value_parser(value_parser!(OsString)),
+        )
+        .arg(flag("numeric-ids", None, "Compare owners by number, not by name"));
+    let command = selection(command);
+    let command = connection(command);
+    output(command)
+}

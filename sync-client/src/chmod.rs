@@ -1,0 +1,90 @@
+//! `--chmod`: rsync's comma-separated changes of permission bits.
+
+use protocol::options::ModeChange;
+
+/// Parses the argument of `--chmod`.
+///
+/// # Errors
+/// The part that is not understood.
+///
+/// # Source
+/// rsync(1) 3.5.0, `--chmod`; chmod(1) for the symbolic form.
+pub(crate) fn parse(argument: &str) -> Result<Vec<ModeChange>, String> {
+    let changes = argument.split(',').map(parse_one).collect::<Result<Vec<_>, _>>()?;
+    Ok(changes.into_iter().flatten().collect())
+}
+
+fn parse_one(part: &str) -> Result<Vec<ModeChange>, String> {
+    let (directories, files, rest) = match part.as_bytes().first() {
+        Some(b'D') => (true, false, &part[1..]),
+        Some(b'F') => (false, true, &part[1..]),
+        _ => (true, true, part),
+    };
+    let wrong = || format!("--chmod: {part:?} is not understood; write for example D755,F644 or go-w,u+rwX");
+    if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()) {
+        let mode = u16::from_str_radix(rest, 8).ok().filter(|&mode| mode <= 0o7777).ok_or_else(wrong)?;
+        return Ok(vec![ModeChange { directories, files, clear: 0o7777, set: mode, set_if_executable: 0 }]);
+    }
+    let at = rest.find(['+', '-', '=']).ok_or_else(wrong)?;
+    let (who, action) = rest.split_at(at);
+    let who = who_bits(who).ok_or_else(wrong)?;
+    let (operator, what) = action.split_at(1);
+    let mut bits = 0;
+    let mut conditional = 0;
+    for letter in what.chars() {
+        match letter {
+            'r' => bits |= who & 0o444,
+            'w' => bits |= who & 0o222,
+            'x' => bits |= who & 0o111,
+            'X' => conditional |= who & 0o111,
+            's' => bits |= who & 0o6000,
+            't' => bits |= 0o1000,
+            _ => return Err(wrong()),
+        }
+    }
+    let change = ModeChange { directories, files, clear: 0, set: 0, set_if_executable: 0 };
+    Ok(vec![match operator {
+        "+" => ModeChange { set: bits, set_if_executable: conditional, ..change },
+        "-" => ModeChange { clear: bits | conditional, ..change },
+        _ => ModeChange { clear: who & 0o6777, set: bits, set_if_executable: conditional, ..change },
+    }])
+}
+
+fn who_bits(who: &str) -> Option<u16> {
+    if who.is_empty() {
+        return Some(0o7777);
+    }
+    who.chars().try_fold(0, |bits, letter| match letter {
+        'u' => Some(bits | 0o4700),
+        'g' => Some(bits | 0o2070),
+        'o' => Some(bits | 0o007),
+        'a' => Some(bits | 0o6777),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_apply_as_chmod_would() {
+        for (argument, before, is_dir, after) in [
+            ("D755,F644", 0o700, true, 0o755),
+            ("D755,F644", 0o700, false, 0o644),
+            ("go-w", 0o666, false, 0o644),
+            ("u+rwX,go=", 0o055, false, 0o700),
+            ("a+X", 0o600, false, 0o600),
+            ("a+X", 0o600, true, 0o711),
+            ("u+s,+t", 0o755, false, 0o5755),
+            ("u-s", 0o4755, false, 0o755),
+        ] {
+            let changes = parse(argument).unwrap();
+            let mode = changes.iter().fold(before, |mode, change| change.apply(mode, is_dir));
+            assert_eq!(mode, after, "{argument} {before:o}");
+        }
+        for argument in ["", "x", "D", "u~x", "99999", "8", "q+x", "u+q"] {
+            assert!(parse(argument).is_err(), "{argument}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Joins two endpoints, wherever they are: in this process or behind SSH.
+
+use crate::job::{Connection, Job, Side};
+use crate::ssh::system;
+use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
+use crossbeam_channel::Receiver;
+use protocol::ProtocolError;
+use protocol::message::{Finished, Message, Role, Start, hello};
+use protocol::options::SyncOptions;
+use protocol::stats::Exit;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use sync_agent::agent;
+use sync_agent::destination::DestinationEnd;
+use sync_agent::error::SessionError;
+use sync_agent::link::{self, Link, LinkState};
+use sync_agent::monitor::{Monitor, Progress};
+use sync_agent::scan::Origin;
+use sync_agent::source::SourceEnd;
+
+/// What this program knows of the user, the machine and the terminal; read once, by `main`.
+#[derive(Clone)]
+pub struct Environment {
+    /// The user's home directory.
+    pub home: Option<PathBuf>,
+    /// The user's name.
+    pub user: String,
+    /// `SSH_AUTH_SOCK`.
+    pub agent_socket: Option<PathBuf>,
+    /// Asks for a passphrase.
+    pub ask: ssh::AskPassphrase,
+    /// The umask this process was started with; it runs with 0.
+    pub umask: u16,
+}
+
+/// Who watches a run, and how it is stopped.
+pub struct Watch<'a> {
+    /// Hears of what happens.
+    pub monitor: &'a dyn Monitor,
+    /// Counts.
+    pub progress: &'a Progress,
+    /// Becomes readable when the operator stops the run.
+    pub stop: Receiver<()>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the destination's end says of it.
+    pub finished: Finished,
+    /// Bytes that this end sent.
+    pub sent_bytes: u64,
+    /// Bytes that this end received.
+    pub received_bytes: u64,
+}
+
+/// A run that could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The connection could not be made.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// The session ended early.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Nothing at the other side answers as an agent.
+    #[error("there is no sync-agent at {host}: `{command}` {what}\nCopy the sync-agent program of this release to {host}, into a directory on the PATH that non-interactive logins have (for example: scp sync-agent {host}:/usr/local/bin/), or give its place with --agent-path")]
+    NoAgent {
+        /// Where.
+        host: String,
+        /// What was run.
+        command: String,
+        /// What happened.
+        what: String,
+    },
+    /// Something else speaks first.
+    #[error("{host} sent something else before the agent's first word:\n  {seen}\nA login shell that prints is the usual cause: let its start-up file print only where standard output is a terminal")]
+    Noise {
+        /// Where.
+        host: String,
+        /// What it sent.
+        seen: String,
+    },
+    /// A remote shell program that failed.
+    #[error("{message}")]
+    Shell {
+        /// For the shell.
+        exit: u8,
+        /// For the operator.
+        message: String,
+    },
+}
+
+impl RunError {
+    /// The exit status.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Ssh(error) => error.exit_status(),
+            RunError::Session(error) => error.exit().code(),
+            RunError::NoAgent { .. } => Exit::NoAgent.code(),
+            RunError::Noise { .. } => Exit::Incompatible.code(),
+            RunError::Shell { exit, .. } => *exit,
+        }
+    }
+}
+
+/// Carries out a job: makes the destination what the source is.
+///
+/// # Errors
+/// Why the run could not be finished.
+pub fn sync(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
+    match (&job.source.host, &job.destination.host) {
+        (None, None) => local(job, environment, watch),
+        (Some(_), _) => pull(job, environment, watch),
+        (None, Some(_)) => push(job, environment, watch),
+    }
+}
+
+fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
+    let origins = open_origins(&job.source, &job.options)?;
+    let (source_link, destination_link) = link::in_process();
+    let counters = Arc::clone(source_link.outgoing.state());
+    let finished = std::thread::scope(|scope| {
+        // Problems and progress are told by the destination's end, which hears of both.
+        let silent = Forward(source_link.outgoing.clone());
+        let source = scope.spawn(move || {
+            let progress = Progress::default();
+            let (options, stop) = (&job.options, crossbeam_channel::never());
+            SourceEnd { origins: &origins, options, monitor: &silent, progress: &progress, stop }.run(source_link)
+        });
+        let result = destination_end(job, environment, watch).run(destination_link);
+        match (result, source.join()) {
+            (_, Err(_)) => Err(SessionError::Panic("source")),
+            // Of two errors the one that came first is the cause: a peer's is told by the other end.
+            (Err(SessionError::Peer(_) | SessionError::Connection(_)), Ok(Err(cause))) => Err(cause),
+            (result, Ok(_)) => result,
+        }
+    })?;
+    Ok(outcome(finished, &counters, true))
+}
+
+/// Tells the other end of a problem met here.
+struct Forward(link::Outgoing);
+
+impl Monitor for Forward {
+    fn item(&self, _: protocol::itemize::Item) {}
+    fn problem(&self, problem: protocol::stats::Problem) {
+        let _ = self.0.say(&Message::Report(vec![protocol::message::Report::Problem(problem)]));
+    }
+    fn made_root(&self, _: &[u8]) {}
+    fn note(&self, _: &str) {}
+}
+
+fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
+    let role = Role::Source { arguments: job.source.paths.clone() };
+    let remote = Remote::start(&job.source, job, role, environment)?;
+    let counters = Arc::clone(remote.link.outgoing.state());
+    let result = remote.run(|link| destination_end(job, environment, watch).run(link))?;
+    Ok(outcome(result, &counters, false))
+}
+
+fn push(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
+    let origins = open_origins(&job.source, &job.options)?;
+    let argument = job.destination.paths.first().cloned().unwrap_or_default();
+    let remote = Remote::start(&job.destination, job, Role::Destination { argument }, environment)?;
+    let counters = Arc::clone(remote.link.outgoing.state());
+    let end = SourceEnd {
+        origins: &origins,
+        options: &job.options,
+        monitor: watch.monitor,
+        progress: watch.progress,
+        stop: watch.stop.clone(),
+    };
+    let result = remote.run(|link| end.run(link))?;
+    Ok(outcome(result, &counters, false))
+}
+
+fn outcome(finished: Finished, counters: &LinkState, is_local: bool) -> Outcome {
+    let (sent_bytes, received_bytes) = (counters.sent_bytes(), counters.received_bytes());
+    let _ = is_local;
+    Outcome { finished, sent_bytes, received_bytes }
+}
+
+fn open_origins(source: &Side, options: &SyncOptions) -> Result<Vec<Origin>, SessionError> {
+    source.paths.iter().map(|path| Origin::open(None, path, options)).collect()
+}
+
+fn destination_end<'a>(
+    job: &'a Job,
+    environment: &Environment,
+    watch: &'a Watch<'a>,
+) -> DestinationEnd<'a> {
+    DestinationEnd {
+        argument: job.destination.paths.first().map_or(&[][..], Vec::as_slice),
+        root: None,
+        options: &job.options,
+        monitor: watch.monitor,
+        progress: watch.progress,
+        umask: environment.umask,
+        stop: watch.stop.clone(),
+    }
+}
+
+/// An agent behind SSH that has said hello and was told what to do.
+struct Remote {
+    link: Link,
+    host: String,
+    command: String,
+    outcome: ProcessOutcome,
+    is_builtin: bool,
+}
+
+/// How long the other side may take to tell how its program ended.
+const ENDING: Duration = Duration::from_secs(3);
+/// How this program introduces itself.
+const PROGRAM: &str = concat!("sync-client ", env!("CARGO_PKG_VERSION"));
+
+impl Remote {
+    fn start(side: &Side, job: &Job, role: Role, environment: &Environment) -> Result<Remote, RunError> {
+        let connection = &job.connection;
+        let host = side.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
+        let mut command = connection.agent.clone();
+        command.extend_from_slice(b" --stdio");
+        let process = match &connection.program {
+            Some(program) => spawn_shell(program, side, &command)?,
+            None => SshConnection::connect(&ssh_options(side, connection, environment))?.exec(&command)?,
+        };
+        let Process { reader, writer, outcome } = process;
+        let remote = Remote {
+            link: link::over_streams(reader, writer),
+            host,
+            command: String::from_utf8_lossy(&command).into_owned(),
+            outcome,
+            is_builtin: connection.program.is_none(),
+        };
+        let start = Start { role, options: job.options.clone() };
+        let begun = remote
+            .link
+            .outgoing
+            .say(&Message::Hello(hello(PROGRAM)))
+            .and_then(|()| remote.link.outgoing.say(&Message::Start(Box::new(start))))
+            .and_then(|()| agent::greet(&remote.link, PROGRAM));
+        remote.link.outgoing.state().limit_bandwidth(job.options.bandwidth_bytes_per_s);
+        match begun {
+            Ok(()) => Ok(remote),
+            Err(error) => Err(remote.explain(error)),
+        }
+    }
+
+    fn run<T>(self, end: impl FnOnce(Link) -> Result<T, SessionError>) -> Result<T, RunError> {
+        let Remote { link, host, command, outcome, is_builtin } = self;
+        let result = end(link);
+        match result {
+            Ok(value) => {
+                // The agent ends by itself once it has the last word.
+                let _ = outcome.wait(ENDING);
+                Ok(value)
+            }
+            Err(error) => Err(explain(error, &host, &command, &outcome, is_builtin)),
+        }
+    }
+
+    fn explain(&self, error: SessionError) -> RunError {
+        explain(error, &self.host, &self.command, &self.outcome, self.is_builtin)
+    }
+}
+
+/// What an error of the session means, seen with how the other side's program ended.
+fn explain(
+    error: SessionError,
+    host: &str,
+    command: &str,
+    outcome: &ProcessOutcome,
+    is_builtin: bool,
+) -> RunError {
+    let (host, command) = (host.to_owned(), command.to_owned());
+    match error {
+        SessionError::Protocol(ProtocolError::NotThisProtocol { seen }) => {
+            if seen.contains("not found") || seen.contains("No such file") {
+                return RunError::NoAgent { host, command, what: format!("answered: {seen}") };
+            }
+            RunError::Noise { host, seen }
+        }
+        SessionError::Connection(cause) => {
+            let ended = outcome.wait(ENDING);
+            let tail = outcome.stderr_tail();
+            let said = protocol::path::escaped(tail.trim_ascii());
+            match ended {
+                Some(ssh::Exit::Status(126 | 127)) => {
+                    RunError::NoAgent { host, command, what: format!("failed: {said}") }
+                }
+                Some(exit) if !is_builtin && system::exit_status(&exit, &tail).is_some() => {
+                    let code = system::exit_status(&exit, &tail).unwrap_or(Exit::Connection.code());
+                    RunError::Shell { exit: code, message: format!("the remote shell failed: {said}") }
+                }
+                _ if said.is_empty() => SessionError::Connection(cause).into(),
+                _ => SessionError::Connection(std::io::Error::new(cause.kind(), format!("{cause}; it said: {said}"))).into(),
+            }
+        }
+        other => other.into(),
+    }
+}
+
+fn spawn_shell(program: &[OsString], side: &Side, command: &[u8]) -> Result<Process, RunError> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let mut words = program.to_vec();
+    if let Some(host) = &side.host {
+        if let Some(port) = host.port {
+            words.extend([OsString::from("-p"), port.to_string().into()]);
+        }
+        if let Some(user) = &host.user {
+            words.extend([OsString::from("-l"), user.into()]);
+        }
+        words.push(host.name.clone().into());
+    }
+    words.push(OsString::from_vec(command.to_vec()));
+    let to_stderr: ssh::StderrSink = Arc::new(|bytes| {
+        use std::io::Write as _;
+        let _ = std::io::stderr().write_all(bytes);
+    });
+    system::spawn(&words, to_stderr).map_err(|error| RunError::Shell {
+        exit: Exit::StartUp.code(),
+        message: format!("cannot start the remote shell {}: {error}", program[0].display()),
+    })
+}
+
+fn ssh_options(side: &Side, connection: &Connection, environment: &Environment) -> SshOptions {
+    let host = side.host.as_ref();
+    let user = host.and_then(|host| host.user.clone()).or_else(|| connection.ssh.user.clone());
+    let user = user.unwrap_or_else(|| environment.user.clone());
+    let name = host.map_or("localhost", |host| host.name.as_str());
+    let at_home = |path: &std::path::Path| match (path.strip_prefix("~"), &environment.home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    };
+    let mut options = SshOptions::new(&user, name);
+    options.port = host.and_then(|host| host.port).or(connection.port).or(connection.ssh.port).unwrap_or(22);
+    let identities = connection.identities.iter().chain(&connection.ssh.identities);
+    options.identities = identities.map(|path| at_home(path)).collect();
+    options.identities_only = connection.ssh.identities_only;
+    options.agent_socket = environment.agent_socket.clone();
+    options.known_hosts = connection.known_hosts.iter().chain(&connection.ssh.known_hosts).map(|path| at_home(path)).collect();
+    if let Some(home) = &environment.home {
+        let names = ["id_ed25519", "id_ecdsa", "id_rsa"];
+        options.default_identities = names.iter().map(|name| home.join(".ssh").join(name)).collect();
+        if options.known_hosts.is_empty() {
+            options.known_hosts = vec![home.join(".ssh/known_hosts"), "/etc/ssh/ssh_known_hosts".into()];
+        }
+    }
+    options.pinned = connection.pinned.clone();
+    options.accept_new = connection.accept_new || connection.ssh.accept_new == Some(true);
+    let connect_s = connection.ssh.connect_timeout_s.unwrap_or(match connection.timeout_s {
+        0 => 30,
+        seconds => u64::from(seconds.max(10)),
+    });
+    options.connect_timeout = Duration::from_secs(connect_s);
+    if !connection.ssh.batch {
+        options.ask = Arc::clone(&environment.ask);
+    }
+    options.stderr = Arc::new(|bytes| {
+        use std::io::Write as _;
+        let _ = std::io::stderr().write_all(bytes);
+    });
+    options
+}

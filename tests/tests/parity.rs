@@ -1,0 +1,215 @@
+//! Side by side with the installed rsync: the same tree, the same options, the same result, line and exit status.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use tests::directions::{ALL, Direction, Stage};
+use tests::process::Output;
+use tests::sandbox::Sandbox;
+use tests::seed::seeds;
+use tests::snapshot::{NOTHING, assert_same, snapshot};
+use tests::tree::{FIXTURES, fixture, random_changes, random_tree, set_mtime};
+
+/// One tree with two copies: ours, and rsync's.
+struct Case<'a> {
+    sandbox: &'a Sandbox,
+    stage: &'a Stage,
+    direction: Direction,
+    directory: PathBuf,
+}
+
+impl Case<'_> {
+    /// In a directory of its own; both copies' directories are there, empty and of the same age.
+    fn make<'a>(sandbox: &'a Sandbox, stage: &'a Stage, direction: Direction, name: &str) -> Case<'a> {
+        let directory = sandbox.path().join(format!("{name}-{direction:?}").replace(['(', ')'], "-"));
+        let case = Case { sandbox, stage, direction, directory };
+        for path in [case.source(), case.ours(), case.theirs()] {
+            fs::create_dir_all(&path).expect("a new directory");
+            set_mtime(&path, 1_000_000_000, 0);
+        }
+        case
+    }
+
+    fn source(&self) -> PathBuf {
+        self.directory.join("source")
+    }
+
+    fn ours(&self) -> PathBuf {
+        self.directory.join("ours")
+    }
+
+    fn theirs(&self) -> PathBuf {
+        self.directory.join("theirs")
+    }
+
+    fn sync(&self, options: &[&str]) -> Output {
+        self.stage.sync(self.sandbox, self.direction, options, &contents_of(&self.source()), &text(&self.ours()))
+    }
+
+    fn rsync(&self, options: &[&str]) -> Output {
+        self.stage.rsync(self.sandbox, self.direction, options, &contents_of(&self.source()), &text(&self.theirs()))
+    }
+
+    /// Runs both with these options and compares all that can be seen.
+    fn compare(&self, options: &[&str]) {
+        let (theirs, ours) = (self.rsync(options), self.sync(options));
+        assert_eq!(ours.code(), theirs.code(), "exit status\n{theirs}\n{ours}");
+        assert_same_lines(&theirs, &ours);
+        assert_same(&snapshot(&self.theirs()), &snapshot(&self.ours()), &NOTHING);
+        if theirs.code() == 0 && options.contains(&"--delete") {
+            assert_same(&snapshot(&self.source()), &snapshot(&self.ours()), &NOTHING);
+        }
+    }
+
+    /// A further run finds nothing to do.
+    fn expect_nothing_left(&self, options: &[&str]) {
+        // Itemized lines would stand among the objects; a second `-i` would list what is the same too.
+        let quiet: Vec<&str> = options.iter().copied().filter(|&option| option != "-i").chain(["--json"]).collect();
+        let again = self.sync(&quiet);
+        again.success();
+        for name in [
+            "literal_bytes",
+            "matched_bytes",
+            "files_created",
+            "files_updated",
+            "metadata_updated",
+            "entries_deleted",
+            "problems",
+        ] {
+            assert_eq!(again.summary_number(name), 0, "{name} of a further run\n{again}");
+        }
+    }
+}
+
+fn assert_same_lines(theirs: &Output, ours: &Output) {
+    let (expected, actual) = (theirs.itemized(), ours.itemized());
+    let only = |a: &[String], b: &[String]| {
+        a.iter().filter(|line| !b.contains(line)).take(20).cloned().collect::<Vec<_>>().join("\n")
+    };
+    assert!(
+        expected == actual,
+        "itemized lines differ\n$ {}\n$ {}\nonly of rsync:\n{}\nonly of ours:\n{}",
+        theirs.line,
+        ours.line,
+        only(&expected, &actual),
+        only(&actual, &expected)
+    );
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("the sandbox's paths are ASCII").to_owned()
+}
+
+fn contents_of(path: &Path) -> String {
+    text(path) + "/"
+}
+
+fn fixtures_in(direction: Direction) {
+    let sandbox = Sandbox::new();
+    let stage = Stage::start(&sandbox);
+    for name in FIXTURES {
+        let case = Case::make(&sandbox, &stage, direction, name);
+        fixture(name, &case.source());
+        case.compare(&["-a", "-i"]);
+        case.expect_nothing_left(&["-a"]);
+        case.compare(&["-a", "-i", "--delete"]);
+    }
+}
+
+fn random_trees_in(direction: Direction, options: &[&str]) {
+    let sandbox = Sandbox::new();
+    let stage = Stage::start(&sandbox);
+    for seed in seeds(4) {
+        let case = Case::make(&sandbox, &stage, direction, &format!("seed-{seed}"));
+        random_tree(seed, &case.source());
+        case.compare(&["-a", "-i"]);
+        for change in 0..3 {
+            random_changes(seed * 10 + change, &case.source());
+            case.compare(options);
+        }
+        if options.contains(&"--delete") {
+            case.expect_nothing_left(options);
+        }
+        fs::remove_dir_all(&case.directory).expect("the case is ours");
+    }
+}
+
+/// One test for each direction, so that they run at once and a failure names its direction.
+macro_rules! in_every_direction {
+    ($($name:ident: $direction:expr),+ $(,)?) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn fixtures_become_what_rsync_makes_of_them() {
+                tests::require!("rsync", "sshd");
+                fixtures_in($direction);
+            }
+
+            #[test]
+            fn random_trees_become_what_rsync_makes_of_them() {
+                tests::require!("rsync", "sshd");
+                random_trees_in($direction, &["-a", "-i"]);
+            }
+
+            #[test]
+            fn random_trees_are_mirrored_as_rsync_does() {
+                tests::require!("rsync", "sshd");
+                random_trees_in($direction, &["-a", "-i", "--delete"]);
+            }
+        })+
+    };
+}
+
+in_every_direction! {
+    local: ALL[0],
+    pull_through_sshd: ALL[1],
+    push_through_sshd: ALL[2],
+    pull_through_serve: ALL[3],
+    push_through_serve: ALL[4],
+}
+
+#[test]
+fn a_source_without_its_slash_lands_below_the_destination() {
+    tests::require!("rsync", "sshd");
+    let sandbox = Sandbox::new();
+    let stage = Stage::start(&sandbox);
+    for direction in ALL {
+        let case = Case::make(&sandbox, &stage, direction, "slash");
+        random_tree(5, &case.source());
+        let options = ["-a", "-i"];
+        let theirs = stage.rsync(&sandbox, direction, &options, &text(&case.source()), &text(&case.theirs()));
+        let ours = stage.sync(&sandbox, direction, &options, &text(&case.source()), &text(&case.ours()));
+        ours.expect_code(theirs.code());
+        assert_same_lines(&theirs, &ours);
+        // The destination itself is outside the transfer: its time is that of the copying.
+        assert_same(&snapshot(&case.theirs().join("source")), &snapshot(&case.ours().join("source")), &NOTHING);
+        assert_eq!(fs::read_dir(case.ours()).expect("it is there").count(), 1);
+    }
+}
+
+#[test]
+fn an_absent_destination_is_made() {
+    tests::require!("rsync", "sshd");
+    let sandbox = Sandbox::new();
+    let stage = Stage::start(&sandbox);
+    for direction in ALL {
+        let case = Case::make(&sandbox, &stage, direction, "absent");
+        random_tree(6, &case.source());
+        fs::remove_dir(case.ours()).expect("it is empty");
+        fs::remove_dir(case.theirs()).expect("it is empty");
+        case.compare(&["-a", "-i"]);
+    }
+}
+
+#[test]
+fn an_absent_source_is_reported_as_rsync_does() {
+    tests::require!("rsync", "sshd");
+    let sandbox = Sandbox::new();
+    let stage = Stage::start(&sandbox);
+    for direction in ALL {
+        let case = Case::make(&sandbox, &stage, direction, "no-source");
+        fs::remove_dir(case.source()).expect("it is empty");
+        let (theirs, ours) = (case.rsync(&["-a"]), case.sync(&["-a"]));
+        ours.expect_code(theirs.code());
+    }
+}
