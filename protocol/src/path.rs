@@ -133,20 +133,37 @@ impl RelPath {
     }
 }
 
-/// Writes bytes from a file's name so that no terminal obeys them: rsync's `\#ooo` for control
-/// characters and bytes that are not UTF-8, everything else as it is.
+/// Writes bytes from a file's name so that no terminal obeys them, as rsync does: `\#ooo` for control
+/// characters (tab and delete do no harm) and bytes that are not UTF-8, everything else as it is. A backslash
+/// that could be taken for the start of such a code is written as one.
 pub fn escape(bytes: &[u8], text: &mut String) {
     for chunk in bytes.utf8_chunks() {
-        let mut rest = chunk.valid();
-        while let Some(at) = rest.find(char::is_control) {
-            text.push_str(&rest[..at]);
-            let end = at + rest[at..].chars().next().map_or(1, char::len_utf8);
-            rest.as_bytes()[at..end].iter().for_each(|&byte| octal(byte, text));
-            rest = &rest[end..];
+        let valid = chunk.valid();
+        for (at, letter) in valid.char_indices() {
+            let is_code = letter == '\\' && looks_like_code(&valid.as_bytes()[at..]);
+            if is_code || letter.is_control() && !matches!(letter, '\t' | '\x7f') {
+                valid.as_bytes()[at..at + letter.len_utf8()].iter().for_each(|&byte| octal(byte, text));
+            } else {
+                text.push(letter);
+            }
         }
-        text.push_str(rest);
         chunk.invalid().iter().for_each(|&byte| octal(byte, text));
     }
+}
+
+/// [`escape`] for a terminal that takes ASCII only.
+pub fn escape_to_ascii(bytes: &[u8], text: &mut String) {
+    for part in bytes.chunk_by(|a, b| a.is_ascii() == b.is_ascii()) {
+        if part.is_ascii() {
+            escape(part, text);
+        } else {
+            part.iter().for_each(|&byte| octal(byte, text));
+        }
+    }
+}
+
+fn looks_like_code(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'\\', b'#', rest @ ..] if rest.len() >= 3 && rest[..3].iter().all(u8::is_ascii_digit))
 }
 
 fn octal(byte: u8, text: &mut String) {
@@ -245,7 +262,8 @@ mod tests {
     #[test]
     fn escapes_what_a_terminal_would_obey_and_nothing_else() {
         assert_eq!(escaped("é a\\b".as_bytes()), "é a\\b");
-        assert_eq!(escaped(b"a\x1b[2J\n\xff\x7f"), "a\\#033[2J\\#012\\#377\\#177");
+        assert_eq!(escaped(b"a\x1b[2J\n\xff\t\x7f"), "a\\#033[2J\\#012\\#377\t\x7f");
+        assert_eq!(escaped(b"back\\#012 \\#x"), "back\\#134#012 \\#x");
         assert_eq!(escaped("\u{9b}".as_bytes()), "\\#302\\#233");
     }
 }

@@ -39,15 +39,21 @@ pub fn answer(
     stop: Receiver<()>,
 ) -> Result<Exit, SessionError> {
     let link = link::over_streams(reader, writer);
-    let outgoing = link.outgoing.clone();
+    let (outgoing, end) = (link.outgoing.clone(), link.end.clone());
     let result = hello(&link).and_then(|start| serve(link, &start, permissions, stop));
+    // What ends a session itself has told the client; before there is one, it is told here.
     if let Err(error @ (SessionError::Refused { .. } | SessionError::Protocol(_) | SessionError::FileIo { .. })) =
         &result
     {
         let _ = outgoing.say(&Message::Abort(error.to_abort()));
     }
+    drop(outgoing);
+    end.wait(END_DEADLINE);
     result
 }
+
+/// How long the client may take to read the last word.
+const END_DEADLINE: Duration = Duration::from_secs(10);
 
 fn hello(link: &Link) -> Result<Start, SessionError> {
     link.outgoing.say(&Message::Hello(message::hello(PROGRAM)))?;

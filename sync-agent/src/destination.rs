@@ -70,7 +70,7 @@ impl DestinationEnd<'_> {
     /// # Errors
     /// Whatever ends the session before that; the peer has been told.
     pub fn run(&self, link: Link) -> Result<Finished, SessionError> {
-        let Link { outgoing, incoming } = link;
+        let Link { outgoing, incoming, .. } = link;
         outgoing.state().keep_alive_within(self.options.timeout_s);
         let result = self.run_session(&outgoing, &incoming);
         match &result {
@@ -335,6 +335,7 @@ impl DestinationEnd<'_> {
                 lock(&run.area_homes).push(0);
             }
         }
+        run.listed(begin.root.as_slice());
         lock(&run.session).root_stands(standing);
         run.advance()
     }
@@ -406,8 +407,7 @@ impl DestinationEnd<'_> {
         if let Some(message) = refused {
             self.monitor.note(&message);
         }
-        let mut stats = *lock(&run.stats);
-        stats.listed_bytes = self.progress.listed_bytes.load(Ordering::Relaxed);
+        let stats = *lock(&run.stats);
         let exit = *lock(&run.worst);
         Ok(Finished { stats, exit })
     }

@@ -67,6 +67,19 @@ pub struct Link {
     pub outgoing: Outgoing,
     /// From the peer.
     pub incoming: Incoming,
+    /// Waits for what was sent last.
+    pub end: LinkEnd,
+}
+
+/// Tells when the last frame has left: a program that ends earlier takes it along.
+#[derive(Clone)]
+pub struct LinkEnd(Receiver<()>);
+
+impl LinkEnd {
+    /// Waits until everything was written; to be called when every [`Outgoing`] is dropped.
+    pub fn wait(&self, deadline: Duration) {
+        let _ = self.0.recv_timeout(deadline);
+    }
 }
 
 /// Where frames are sent; every thread of the engine has a clone.
@@ -165,6 +178,7 @@ pub fn in_process() -> (Link, Link) {
     let end = |frames, incoming, state: Arc<LinkState>| Link {
         outgoing: Outgoing { frames, stop: never(), state: Arc::clone(&state) },
         incoming: Incoming { frames: incoming, state },
+        end: LinkEnd(bounded(0).1),
     };
     (end(a_out, a_in, a_state), end(b_out, b_in, b_state))
 }
@@ -190,7 +204,9 @@ pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>)
     let (outgoing, to_write) = bounded::<Frame>(QUEUE_FRAMES);
     let (was_read, incoming) = bounded(QUEUE_FRAMES);
     let writer_state = Arc::clone(&state);
+    let (running, ended) = bounded::<()>(0);
     thread::spawn(move || {
+        let _running = running;
         // An error shows at the reading side too, with the peer's reason if it gave one.
         let _ = write_frames(writer, &to_write, &writer_state);
     });
@@ -202,6 +218,7 @@ pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>)
     Link {
         outgoing: Outgoing { frames: outgoing, stop: never(), state: Arc::clone(&state) },
         incoming: Incoming { frames: incoming, state },
+        end: LinkEnd(ended),
     }
 }
 

@@ -80,6 +80,7 @@ pub(crate) fn merge(run: &Run<'_>, ready: ReadyPiece<Wanted>) -> Result<(), Sess
             requests: Vec::new(),
             standings: Vec::new(),
         };
+        run.listed(&piece.entries);
         for (index, entry) in piece.entries.iter().enumerate() {
             merge.entry(index, entry);
         }

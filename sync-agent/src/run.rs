@@ -130,6 +130,14 @@ impl Run<'_> {
 
     // What happened, for the operator and the summary.
 
+    pub(crate) fn listed(&self, entries: &[Entry]) {
+        let mut stats = lock(&self.stats);
+        for entry in entries {
+            stats.listed.count(&entry.kind);
+            stats.listed_bytes += entry.size_bytes();
+        }
+    }
+
     pub(crate) fn problem(&self, problem: Problem) {
         let mut worst = lock(&self.worst);
         *worst = worst.worst(problem.exit());

@@ -301,13 +301,12 @@ impl<'a> Scan<'a> {
                 jobs.extend(job);
             }
             if part.is_full() && !rest.is_empty() {
-                self.add(sheet, &directory, std::mem::take(&mut part), false, true)?;
-                self.push_jobs(&mut jobs);
+                let full = std::mem::take(&mut part);
+                self.add(sheet, &directory, full, &mut jobs, End::MoreFollows)?;
             }
         }
-        self.add(sheet, &directory, part, true, complete)?;
-        self.push_jobs(&mut jobs);
-        Ok(())
+        let end = if complete { End::Complete } else { End::Incomplete };
+        self.add(sheet, &directory, part, &mut jobs, end)
     }
 
     fn open(&self, job: &Job, origin: u16) -> Result<(Dir, tree::Names), Errno> {
@@ -446,21 +445,13 @@ impl<'a> Scan<'a> {
         Some(Job { path: path.clone(), origins, device, above: above.cloned() })
     }
 
-    fn push_jobs(&self, jobs: &mut Vec<Job>) {
-        if !jobs.is_empty() {
-            // The first in name order is listed first.
-            lock(&self.stack).jobs.extend(jobs.drain(..).rev());
-            self.changed.notify_all();
-        }
-    }
-
     fn add(
         &self,
         sheet: &mut Sheet,
         directory: &Arc<RelPath>,
         part: Part,
-        last: bool,
-        complete: bool,
+        jobs: &mut Vec<Job>,
+        end: End,
     ) -> Result<(), SessionError> {
         let keep = &self.options.preserve;
         let ids = part.entries.iter().map(|entry| (entry.uid, entry.gid));
@@ -476,8 +467,8 @@ impl<'a> Scan<'a> {
         let piece = Piece {
             list,
             directory: RelPath::clone(directory),
-            last,
-            complete,
+            last: end != End::MoreFollows,
+            complete: end != End::Incomplete,
             names,
             entries: part.entries,
         };
@@ -488,6 +479,7 @@ impl<'a> Scan<'a> {
         sheet.entries += piece.entries.len() + 1;
         sheet.bytes += part_bytes + directory.as_bytes().len();
         sheet.pieces.push(piece);
+        sheet.jobs.append(jobs);
         if sheet.entries >= SHEET_ENTRIES || sheet.bytes >= SHEET_BYTES {
             self.send(sheet)?;
         }
@@ -515,7 +507,13 @@ impl<'a> Scan<'a> {
             Some(compressor) => compressor.compress(frame),
             None => frame,
         };
-        self.outgoing.send(frame)
+        self.outgoing.send(frame)?;
+        if !sheet.jobs.is_empty() {
+            // The first in name order is listed first.
+            lock(&self.stack).jobs.extend(sheet.jobs.drain(..).rev());
+            self.changed.notify_all();
+        }
+        Ok(())
     }
 
     fn problem(&self, problem: Problem) {
@@ -536,6 +534,9 @@ fn now_for(info: &Info) -> Timestamp {
 /// Pieces collected for one frame.
 struct Sheet {
     pieces: Vec<Piece>,
+    /// The directories in them: listed only when the pieces were sent, so that no child overtakes its
+    /// parent.
+    jobs: Vec<Job>,
     entries: usize,
     bytes: usize,
     compressor: Option<Compressor>,
@@ -550,7 +551,7 @@ const PIECE_BYTES: usize = 256 << 10;
 
 impl Sheet {
     fn new(options: &SyncOptions) -> Sheet {
-        Sheet { pieces: Vec::new(), entries: 0, bytes: 0, compressor: compressor(options) }
+        Sheet { pieces: Vec::new(), jobs: Vec::new(), entries: 0, bytes: 0, compressor: compressor(options) }
     }
 }
 
@@ -560,6 +561,17 @@ pub(crate) fn compressor(options: &SyncOptions) -> Option<Compressor> {
         Compression::None => None,
         Compression::Zstd { level } => Compressor::new(level),
     }
+}
+
+/// How a piece ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Another piece of the directory follows.
+    MoreFollows,
+    /// It is the last one, and everything in the directory was seen.
+    Complete,
+    /// It is the last one, and something could not be read.
+    Incomplete,
 }
 
 /// A piece being collected.

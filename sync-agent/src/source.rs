@@ -39,7 +39,7 @@ impl SourceEnd<'_> {
     /// # Errors
     /// Whatever ends the session before that; the peer has been told.
     pub fn run(&self, link: Link) -> Result<Finished, SessionError> {
-        let Link { outgoing, incoming } = link;
+        let Link { outgoing, incoming, .. } = link;
         outgoing.state().keep_alive_within(self.options.timeout_s);
         let result = self.run_threads(&outgoing, &incoming);
         if let Err(error) = &result

@@ -82,13 +82,7 @@ impl Console {
             return escaped(bytes);
         }
         let mut text = String::new();
-        for &byte in bytes {
-            if byte.is_ascii() {
-                protocol::path::escape(&[byte], &mut text);
-            } else {
-                text.push_str(&format!("\\#{byte:03o}"));
-            }
-        }
+        protocol::path::escape_to_ascii(bytes, &mut text);
         text
     }
 
