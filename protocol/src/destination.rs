@@ -366,6 +366,13 @@ impl<M: Clone> DestinationSession<M> {
         }
     }
 
+    /// The number of a directory that is not complete, by its path.
+    #[must_use]
+    pub fn directory(&self, path: &RelPath) -> Option<DirectoryId> {
+        let known = self.by_path.get(path).copied();
+        known.or_else(|| self.directories.iter().find(|(_, it)| it.path == *path).map(|(&id, _)| id))
+    }
+
     /// Keeps a directory from completing until [`DestinationSession::let_go`]: something may be done
     /// in it.
     pub fn hold(&mut self, id: DirectoryId) {

@@ -77,7 +77,7 @@ impl DestinationEnd<'_> {
             Ok(finished) => {
                 let _ = outgoing.say(&Message::Finished(Box::new(finished.clone())));
             }
-            Err(SessionError::Peer(_) | SessionError::Connection(_)) => {}
+            Err(SessionError::Peer(_) | SessionError::Connection(_) | SessionError::NothingSaid) => {}
             Err(error) => {
                 let _ = outgoing.say(&Message::Abort(error.to_abort()));
             }
@@ -322,19 +322,6 @@ impl DestinationEnd<'_> {
             }
             Some(_) => merge::root_standing(run, begin, root.made)?,
         };
-        if let Some(dir) = &root.dir
-            && !self.options.dry_run
-        {
-            let info = dir.own_info().map_err(|error| SessionError::io("read the destination", error))?;
-            let found = run.staging.open_existing(run.tree, info.device);
-            let found = found.map_err(|error| SessionError::io("open what an earlier run left", error))?;
-            if found {
-                let mut session = lock(&run.session);
-                session.hold(0);
-                session.touch(0);
-                lock(&run.area_homes).push(0);
-            }
-        }
         run.listed(begin.root.as_slice());
         lock(&run.session).root_stands(standing);
         run.advance()

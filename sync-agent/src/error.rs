@@ -18,6 +18,9 @@ pub enum SessionError {
     /// The connection broke.
     #[error("the connection was lost: {0}")]
     Connection(io::Error),
+    /// The connection ended before the peer said anything.
+    #[error("the other side ended before it said anything")]
+    NothingSaid,
     /// Nothing was heard for too long.
     #[error("nothing heard from the other side for {seconds} s; giving up (--timeout)")]
     Timeout {
@@ -65,7 +68,7 @@ impl SessionError {
         match self {
             SessionError::Protocol(_) | SessionError::Panic(_) => Exit::Protocol,
             SessionError::Peer(abort) => abort.exit,
-            SessionError::Connection(_) => Exit::Connection,
+            SessionError::Connection(_) | SessionError::NothingSaid => Exit::Connection,
             SessionError::Timeout { .. } => Exit::Timeout,
             SessionError::FileIo { cause, .. } => match cause.raw_os_error() {
                 Some(errno) if protocol::stats::is_full(errno) => Exit::Full,

@@ -292,10 +292,7 @@ fn expect_preamble(reader: &mut dyn Read) -> Result<(), SessionError> {
     let mut length = 0;
     while length < seen.len() {
         match reader.read(&mut seen[length..]) {
-            Ok(0) if length == 0 => {
-                let gone = "it ended before it said anything";
-                return Err(SessionError::Connection(io::Error::new(io::ErrorKind::UnexpectedEof, gone)));
-            }
+            Ok(0) if length == 0 => return Err(SessionError::NothingSaid),
             Ok(0) => break,
             Ok(count) => length += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

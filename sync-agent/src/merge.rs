@@ -113,6 +113,12 @@ fn open(run: &Run<'_>, path: &RelPath, standing: &Standing<Wanted>) -> Result<Ow
         let dir = run.tree.dir(path)?;
         own.info = Some(dir.own_info()?);
         own.names = dir.names()?;
+        if let Some(info) = own.info
+            && own.names.has_staging()
+            && !run.options.dry_run
+        {
+            run.take_over_area(path, info.device);
+        }
         own.dir = Some(dir);
     }
     Ok(own)

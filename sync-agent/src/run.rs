@@ -114,14 +114,30 @@ impl Run<'_> {
             Some(device) => device,
             None => self.tree.dir(&target.parent)?.own_info()?.device,
         };
-        let (area, is_new) = self.staging.area(self.tree, &target.parent, info)?;
-        if is_new {
-            let mut session = lock(&self.session);
-            session.hold(target.directory);
-            session.touch(target.directory);
-            lock(&self.area_homes).push(target.directory);
+        let (area, opened) = self.staging.area(self.tree, &target.parent, info)?;
+        if let Some(home) = opened {
+            self.keep_open(&home);
         }
         Ok(area)
+    }
+
+    /// Takes over what an earlier run left in a directory that is being merged.
+    pub(crate) fn take_over_area(&self, path: &RelPath, device: (u32, u32)) {
+        match self.staging.take_over(self.tree, path, device) {
+            Ok(true) => self.keep_open(path),
+            Ok(false) => {}
+            Err(error) => self.problem(errno(Side::Destination, path, Operation::List, error)),
+        }
+    }
+
+    /// A directory that holds a staging area completes only when the area is gone.
+    fn keep_open(&self, home: &RelPath) {
+        let mut session = lock(&self.session);
+        if let Some(directory) = session.directory(home) {
+            session.hold(directory);
+            session.touch(directory);
+            lock(&self.area_homes).push(directory);
+        }
     }
 
     pub(crate) fn source_is_empty(&self) {

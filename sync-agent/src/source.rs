@@ -43,7 +43,7 @@ impl SourceEnd<'_> {
         outgoing.state().keep_alive_within(self.options.timeout_s);
         let result = self.run_threads(&outgoing, &incoming);
         if let Err(error) = &result
-            && !matches!(error, SessionError::Peer(_) | SessionError::Connection(_))
+            && !matches!(error, SessionError::Peer(_) | SessionError::Connection(_) | SessionError::NothingSaid)
         {
             let _ = outgoing.say(&Message::Abort(error.to_abort()));
         }

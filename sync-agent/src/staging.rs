@@ -59,31 +59,31 @@ fn file_name(key: &Key, ending: &str) -> String {
 }
 
 impl Staging {
-    /// Opens (or makes) the area of a file system in the directory at `home`, unless it is open; says
-    /// whether it was opened now. The first directory of a file system that is met is the one nearest to
-    /// the root.
+    /// Opens (or makes) the area of the file system that the directory at `path` is on, unless it is
+    /// open; says where it is if it was opened now: in the directory nearest to the root.
     pub(crate) fn area(
         &self,
         tree: &Tree,
-        home: &RelPath,
+        path: &RelPath,
         device: (u32, u32),
-    ) -> Result<(Arc<Area>, bool), Errno> {
+    ) -> Result<(Arc<Area>, Option<RelPath>), Errno> {
         let mut areas = lock(&self.areas);
         if let Some(area) = areas.get(&device) {
-            return Ok((Arc::clone(area), false));
+            return Ok((Arc::clone(area), None));
         }
-        let area = Arc::new(Area::open(tree, home)?);
+        let home = home(tree, path, device)?;
+        let area = Arc::new(Area::open(tree, &home)?);
         areas.insert(device, Arc::clone(&area));
-        Ok((area, true))
+        Ok((area, Some(home)))
     }
 
-    /// Opens the root's area if an earlier run left one; says whether it did.
-    pub(crate) fn open_existing(&self, tree: &Tree, device: (u32, u32)) -> Result<bool, Errno> {
-        match tree.dir(&RelPath::root())?.info(STAGING_NAME) {
-            Ok(_) => self.area(tree, &RelPath::root(), device).map(|(_, is_new)| is_new),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error),
+    /// Takes over the area that an earlier run left in the directory at `path`, if that is where this
+    /// run would have its own; says whether it did. One elsewhere belongs to a run with another root.
+    pub(crate) fn take_over(&self, tree: &Tree, path: &RelPath, device: (u32, u32)) -> Result<bool, Errno> {
+        if home(tree, path, device)? != *path {
+            return Ok(false);
         }
+        self.area(tree, path, device).map(|(_, opened)| opened.is_some())
     }
 
     pub(crate) fn areas(&self) -> Vec<Arc<Area>> {
@@ -128,6 +128,18 @@ impl Staging {
             }
         }
     }
+}
+
+/// The directory nearest to the root from which `path` is reached without leaving its file system.
+fn home(tree: &Tree, path: &RelPath, device: (u32, u32)) -> Result<RelPath, Errno> {
+    let mut home = path.clone();
+    while let Some((parent, _)) = home.split_last() {
+        if tree.dir(&parent)?.own_info()?.device != device {
+            break;
+        }
+        home = parent;
+    }
+    Ok(home)
 }
 
 impl Area {

@@ -521,6 +521,7 @@ pub fn now() -> Timestamp {
 pub struct Names {
     bytes: Vec<u8>,
     spans: Vec<(u32, u16)>,
+    has_staging: bool,
 }
 
 impl Names {
@@ -533,7 +534,11 @@ impl Names {
     }
 
     fn push(&mut self, name: &[u8]) {
-        if matches!(name, b"." | b"..") || name == STAGING_NAME {
+        if matches!(name, b"." | b"..") {
+            return;
+        }
+        if name == STAGING_NAME {
+            self.has_staging = true;
             return;
         }
         let from = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
@@ -545,6 +550,12 @@ impl Names {
     fn sort(&mut self) {
         let bytes = &self.bytes;
         self.spans.sort_unstable_by_key(|&span| slice(bytes, span));
+    }
+
+    /// Whether [`STAGING_NAME`] was there too.
+    #[must_use]
+    pub fn has_staging(&self) -> bool {
+        self.has_staging
     }
 
     /// How many.

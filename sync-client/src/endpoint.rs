@@ -83,6 +83,14 @@ pub enum RunError {
         /// What it sent.
         seen: String,
     },
+    /// The connection ended, with last words on the other side's standard error.
+    #[error("{error}; the other side said: {said}")]
+    Ended {
+        /// What this end saw.
+        error: SessionError,
+        /// What the other end said.
+        said: String,
+    },
     /// A remote shell program that failed.
     #[error("{message}")]
     Shell {
@@ -99,7 +107,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunError::Ssh(error) => error.exit_status(),
-            RunError::Session(error) => error.exit().code(),
+            RunError::Session(error) | RunError::Ended { error, .. } => error.exit().code(),
             RunError::NoAgent { .. } => Exit::NoAgent.code(),
             RunError::Noise { .. } => Exit::Incompatible.code(),
             RunError::Shell { exit, .. } => *exit,
@@ -284,20 +292,24 @@ fn explain(
             }
             RunError::Noise { host, seen }
         }
-        SessionError::Connection(cause) => {
+        SessionError::Connection(_) | SessionError::NothingSaid => {
             let ended = outcome.wait(ENDING);
             let tail = outcome.stderr_tail();
             let said = protocol::path::escaped(tail.trim_ascii());
+            let is_silent = matches!(error, SessionError::NothingSaid);
             match ended {
-                Some(ssh::Exit::Status(126 | 127)) => {
-                    RunError::NoAgent { host, command, what: format!("failed: {said}") }
-                }
                 Some(exit) if !is_builtin && system::exit_status(&exit, &tail).is_some() => {
                     let code = system::exit_status(&exit, &tail).unwrap_or(Exit::Connection.code());
                     RunError::Shell { exit: code, message: format!("the remote shell failed: {said}") }
                 }
-                _ if said.is_empty() => SessionError::Connection(cause).into(),
-                _ => SessionError::Connection(std::io::Error::new(cause.kind(), format!("{cause}; it said: {said}"))).into(),
+                Some(ssh::Exit::Status(126 | 127)) => {
+                    RunError::NoAgent { host, command, what: format!("failed: {said}") }
+                }
+                Some(ssh::Exit::Status(status)) if is_silent => {
+                    RunError::NoAgent { host, command, what: format!("ended with status {status}: {said}") }
+                }
+                _ if said.is_empty() => error.into(),
+                _ => RunError::Ended { error, said },
             }
         }
         other => other.into(),
