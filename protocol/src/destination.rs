@@ -60,8 +60,11 @@ pub enum Standing<M> {
 /// A directory under way.
 #[derive(Debug)]
 struct Directory<M> {
-    path: RelPath,
-    parent: Option<DirectoryId>,
+    /// Where it is; the root has no parent. Whole paths are made when they are needed: along a deep path
+    /// they would add up to the square of its length.
+    parent: Option<(DirectoryId, Name)>,
+    /// The directories in it that are not complete.
+    children: HashMap<Name, DirectoryId>,
     /// None until the parent's piece that announced it was merged.
     standing: Option<Standing<M>>,
     /// Pieces that arrived and wait for their turn.
@@ -118,7 +121,8 @@ struct FileState {
 pub struct DestinationSession<M> {
     begun: bool,
     scanned: bool,
-    by_path: HashMap<RelPath, DirectoryId>,
+    /// Entries listed so far: a listing that was lost shows at the end of the scan.
+    listed_entries: u64,
     directories: HashMap<DirectoryId, Directory<M>>,
     next_directory: DirectoryId,
     pieces: HashMap<u32, PieceState>,
@@ -128,8 +132,12 @@ pub struct DestinationSession<M> {
     ready: VecDeque<DirectoryId>,
     complete: VecDeque<CompleteDirectory<M>>,
     released: Vec<u32>,
+    released_entries: usize,
     signature_bytes: u64,
 }
+
+/// Entries of released pieces that are worth a message of their own.
+const WORTH_RELEASING: usize = 4096;
 
 fn unexpected<T>(what: &'static str, why: &'static str) -> Result<T, ProtocolError> {
     Err(ProtocolError::Unexpected { what, why })
@@ -148,7 +156,7 @@ impl<M: Clone> DestinationSession<M> {
         DestinationSession {
             begun: false,
             scanned: false,
-            by_path: HashMap::new(),
+            listed_entries: 0,
             directories: HashMap::new(),
             next_directory: 0,
             pieces: HashMap::new(),
@@ -158,6 +166,7 @@ impl<M: Clone> DestinationSession<M> {
             ready: VecDeque::new(),
             complete: VecDeque::new(),
             released: Vec::new(),
+            released_entries: 0,
             signature_bytes: 0,
         }
     }
@@ -173,7 +182,7 @@ impl<M: Clone> DestinationSession<M> {
                     return unexpected("begin", "said twice, or the root is no directory");
                 }
                 self.begun = true;
-                self.announce(RelPath::root(), None);
+                self.announce(None);
                 Ok(DestinationEvent::Begin(begin))
             }
             Message::Abort(abort) => Ok(DestinationEvent::Aborted(abort)),
@@ -187,6 +196,9 @@ impl<M: Clone> DestinationSession<M> {
                 let unlisted = self.directories.values().any(|directory| !directory.listed);
                 if self.scanned || unlisted {
                     return unexpected("scan end", "said twice, or directories are not listed");
+                }
+                if totals.entries != self.listed_entries {
+                    return unexpected("scan end", "its total is not what was listed");
                 }
                 self.scanned = true;
                 Ok(DestinationEvent::Scanned(totals))
@@ -208,13 +220,17 @@ impl<M: Clone> DestinationSession<M> {
 
     // Directories and pieces.
 
-    fn announce(&mut self, path: RelPath, parent: Option<DirectoryId>) {
+    fn announce(&mut self, parent: Option<(DirectoryId, Name)>) {
         let id = self.next_directory;
         self.next_directory += 1;
-        self.by_path.insert(path.clone(), id);
+        if let Some((parent, name)) = &parent
+            && let Some(parent) = self.directories.get_mut(parent)
+        {
+            parent.children.insert(name.clone(), id);
+        }
         let directory = Directory {
-            path,
             parent,
+            children: HashMap::new(),
             standing: None,
             waiting: VecDeque::new(),
             merging: false,
@@ -240,7 +256,7 @@ impl<M: Clone> DestinationSession<M> {
         if self.entries_in_window > limits::WINDOW_ENTRIES {
             return unexpected("listing", "more entries than the window holds");
         }
-        let Some(&id) = self.by_path.get(&piece.directory) else {
+        let Some(id) = self.directory(&piece.directory) else {
             return unexpected("listing", "its directory was not announced, or is complete");
         };
         let Some(directory) = self.directories.get_mut(&id).filter(|directory| !directory.listed) else {
@@ -253,9 +269,10 @@ impl<M: Clone> DestinationSession<M> {
         }
         directory.listed = piece.last;
         directory.last_name = piece.last_name().cloned().or(directory.last_name.take());
+        self.listed_entries += piece.entries.len() as u64;
         let mut children = 0;
         for entry in piece.entries.iter().filter(|entry| entry.is_dir()) {
-            self.announce(piece.directory.join(&entry.name), Some(id));
+            self.announce(Some((id, entry.name.clone())));
             children += 1;
         }
         let entries = u32::try_from(piece.entries.len().max(1)).unwrap_or(u32::MAX);
@@ -264,7 +281,6 @@ impl<M: Clone> DestinationSession<M> {
             directory.pending += children;
             directory.waiting.push_back(piece);
         }
-        self.forget_path_if_known(id);
         self.make_ready(id);
         Ok(())
     }
@@ -289,18 +305,7 @@ impl<M: Clone> DestinationSession<M> {
         if let Some(directory) = self.directories.get_mut(&id) {
             directory.standing = Some(standing);
         }
-        self.forget_path_if_known(id);
         self.make_ready(id);
-    }
-
-    /// The path leads to the directory until it is both listed and standing.
-    fn forget_path_if_known(&mut self, id: DirectoryId) {
-        if let Some(directory) = self.directories.get(&id)
-            && directory.listed
-            && directory.standing.is_some()
-        {
-            self.by_path.remove(&directory.path);
-        }
     }
 
     /// A piece to merge now, if there is one. Pieces of skipped directories are dealt with here.
@@ -323,7 +328,8 @@ impl<M: Clone> DestinationSession<M> {
     /// A piece was merged; `standings` has one for each directory it announced.
     pub fn merged(&mut self, id: DirectoryId, piece: &Piece, standings: Vec<(Name, Standing<M>)>) {
         for (name, standing) in standings {
-            if let Some(&child) = self.by_path.get(&piece.directory.join(&name)) {
+            let parent = self.directories.get(&id);
+            if let Some(&child) = parent.and_then(|parent| parent.children.get(&name)) {
                 self.stands(child, standing);
             }
         }
@@ -342,6 +348,7 @@ impl<M: Clone> DestinationSession<M> {
         piece.pending -= 1;
         if piece.pending == 0 {
             self.entries_in_window -= piece.entries as usize;
+            self.released_entries += piece.entries as usize;
             self.pieces.remove(&list);
             self.released.push(list);
         }
@@ -356,21 +363,43 @@ impl<M: Clone> DestinationSession<M> {
             if directory.pending > 0 {
                 return;
             }
-            at = directory.parent;
-            if let Some(directory) = self.directories.remove(&id)
-                && let Some(Standing::Present { metadata: Some(metadata), differs }) = directory.standing
-                && (differs || directory.touched)
-            {
-                self.complete.push_back(CompleteDirectory { path: directory.path, metadata });
-            }
+            at = directory.parent.as_ref().map(|(parent, _)| *parent);
+            self.complete(id);
         }
+    }
+
+    /// Forgets a directory; its metadata is set now if there is a reason to.
+    fn complete(&mut self, id: DirectoryId) {
+        let Some(directory) = self.directories.get_mut(&id) else { return };
+        if let Some(Standing::Present { metadata: Some(metadata), differs }) = directory.standing.take()
+            && (differs || directory.touched)
+        {
+            let path = self.path(id);
+            self.complete.push_back(CompleteDirectory { path, metadata });
+        }
+        if let Some(Directory { parent: Some((parent, name)), .. }) = self.directories.remove(&id)
+            && let Some(parent) = self.directories.get_mut(&parent)
+        {
+            parent.children.remove(&name);
+        }
+    }
+
+    fn path(&self, id: DirectoryId) -> RelPath {
+        let mut names = Vec::new();
+        let mut at = self.directories.get(&id);
+        while let Some((parent, name)) = at.and_then(|directory| directory.parent.as_ref()) {
+            names.push(name);
+            at = self.directories.get(parent);
+        }
+        RelPath::of(names.into_iter().rev())
     }
 
     /// The number of a directory that is not complete, by its path.
     #[must_use]
     pub fn directory(&self, path: &RelPath) -> Option<DirectoryId> {
-        let known = self.by_path.get(path).copied();
-        known.or_else(|| self.directories.iter().find(|(_, it)| it.path == *path).map(|(&id, _)| id))
+        let mut names = path.as_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+        let root = self.directories.contains_key(&0).then_some(0);
+        names.try_fold(root?, |id, name| self.directories.get(&id)?.children.get(name).copied())
     }
 
     /// Keeps a directory from completing until [`DestinationSession::let_go`]: something may be done
@@ -393,8 +422,13 @@ impl<M: Clone> DestinationSession<M> {
         self.resolve_directory(id);
     }
 
-    /// Pieces that the source may forget.
+    /// Pieces that the source may forget, once they are worth a message: they would not all fit into the
+    /// window with what is under way otherwise, or nothing else is.
     pub fn take_released(&mut self) -> Vec<u32> {
+        if self.released_entries < WORTH_RELEASING && !self.pieces.is_empty() {
+            return Vec::new();
+        }
+        self.released_entries = 0;
         std::mem::take(&mut self.released)
     }
 
@@ -453,6 +487,9 @@ impl<M: Clone> DestinationSession<M> {
     /// A file was verified, or given up: nothing more comes of it.
     pub fn resolve(&mut self, file: u32) {
         if let Some(state) = self.files.remove(&file) {
+            if !state.done {
+                self.signature_bytes -= signature_bytes(state.want);
+            }
             self.resolve_piece(state.list);
         }
     }

@@ -36,7 +36,7 @@ use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 
 /// The most rules one list may hold.
-pub const MAX_RULES: usize = 65_536;
+pub const MAX_RULES: usize = 16_384;
 
 /// The most bytes the patterns of one list may have together. The longest list with the most rules then
 /// takes 832 KiB on the wire and fits in a frame of one mebibyte.

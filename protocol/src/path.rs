@@ -64,6 +64,12 @@ fn check_name(bytes: &[u8]) -> Result<(), PathError> {
     }
 }
 
+impl std::borrow::Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// A path below a root: names joined by single slashes; the root itself is the empty path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RelPath(Box<[u8]>);
@@ -88,6 +94,18 @@ impl RelPath {
             bytes.split(|&byte| byte == b'/').try_for_each(check_name)?;
         }
         Ok(RelPath(bytes))
+    }
+
+    /// The path of these names.
+    pub(crate) fn of<'a>(names: impl Iterator<Item = &'a Name>) -> RelPath {
+        let names: Vec<&[u8]> = names.map(Name::as_bytes).collect();
+        RelPath(names.join(&b'/').into())
+    }
+
+    /// Whether one more name still makes a path.
+    #[must_use]
+    pub fn has_room_for(&self, name: &Name) -> bool {
+        self.0.len() + 1 + name.0.len() <= limits::PATH_BYTES
     }
 
     /// This path with one more name.

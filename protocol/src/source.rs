@@ -56,6 +56,8 @@ struct FileState {
 pub struct SourceSession {
     pieces: HashMap<u32, PieceState>,
     files: HashMap<u32, FileState>,
+    /// Files answered before all of their signature had come, with what is still to come of it.
+    owed: HashMap<u32, u64>,
     entries_in_window: usize,
     signature_bytes: u64,
     finished: bool,
@@ -87,6 +89,9 @@ impl SourceSession {
     pub fn answered(&mut self, file: u32) {
         if let Some(state) = self.files.remove(&file) {
             self.signature_bytes -= state.signature_bytes;
+            if state.signature_left > 0 {
+                self.owed.insert(file, state.signature_left);
+            }
             if let Some(piece) = self.pieces.get_mut(&state.list) {
                 piece.under_way -= 1;
             }
@@ -143,7 +148,8 @@ impl SourceSession {
             Some(false) => return unexpected("request", "the entry is not a regular file"),
             None => return unexpected("request", "the list has no such entry"),
         }
-        if self.files.contains_key(&request.file) || self.files.len() >= limits::WINDOW_ENTRIES {
+        let in_use = self.files.contains_key(&request.file) || self.owed.contains_key(&request.file);
+        if in_use || self.files.len() + self.owed.len() >= limits::WINDOW_ENTRIES {
             return unexpected("request", "its number is in use, or too many are under way");
         }
         let signature_bytes = match request.want {
@@ -164,12 +170,21 @@ impl SourceSession {
 
     fn signature(&mut self, file: u32, bytes: u64) -> Result<(), ProtocolError> {
         // A file that failed or vanished is answered before its signature has arrived in full.
-        let Some(state) = self.files.get_mut(&file) else {
-            return Ok(());
+        let left = match self.files.get_mut(&file) {
+            Some(state) => Some(&mut state.signature_left),
+            None => self.owed.get_mut(&file),
         };
-        match state.signature_left.checked_sub(bytes) {
-            Some(left) => {
-                state.signature_left = left;
+        let Some(left) = left else {
+            return unexpected("signature", "no delta was asked for under its number");
+        };
+        match left.checked_sub(bytes) {
+            Some(0) => {
+                *left = 0;
+                self.owed.remove(&file);
+                Ok(())
+            }
+            Some(rest) => {
+                *left = rest;
                 Ok(())
             }
             None => unexpected("signature", "it is longer than announced"),

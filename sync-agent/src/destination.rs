@@ -266,7 +266,9 @@ impl DestinationEnd<'_> {
             for _ in 0..MERGERS {
                 let (to_merge, stopped) = (to_merge.clone(), stopped.clone());
                 spawn(scope, "merge", failure, move || {
-                    each(&to_merge, &stopped, |ready| merge::merge(run, ready))
+                    each(&to_merge, &stopped, |batch| {
+                        batch.into_iter().try_for_each(|ready| merge::merge(run, ready))
+                    })
                 });
             }
             for _ in 0..TASKERS {

@@ -85,7 +85,7 @@ impl LinkEnd {
 /// Where frames are sent; every thread of the engine has a clone.
 #[derive(Clone)]
 pub struct Outgoing {
-    frames: Sender<Frame>,
+    frames: Sender<Result<Frame, SessionError>>,
     stop: Receiver<()>,
     state: Arc<LinkState>,
 }
@@ -102,7 +102,8 @@ impl Outgoing {
     /// # Errors
     /// The link is gone, or the session is being stopped.
     pub fn send(&self, frame: Frame) -> Result<(), SessionError> {
-        let frame = match self.frames.try_send(frame) {
+        self.state.sent_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
+        let frame = match self.frames.try_send(Ok(frame)) {
             Ok(()) => return Ok(()),
             Err(error) => error.into_inner(),
         };
@@ -172,36 +173,26 @@ impl Incoming {
 /// Two ends in one process.
 #[must_use]
 pub fn in_process() -> (Link, Link) {
-    let (a_state, b_state) = (Arc::new(LinkState::default()), Arc::new(LinkState::default()));
-    let (a_out, b_in) = one_way(Arc::clone(&a_state));
-    let (b_out, a_in) = one_way(Arc::clone(&b_state));
-    let end = |frames, incoming, state: Arc<LinkState>| Link {
+    let ((a_out, b_in), (b_out, a_in)) = (bounded(QUEUE_FRAMES), bounded(QUEUE_FRAMES));
+    (in_process_end(a_out, a_in), in_process_end(b_out, b_in))
+}
+
+fn in_process_end(
+    frames: Sender<Result<Frame, SessionError>>,
+    incoming: Receiver<Result<Frame, SessionError>>,
+) -> Link {
+    let state = Arc::new(LinkState::default());
+    Link {
         outgoing: Outgoing { frames, stop: never(), state: Arc::clone(&state) },
         incoming: Incoming { frames: incoming, state },
         end: LinkEnd(bounded(0).1),
-    };
-    (end(a_out, a_in, a_state), end(b_out, b_in, b_state))
-}
-
-/// A queue of frames that counts what passes as sent, without a stream between.
-fn one_way(state: Arc<LinkState>) -> (Sender<Frame>, Receiver<Result<Frame, SessionError>>) {
-    let (to, from) = bounded::<Frame>(QUEUE_FRAMES);
-    let (out, received) = bounded(QUEUE_FRAMES);
-    thread::spawn(move || {
-        for frame in from {
-            state.sent_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
-            if out.send(Ok(frame)).is_err() {
-                return;
-            }
-        }
-    });
-    (to, received)
+    }
 }
 
 /// One end over a pair of byte streams. Sends the preamble at once.
 pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>) -> Link {
     let state = Arc::new(LinkState::default());
-    let (outgoing, to_write) = bounded::<Frame>(QUEUE_FRAMES);
+    let (outgoing, to_write) = bounded(QUEUE_FRAMES);
     let (was_read, incoming) = bounded(QUEUE_FRAMES);
     let writer_state = Arc::clone(&state);
     let (running, ended) = bounded::<()>(0);
@@ -224,7 +215,7 @@ pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>)
 
 fn write_frames(
     writer: Box<dyn Write + Send>,
-    frames: &Receiver<Frame>,
+    frames: &Receiver<Result<Frame, SessionError>>,
     state: &LinkState,
 ) -> io::Result<()> {
     let mut writer = BufWriter::with_capacity(256 << 10, writer);
@@ -233,13 +224,13 @@ fn write_frames(
     writer.flush()?;
     loop {
         let frame = match frames.recv_timeout(state.keep_alive()) {
-            Ok(frame) => frame,
+            Ok(Ok(frame)) => frame,
+            Ok(Err(_)) => return writer.flush(),
             Err(RecvTimeoutError::Timeout) => Message::KeepAlive.encode(),
             Err(RecvTimeoutError::Disconnected) => return writer.flush(),
         };
         pace.wait(frame.as_bytes().len(), state.limit_bytes_per_s.load(Ordering::Relaxed));
         writer.write_all(frame.as_bytes())?;
-        state.sent_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
         if frames.is_empty() {
             writer.flush()?;
         }

@@ -45,12 +45,15 @@ pub(crate) struct Run<'r> {
     pub(crate) area_homes: Mutex<Vec<DirectoryId>>,
     pub(crate) empty_source: AtomicBool,
     pub(crate) stopped: AtomicBool,
-    pub(crate) merges: Sender<ReadyPiece<Wanted>>,
+    pub(crate) merges: Sender<Vec<ReadyPiece<Wanted>>>,
     pub(crate) tasks: Sender<Task>,
     pub(crate) commits: Sender<Commit>,
     /// Wakes the coordinator when nothing is left to receive.
     pub(crate) wake: Sender<()>,
 }
+
+/// Pieces handed to a merging thread at once: most are small.
+const MERGE_BATCH: usize = 32;
 
 impl Run<'_> {
     /// A piece was merged.
@@ -67,8 +70,15 @@ impl Run<'_> {
     /// Hands on what the session has made possible: pieces to merge, pieces to release, the end.
     pub(crate) fn advance(&self) -> Result<(), SessionError> {
         let mut session = lock(&self.session);
+        let mut batch = Vec::new();
         while let Some(ready) = session.next_piece() {
-            let _ = self.merges.send(ready);
+            batch.push(ready);
+            if batch.len() == MERGE_BATCH {
+                let _ = self.merges.send(std::mem::take(&mut batch));
+            }
+        }
+        if !batch.is_empty() {
+            let _ = self.merges.send(batch);
         }
         let released = session.take_released();
         let is_idle = session.is_idle();

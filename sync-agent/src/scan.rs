@@ -22,8 +22,8 @@ use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// One source argument, opened.
 #[derive(Debug)]
@@ -134,6 +134,7 @@ pub(crate) struct Scan<'a> {
     stack: Mutex<Stack>,
     changed: Condvar,
     next_list: AtomicU32,
+    listed_entries: AtomicU64,
 }
 
 #[derive(Default)]
@@ -181,6 +182,7 @@ impl<'a> Scan<'a> {
             stack: Mutex::new(Stack { jobs: vec![top], ..Stack::default() }),
             changed: Condvar::new(),
             next_list: AtomicU32::new(0),
+            listed_entries: AtomicU64::new(0),
         }
     }
 
@@ -261,7 +263,7 @@ impl<'a> Scan<'a> {
             return Ok(());
         }
         self.progress.scanned.store(true, Ordering::Release);
-        let entries = self.progress.listed_entries.load(Ordering::Relaxed);
+        let entries = self.listed_entries.load(Ordering::Relaxed);
         let bytes = self.progress.listed_bytes.load(Ordering::Relaxed);
         self.outgoing.say(&Message::Scanned(Scanned { entries, bytes }))
     }
@@ -339,6 +341,10 @@ impl<'a> Scan<'a> {
     ) -> Option<(Entry, Listed, Option<Job>)> {
         let name = Name::new(name).ok()?;
         let path = || job.path.join(&name);
+        if !job.path.has_room_for(&name) {
+            self.problem(errno(Side::Source, &job.path, Operation::List, Errno::NAMETOOLONG));
+            return None;
+        }
         let (origin, dir, _) = &opened[candidates[0].1];
         let (info, followed) = match self.info(dir, *origin, &job.path, &name) {
             Ok(found) => found,
@@ -472,10 +478,11 @@ impl<'a> Scan<'a> {
             names,
             entries: part.entries,
         };
-        self.wait_for_window(sheet)?;
+        self.listed_entries.fetch_add(piece.entries.len() as u64, Ordering::Relaxed);
         let listed = ListedPiece { directory: Arc::clone(directory), entries: part.listed };
         lock(&self.listings.pieces).insert(list, Arc::new(listed));
-        lock(&self.listings.session).announce(&piece);
+        // One look at the window and its use: two threads must not both take the last place.
+        self.wait_for_window(sheet)?.announce(&piece);
         sheet.entries += piece.entries.len() + 1;
         sheet.bytes += part_bytes + directory.as_bytes().len();
         sheet.pieces.push(piece);
@@ -486,18 +493,19 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn wait_for_window(&self, sheet: &mut Sheet) -> Result<(), SessionError> {
-        let mut session = lock(&self.listings.session);
+    fn wait_for_window(&self, sheet: &mut Sheet) -> Result<MutexGuard<'a, SourceSession>, SessionError> {
+        let listings = self.listings;
+        let mut session = lock(&listings.session);
         while !session.window_is_open() && !self.is_stopped() {
             if sheet.pieces.is_empty() {
-                session = self.listings.window.wait(session).unwrap_or_else(PoisonError::into_inner);
+                session = listings.window.wait(session).unwrap_or_else(PoisonError::into_inner);
             } else {
                 drop(session);
                 self.send(sheet)?;
-                session = lock(&self.listings.session);
+                session = lock(&listings.session);
             }
         }
-        Ok(())
+        Ok(session)
     }
 
     fn send(&self, sheet: &mut Sheet) -> Result<(), SessionError> {

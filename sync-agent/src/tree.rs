@@ -205,8 +205,8 @@ impl Dir {
     pub fn names(&self) -> Result<Names, Errno> {
         let mut names = Names::default();
         let mut buffer = [MaybeUninit::uninit(); 32 << 10];
-        let fd = fs::openat(&self.0, c".", DIRECTORY, Mode::empty())?;
-        let mut entries = fs::RawDir::new(&fd, &mut buffer);
+        fs::seek(&self.0, fs::SeekFrom::Start(0))?;
+        let mut entries = fs::RawDir::new(&self.0, &mut buffer);
         while let Some(entry) = entries.next() {
             match entry {
                 Ok(entry) => names.push(entry.file_name().to_bytes()),

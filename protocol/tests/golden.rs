@@ -1,0 +1,319 @@
+//! The wire of protocol version 1, byte by byte.
+//!
+//! These bytes are never edited. A later version of the protocol gets a table of its own beside this
+//! one, and this one stays as long as version 1 is spoken.
+
+#![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
+
+use protocol::entry::{Entry, Kind, Timestamp};
+use protocol::filter::FilterRules;
+use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
+use protocol::itemize::{Change, Content, Item};
+use protocol::message::{
+    Abort, Begin, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile, Report,
+    Request, Role, Scanned, Start, Step, VERSION, Want, signature_frame,
+};
+use protocol::options::{Compression, Delete, ModeChange, Preserve, QuickCheck, SyncOptions};
+use protocol::path::{Name, RelPath};
+use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats};
+use std::fmt::Write as _;
+
+/// What each message of [`messages`] is on the wire. Never edited, only added to per version.
+const VERSION_1: [(&str, &str); 16] = [
+    ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
+    (
+        "start as the source",
+        "2b00000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
+         00",
+    ),
+    (
+        "start as the destination",
+        "59000000020001062f7372762fff010001010100010100010102010001000101fc000002000101fbe80300020100052a \
+         2e746d700000092f6b6565702f2a2a2a01010012fb0004490103777777000103000101fd00f2052a01000000fb5802",
+    ),
+    ("begin", "2700000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b0101fbe803036f70730000"),
+    ("begin with a single file", "0b00000003000001fbe803036f70730001"),
+    (
+        "listing",
+        "ed000000040002fb2c0100000101fbe803036f707301fc701101000264620702610a00fd0000000002000000fbed09fb \
+         e803fc70110100fc0dad2500fcffc99a3b01016201fbed09fbe803fc70110100fc0dad2500fcffc99a3b01016302042e \
+         2e2ffefbed09fbe803fc70110100fc0dad2500fcffc99a3b01016403fbed09fbe803fc70110100fc0dad2500fcffc99a \
+         3b01016504fbed09fbe803fc70110100fc0dad2500fcffc99a3b010166050501fbed09fbe803fc70110100fc0dad2500 \
+         fcffc99a3b01016706fb0301fc70110100fbed09fbe803fc70110100fc0dad2500fcffc99a3b01fb2d0103622f630100 \
+         000000",
+    ),
+    ("scan end", "0e0000000500fc70110100fd0000000000010000"),
+    ("request", "23000000060003fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002"),
+    ("signature", "1b0000000700fb2c01a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5"),
+    (
+        "data",
+        "aa00000008000106fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb000300010203040506070809 \
+         0a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa0405000102030405060708090a0b0c0d0e0f10 \
+         1112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd0000000004000000000102030405060708090a0b0c0d \
+         0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca076c6974736d616c6c",
+    ),
+    ("data of failed files", "1000000008000004000600010601020602030603030a"),
+    ("release", "0b00000009000400fafbfb00fc00000100"),
+    (
+        "report",
+        "330000000a0005000003622f7800fb2c010100010100010001000103622f7801010103622f780b001a02082f7372762f \
+         6e65770304736c6f77",
+    ),
+    ("summary", "260000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0a"),
+    ("abort", "150000000c00131361206c6f636b2069732068656c643a202fc3a9"),
+    ("keepalive", "000000000d00"),
+];
+
+/// The preamble of version 1: `\0migsync`.
+const PREAMBLE_1: &str = "006d696773796e63";
+
+#[test]
+fn the_version_is_the_one_that_these_bytes_are_of() {
+    assert_eq!(VERSION, 1);
+}
+
+#[test]
+fn the_preamble_is_what_it_always_was() {
+    assert_eq!(hex(&PREAMBLE), PREAMBLE_1);
+}
+
+#[test]
+fn every_message_encodes_to_its_golden_bytes() {
+    let messages = messages();
+    let encoded: Vec<_> =
+        messages.iter().map(|(name, message)| (*name, hex(message.encode().as_bytes()))).collect();
+    let listing = encoded.iter().fold(String::new(), |mut text, (name, bytes)| {
+        let _ = writeln!(text, "    (\"{name}\", \"{bytes}\"),");
+        text
+    });
+    let golden: Vec<_> =
+        VERSION_1.iter().map(|(name, bytes)| (*name, bytes.replace([' ', '\n'], ""))).collect();
+    assert!(encoded == golden, "the wire has changed; it is now\n{listing}");
+}
+
+#[test]
+fn the_golden_bytes_decode_to_every_message() {
+    for ((name, bytes), (_, message)) in VERSION_1.iter().zip(messages()) {
+        assert_eq!(Message::decode(frame(&unhex(bytes))).as_ref(), Ok(&message), "{name}");
+    }
+}
+
+#[test]
+fn the_golden_bytes_have_every_kind_of_message() {
+    let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
+    assert_eq!(kinds, (1..=13).collect());
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn frame(bytes: &[u8]) -> Frame {
+    let (header, body) = bytes.split_first_chunk::<HEADER_BYTES>().unwrap();
+    let mut frame = Header::new(*header).unwrap().frame();
+    frame.body_mut().copy_from_slice(body);
+    frame
+}
+
+// One of each, with values that need more than one byte where a field has several.
+
+fn messages() -> Vec<(&'static str, Message)> {
+    vec![
+        ("hello", Message::Hello(Hello { oldest: 1, newest: 300, program: "migsync 0.1".into() })),
+        (
+            "start as the source",
+            start(Role::Source { arguments: vec![b"/srv/a/".to_vec(), b"b".to_vec()] }, plain()),
+        ),
+        (
+            "start as the destination",
+            start(Role::Destination { argument: b"/srv/\xff".to_vec() }, everything()),
+        ),
+        ("begin", begin(Some(entry(b"root", Kind::Directory)), false)),
+        ("begin with a single file", begin(None, true)),
+        ("listing", Message::List(pieces())),
+        ("scan end", Message::Scanned(Scanned { entries: 70_000, bytes: 1 << 40 })),
+        ("request", Message::Request(requests())),
+        ("signature", Message::decode(signature_frame(300, &[0xa5; 24])).unwrap()),
+        ("data", data()),
+        ("data of failed files", failures()),
+        ("release", Message::Release(vec![0, 250, 251, 65_536])),
+        ("report", Message::Report(reports())),
+        ("summary", Message::Finished(Box::new(finished()))),
+        ("abort", Message::Abort(Abort { exit: Exit::Refused, message: "a lock is held: /é".into() })),
+        ("keepalive", Message::KeepAlive),
+    ]
+}
+
+fn start(role: Role, options: SyncOptions) -> Message {
+    Message::Start(Box::new(Start { role, options }))
+}
+
+fn plain() -> SyncOptions {
+    SyncOptions { recursive: true, ..SyncOptions::default() }
+}
+
+fn everything() -> SyncOptions {
+    let mut filter = FilterRules::default();
+    filter.push_exclude(b"*.tmp").unwrap();
+    filter.push_include(b"/keep/***").unwrap();
+    let preserve = Preserve {
+        links: true,
+        perms: true,
+        owner: false,
+        group: true,
+        times: true,
+        devices: false,
+        specials: true,
+        numeric_ids: true,
+    };
+    SyncOptions {
+        recursive: true,
+        copy_links: false,
+        one_file_system: true,
+        preserve,
+        quick_check: QuickCheck::Checksum,
+        update: true,
+        existing: false,
+        ignore_existing: true,
+        whole_file: false,
+        inplace: true,
+        block_size: Some(131_072),
+        delete: Delete { extraneous: true, max_entries: Some(1000), allow_empty_source: false },
+        filter,
+        chmod: vec![ModeChange {
+            directories: true,
+            files: false,
+            clear: 0o22,
+            set: 0o2000,
+            set_if_executable: 0o111,
+        }],
+        chown: (Some(b"www".to_vec()), None),
+        compression: Compression::Zstd { level: 3 },
+        dry_run: false,
+        verify: true,
+        itemize: true,
+        bandwidth_bytes_per_s: 5_000_000_000,
+        timeout_s: 600,
+    }
+}
+
+fn entry(name: &[u8], kind: Kind) -> Entry {
+    let mtime = Timestamp { secs: -1_234_567, nanos: 999_999_999 };
+    Entry { name: Name::new(name).unwrap(), kind, mode: 0o4755, uid: 1000, gid: 70_000, mtime, young: true }
+}
+
+fn begin(root: Option<Entry>, single: bool) -> Message {
+    let names = OwnerNames { users: vec![(1000, b"ops".to_vec())], groups: Vec::new() };
+    Message::Begin(Box::new(Begin { root, names, single }))
+}
+
+fn pieces() -> Vec<Piece> {
+    let entries = vec![
+        entry(b"a\n", Kind::File { size_bytes: 1 << 33 }),
+        entry(b"b", Kind::Directory),
+        entry(b"c", Kind::Symlink { target: b"../\xfe".to_vec() }),
+        entry(b"d", Kind::Fifo),
+        entry(b"e", Kind::Socket),
+        entry(b"f", Kind::CharDevice { device: (5, 1) }),
+        entry(b"g", Kind::BlockDevice { device: (259, 70_000) }),
+    ];
+    let names = OwnerNames { users: vec![(1000, b"ops".to_vec())], groups: vec![(70_000, b"db".to_vec())] };
+    let first = Piece { list: 300, directory: RelPath::root(), last: false, complete: true, names, entries };
+    let second = Piece {
+        list: 301,
+        directory: RelPath::new(*b"b/c").unwrap(),
+        last: true,
+        complete: false,
+        names: OwnerNames::default(),
+        entries: Vec::new(),
+    };
+    vec![first, second]
+}
+
+fn requests() -> Vec<Request> {
+    let delta = Want::Delta { block_size: 4096, basis_bytes: 1 << 34 };
+    [Want::Whole, delta, Want::Hash]
+        .into_iter()
+        .zip(0..)
+        .map(|(want, i)| Request { list: 300, index: i, file: 250 + i, want })
+        .collect()
+}
+
+fn read_file() -> ReadFile {
+    ReadFile { hash: std::array::from_fn(|i| i as u8), mtime: Timestamp { secs: 1_700_000_000, nanos: 7 } }
+}
+
+fn data() -> Message {
+    let mut builder = DataBuilder::new(1);
+    builder.step(251, Step::Open { size_bytes: 70_000 });
+    builder.step(251, Step::Match { block: 1 << 20, count: 300 });
+    builder.literal(251, b"lit");
+    builder.step(251, Step::End(read_file()));
+    builder.small(250, b"small", read_file());
+    builder.step(252, Step::Hashed { size_bytes: 1 << 34, read: read_file() });
+    Message::decode(builder.take()).unwrap()
+}
+
+fn failures() -> Message {
+    let mut builder = DataBuilder::new(0);
+    let errno = Failure::Errno { operation: Operation::Read, errno: 5 };
+    for (failure, file) in
+        [Failure::Vanished, Failure::Changed, Failure::ChangedKind, errno].into_iter().zip(0..)
+    {
+        builder.step(file, Step::Failed(failure));
+    }
+    Message::decode(builder.take()).unwrap()
+}
+
+fn reports() -> Vec<Report> {
+    let path = RelPath::new(*b"b/x").unwrap();
+    let change = Change {
+        content: Content::Transferred,
+        new: false,
+        value: true,
+        size: true,
+        time: false,
+        perms: true,
+        owner: false,
+        group: true,
+    };
+    let kind = Kind::File { size_bytes: 300 };
+    vec![
+        Report::Item(Item::Updated { path: path.clone(), kind, change }),
+        Report::Item(Item::Deleted { path: path.clone(), is_dir: true }),
+        Report::Problem(Problem {
+            side: Side::Destination,
+            path,
+            operation: Operation::SetTimes,
+            cause: Cause::Errno(13),
+        }),
+        Report::MadeRoot(b"/srv/new".to_vec()),
+        Report::Note("slow".into()),
+    ]
+}
+
+fn finished() -> Finished {
+    let kinds = |files| Kinds { files, directories: 2, symlinks: 3, devices: 4, specials: 5 };
+    let stats = Stats {
+        listed: kinds(70_000),
+        listed_bytes: 1 << 40,
+        created: kinds(1),
+        deleted: kinds(251),
+        files_updated: 6,
+        metadata_updated: 7,
+        transferred_bytes: 8,
+        literal_bytes: 9,
+        matched_bytes: 10,
+        compared_files: 11,
+        compared_bytes: 12,
+    };
+    Finished { stats, exit: Exit::Vanished }
+}
