@@ -7,7 +7,7 @@
 use crate::{ProtocolError, limits};
 use std::fmt;
 
-/// What each end sends first; the last byte is the version of the preamble itself.
+/// What each end sends first: no text that a login shell would print.
 pub const PREAMBLE: [u8; 8] = *b"\0migsync";
 /// Bytes before a frame's body: length (4, little endian), kind, flags.
 pub const HEADER_BYTES: usize = 6;

@@ -133,12 +133,8 @@ pub enum Cause {
     DanglingLink,
     /// `--copy-links` met a link into one of its own parents.
     LinkLoop,
-    /// The same name came from an earlier source argument, as another kind of thing.
-    Shadowed,
     /// A file took a directory's place, or the reverse, between listing and reading.
     ChangedKind,
-    /// Deletions were withheld because the source's listing of the directory failed.
-    NotDeleting,
 }
 
 /// Which end met a problem.

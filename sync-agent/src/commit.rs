@@ -6,6 +6,7 @@
 
 use crate::delete;
 use crate::error::SessionError;
+use crate::journal;
 use crate::receiver::Target;
 use crate::run::Run;
 use crate::staging::Staged;
@@ -24,9 +25,19 @@ use std::time::{Duration, Instant};
 pub(crate) struct Ready {
     pub(crate) target: Arc<Target>,
     pub(crate) staged: Staged,
+    pub(crate) how: Placement,
     pub(crate) bytes: u64,
     pub(crate) literal: u64,
     pub(crate) matched: u64,
+}
+
+/// How a staged entry gets its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// It is renamed to its name.
+    Rename,
+    /// It is a journal, by which the file of that name is patched.
+    Patch,
 }
 
 /// What the committer is told.
@@ -85,8 +96,16 @@ fn commit(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
     if !batch.is_empty() {
         run.staging.sync()?;
         let mut parent = Parent { open: None };
+        let mut patched = Vec::new();
         for ready in batch.drain(..) {
-            place(run, &mut parent, ready);
+            match ready.how {
+                Placement::Rename => place(run, &mut parent, ready),
+                Placement::Patch => patched.extend(patch(run, ready)),
+            }
+        }
+        if !patched.is_empty() {
+            run.staging.sync()?;
+            patched.into_iter().for_each(Staged::discard);
         }
     }
     complete_directories(run);
@@ -139,6 +158,22 @@ fn place(run: &Run<'_>, parent: &mut Parent, ready: Ready) {
         }
     }
     run.let_go(target.directory);
+}
+
+/// Patches a file in place; returns its journal, which goes when the file is on disk. The journal of a
+/// patch that failed half-way stays, for the next run to carry out.
+fn patch(run: &Run<'_>, ready: Ready) -> Option<Staged> {
+    let Ready { target, staged, literal, matched, .. } = ready;
+    let size_bytes = target.wanted.entry.size_bytes();
+    let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), run.tree, size_bytes);
+    let is_patched = patched.is_ok();
+    let applied = patched.map_err(|error| (Operation::Write, error)).and_then(|file| target.wanted.apply_to_file(&file));
+    match applied {
+        Ok(()) => run.transferred(&target, target.change, literal, matched),
+        Err((operation, error)) => run.fail(&target, operation, error),
+    }
+    run.let_go(target.directory);
+    is_patched.then_some(staged)
 }
 
 /// Gives a staged entry its name; a directory in its place goes if it is empty, or if `--delete` allows.

@@ -152,7 +152,7 @@ impl DestinationEnd<'_> {
         match self.open_tree(self.argument) {
             Ok((tree, dir)) => return Ok(Root { tree, dir: Some(dir), single_name: None, made: false }),
             Err(Errno::NOENT) => {}
-            Err(Errno::NOTDIR) if begin.single => {}
+            Err(Errno::NOTDIR) if begin.single && !self.argument.ends_with(b"/") => {}
             Err(Errno::NOTDIR) => {
                 let message = format!("the destination {shown:?} is not a directory");
                 return Err(SessionError::refused(Exit::Selection, message));
@@ -254,6 +254,8 @@ impl DestinationEnd<'_> {
             stats: Mutex::new(Stats::default()),
             worst: Mutex::new(Exit::Done),
             area_homes: Mutex::new(Vec::new()),
+            is_named: begin.root.is_none(),
+            file_systems: Mutex::new(HashMap::new()),
             empty_source: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             merges,
@@ -294,7 +296,7 @@ impl DestinationEnd<'_> {
 
             let received = self.begin(run, begin, root).and_then(|()| {
                 self.receive(run, incoming, failure, &woken, &writers)?;
-                self.finish(run, root, failure)
+                self.finish(run, failure)
             });
             run.stopped.store(true, Ordering::Relaxed);
             drop(stop);
@@ -371,7 +373,7 @@ impl DestinationEnd<'_> {
     }
 
     /// Everything has arrived: commit it, delete, set the last metadata, make it durable.
-    fn finish(&self, run: &Run<'_>, root: &Root, failure: &Failure) -> Result<Finished, SessionError> {
+    fn finish(&self, run: &Run<'_>, failure: &Failure) -> Result<Finished, SessionError> {
         let (done, committed) = bounded(1);
         let _ = run.commits.send(Commit::Flush(done));
         select! {
@@ -388,10 +390,7 @@ impl DestinationEnd<'_> {
             let homes = std::mem::take(&mut *lock(&run.area_homes));
             homes.into_iter().for_each(|home| run.let_go(home));
             commit::complete_directories(run);
-            if let Some(dir) = &root.dir {
-                dir.sync_file_system()
-                    .map_err(|error| SessionError::io("write the destination to disk (syncfs)", error))?;
-            }
+            run.sync().map_err(|error| SessionError::io("write the destination to disk (syncfs)", error))?;
         }
         if let Some(message) = refused {
             self.monitor.note(&message);

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, sele
 use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
 use protocol::message::Message;
 use std::io::{self, BufWriter, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ pub struct LinkState {
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
     limit_bytes_per_s: AtomicU64,
+    /// When the next frame may leave under the limit.
+    free_at: Mutex<Option<Instant>>,
     keep_alive_ms: AtomicU32,
 }
 
@@ -51,6 +53,20 @@ impl LinkState {
     /// Lets a peer that gives up after `timeout_s` (0: never) hear of this end often enough.
     pub fn keep_alive_within(&self, timeout_s: u32) {
         self.keep_alive_ms.store(timeout_s.saturating_mul(250), Ordering::Relaxed);
+    }
+
+    /// Waits as the limit asks: what is sent never runs ahead of it by more than a frame.
+    fn pace(&self, bytes: usize) {
+        let limit = self.limit_bytes_per_s.load(Ordering::Relaxed);
+        if limit == 0 {
+            return;
+        }
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let start = free_at.unwrap_or(now).max(now);
+        *free_at = Some(start + Duration::from_secs_f64(bytes as f64 / limit as f64));
+        drop(free_at);
+        thread::sleep(start - now);
     }
 
     fn keep_alive(&self) -> Duration {
@@ -87,6 +103,8 @@ impl LinkEnd {
 pub struct Outgoing {
     frames: Sender<Result<Frame, SessionError>>,
     stop: Receiver<()>,
+    /// There is no pump between the ends that keeps to the bandwidth limit.
+    is_paced: bool,
     state: Arc<LinkState>,
 }
 
@@ -103,6 +121,9 @@ impl Outgoing {
     /// The link is gone, or the session is being stopped.
     pub fn send(&self, frame: Frame) -> Result<(), SessionError> {
         self.state.sent_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
+        if self.is_paced {
+            self.state.pace(frame.as_bytes().len());
+        }
         let frame = match self.frames.try_send(Ok(frame)) {
             Ok(()) => return Ok(()),
             Err(error) => error.into_inner(),
@@ -183,7 +204,7 @@ fn in_process_end(
 ) -> Link {
     let state = Arc::new(LinkState::default());
     Link {
-        outgoing: Outgoing { frames, stop: never(), state: Arc::clone(&state) },
+        outgoing: Outgoing { frames, stop: never(), is_paced: true, state: Arc::clone(&state) },
         incoming: Incoming { frames: incoming, state },
         end: LinkEnd(bounded(0).1),
     }
@@ -207,7 +228,7 @@ pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>)
         }
     });
     Link {
-        outgoing: Outgoing { frames: outgoing, stop: never(), state: Arc::clone(&state) },
+        outgoing: Outgoing { frames: outgoing, stop: never(), is_paced: false, state: Arc::clone(&state) },
         incoming: Incoming { frames: incoming, state },
         end: LinkEnd(ended),
     }
@@ -219,7 +240,6 @@ fn write_frames(
     state: &LinkState,
 ) -> io::Result<()> {
     let mut writer = BufWriter::with_capacity(256 << 10, writer);
-    let mut pace = Pace::new();
     writer.write_all(&PREAMBLE)?;
     writer.flush()?;
     loop {
@@ -229,34 +249,11 @@ fn write_frames(
             Err(RecvTimeoutError::Timeout) => Message::KeepAlive.encode(),
             Err(RecvTimeoutError::Disconnected) => return writer.flush(),
         };
-        pace.wait(frame.as_bytes().len(), state.limit_bytes_per_s.load(Ordering::Relaxed));
+        state.pace(frame.as_bytes().len());
         writer.write_all(frame.as_bytes())?;
         if frames.is_empty() {
             writer.flush()?;
         }
-    }
-}
-
-/// Spreads bytes over time: what is sent never runs ahead of the limit by more than a frame.
-struct Pace {
-    free_at: Instant,
-}
-
-impl Pace {
-    fn new() -> Pace {
-        Pace { free_at: Instant::now() }
-    }
-
-    fn wait(&mut self, bytes: usize, limit_bytes_per_s: u64) {
-        if limit_bytes_per_s == 0 {
-            return;
-        }
-        let now = Instant::now();
-        if let Some(wait) = self.free_at.checked_duration_since(now) {
-            thread::sleep(wait);
-        }
-        let cost = Duration::from_secs_f64(bytes as f64 / limit_bytes_per_s as f64);
-        self.free_at = self.free_at.max(now) + cost;
     }
 }
 

@@ -4,7 +4,7 @@
 //! metadata) is done at once or handed to the committer, files are asked for. What is here and was
 //! not listed is noted as extraneous, and nothing is removed before the end.
 
-use crate::commit::Ready;
+use crate::commit::{Placement, Ready};
 use crate::delete;
 use crate::error::SessionError;
 use crate::metadata::Wanted;
@@ -20,7 +20,7 @@ use protocol::itemize::{Change, Content};
 use protocol::limits;
 use protocol::message::{Message, Request, Want};
 use protocol::path::{Name, RelPath};
-use protocol::stats::{Cause, Operation, Problem, Side};
+use protocol::stats::{Operation, Problem, Side};
 use rustix::io::Errno;
 use std::sync::Arc;
 
@@ -111,7 +111,9 @@ fn open(run: &Run<'_>, path: &RelPath, standing: &Standing<Wanted>) -> Result<Ow
     };
     if !matches!(standing, Standing::Absent) {
         let dir = run.tree.dir(path)?;
-        own.info = Some(dir.own_info()?);
+        let info = dir.own_info()?;
+        run.will_sync(&dir, info.device);
+        own.info = Some(info);
         own.names = dir.names()?;
         if let Some(info) = own.info
             && own.names.has_staging()
@@ -150,12 +152,11 @@ fn note_extraneous(
     }
     let path = Arc::clone(&own.path);
     if !piece.complete {
-        let cause = Cause::NotDeleting;
-        let (side, operation) = (Side::Destination, Operation::Remove);
-        run.problem(Problem { side, path: RelPath::clone(&path), operation, cause });
+        // The source has reported why.
         return;
     }
-    if path.is_root() && piece.entries.is_empty() && own.names.len() == names.len() {
+    let is_top = path.is_root() || run.is_named && path.depth() == 1;
+    if is_top && piece.entries.is_empty() && own.names.len() == names.len() {
         run.source_is_empty();
     }
     lock(&run.session).hold(directory);
@@ -328,7 +329,8 @@ impl Merge<'_, '_> {
             return self.fail(&target.wanted.entry, operation, error);
         }
         lock(&self.run.session).hold(self.directory);
-        self.run.commit(Ready { target: Arc::new(target), staged, bytes: 0, literal: 0, matched: 0 });
+        let (target, how) = (Arc::new(target), Placement::Rename);
+        self.run.commit(Ready { target, staged, how, bytes: 0, literal: 0, matched: 0 });
     }
 
     fn transfer(&mut self, target: Target) {

@@ -5,8 +5,9 @@
 //! arrives is what the old file has at the same place, nothing is written at all.
 
 use crate::basis::{self, Basis};
-use crate::commit::Ready;
+use crate::commit::{Placement, Ready};
 use crate::error::SessionError;
+use crate::journal::Journal;
 use crate::metadata::Wanted;
 use crate::run::Run;
 use crate::staging::Staged;
@@ -122,6 +123,8 @@ enum Output {
     /// So far it is what the old file has.
     Same,
     Staged(Staged, File),
+    /// The old file is to be patched in place.
+    Patch(Staged, Journal),
     /// It failed here, and was reported; what still comes is passed over.
     Broken,
 }
@@ -163,8 +166,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
     /// Keeps what was written of files that are not complete, for the next run.
     pub(crate) fn keep_parts(self) {
         for sink in self.sinks.into_values() {
-            if let Output::Staged(staged, _) = sink.output {
-                staged.keep(sink.position);
+            match sink.output {
+                Output::Staged(staged, _) => staged.keep(sink.position),
+                Output::Patch(staged, _) => staged.discard(),
+                Output::Same | Output::Broken => {}
             }
         }
     }
@@ -221,7 +226,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let from = block * size;
         let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
         let mut buffer = std::mem::take(&mut self.buffer);
-        let stays = matches!(sink.output, Output::Same) && from == sink.position && basis.as_old().is_some();
+        let in_place = matches!(sink.output, Output::Same | Output::Patch(..));
+        let stays = in_place && from == sink.position && basis.as_old().is_some();
         let mut copy = || {
             let mut at = from;
             while at < to {
@@ -259,6 +265,12 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if !matches!(sink.output, Output::Same) {
             return Ok(());
         }
+        if let Some(existing) = self.patched(&sink.target) {
+            let path = sink.target.path();
+            let (staged, file) = self.run.area(&sink.target)?.create_journal(&path)?;
+            sink.output = Output::Patch(staged, Journal::begin(file, &path, &existing)?);
+            return Ok(());
+        }
         let (staged, file) = self.run.area(&sink.target)?.create(&sink.target.path())?;
         let copied = match basis.and_then(Basis::as_old) {
             Some(old) => copy_prefix(old, &file, sink.position),
@@ -268,6 +280,11 @@ impl<'a, 'r> Receiver<'a, 'r> {
         copied
     }
 
+    /// The old file, if it is to be patched in place.
+    fn patched(&self, target: &Target) -> Option<Info> {
+        target.basis().copied().filter(|_| self.run.options.inplace)
+    }
+
     fn end(&mut self, file: u32, read: ReadFile) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
         if matches!(sink.output, Output::Broken) {
@@ -275,7 +292,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
         let hash: ContentHash = sink.hasher.finalize().into();
         if hash != read.hash {
-            if let Output::Staged(staged, _) = sink.output {
+            if let Output::Staged(staged, _) | Output::Patch(staged, _) = sink.output {
                 staged.discard();
             }
             return self.mismatch(file, &sink.target);
@@ -295,6 +312,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 let target = at_mtime(&sink.target, read, sink.size_bytes);
                 self.complete(file, target, staged, &out, literal, matched)
             }
+            Output::Patch(staged, journal) => {
+                let target = at_mtime(&sink.target, read, sink.size_bytes);
+                self.complete_patch(file, target, staged, journal, literal, matched)
+            }
             _ => self.give_up(file, &sink.target),
         }
     }
@@ -304,7 +325,11 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if *blake3::hash(content).as_bytes() != read.hash {
             return self.mismatch(file, &target);
         }
+        let existing = self.patched(&target);
         let target = at_mtime(&target, read, content.len() as u64);
+        if let Some(existing) = existing {
+            return self.small_patch(file, target, &existing, content);
+        }
         let created = self.run.area(&target).and_then(|area| area.create(&target.path()));
         let (staged, out) = match created {
             Ok(created) => created,
@@ -319,6 +344,52 @@ impl<'a, 'r> Receiver<'a, 'r> {
             return self.give_up(file, &target);
         }
         self.complete(file, target, staged, &out, content.len() as u64, 0)
+    }
+
+    fn small_patch(
+        &mut self,
+        file: u32,
+        target: Target,
+        existing: &Info,
+        content: &[u8],
+    ) -> Result<(), SessionError> {
+        let path = target.path();
+        let begun = self.run.area(&target).and_then(|area| area.create_journal(&path));
+        let written = begun.map_err(io::Error::from).and_then(|(staged, out)| {
+            let mut journal = Journal::begin(out, &path, existing)?;
+            journal.record(0, content)?;
+            Ok((staged, journal))
+        });
+        match written {
+            Ok((staged, journal)) => {
+                self.complete_patch(file, target, staged, journal, content.len() as u64, 0)
+            }
+            Err(error) => {
+                self.entry_failed(&target, Operation::Write, &error)?;
+                self.give_up(file, &target)
+            }
+        }
+    }
+
+    /// A verified patch: hands its journal to the committer.
+    fn complete_patch(
+        &mut self,
+        file: u32,
+        target: Target,
+        staged: Staged,
+        journal: Journal,
+        literal: u64,
+        matched: u64,
+    ) -> Result<(), SessionError> {
+        if let Err(error) = journal.finish(target.wanted.entry.size_bytes()) {
+            staged.discard();
+            self.entry_failed(&target, Operation::Write, &error)?;
+            return self.give_up(file, &target);
+        }
+        self.run.done(&target);
+        let how = Placement::Patch;
+        self.run.commit(Ready { target: Arc::new(target), staged, how, bytes: literal, literal, matched });
+        self.run.resolve(file)
     }
 
     /// A verified file: sets its metadata and hands it to the committer.
@@ -338,7 +409,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
         self.run.done(&target);
         let bytes = target.wanted.entry.size_bytes();
-        self.run.commit(Ready { target: Arc::new(target), staged, bytes, literal, matched });
+        let how = Placement::Rename;
+        self.run.commit(Ready { target: Arc::new(target), staged, how, bytes, literal, matched });
         self.run.resolve(file)
     }
 
@@ -364,10 +436,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn failed(&mut self, file: u32, failure: Failure) -> Result<(), SessionError> {
         let Some((want, target)) = self.flight(file) else { return Ok(()) };
-        if let Some(sink) = self.sinks.remove(&file)
-            && let Output::Staged(staged, _) = sink.output
-        {
-            staged.keep(sink.position);
+        match self.sinks.remove(&file).map(|sink| (sink.output, sink.position)) {
+            Some((Output::Staged(staged, _), position)) => staged.keep(position),
+            Some((Output::Patch(staged, _), _)) => staged.discard(),
+            _ => {}
         }
         let cause = match failure {
             Failure::Changed if target.changes < limits::CHANGE_RETRIES => {
@@ -399,7 +471,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let output = std::mem::replace(&mut sink.output, Output::Broken);
         match output {
             Output::Broken => return Ok(()),
-            Output::Staged(staged, _) => staged.discard(),
+            Output::Staged(staged, _) | Output::Patch(staged, _) => staged.discard(),
             Output::Same => {}
         }
         self.entry_failed(&sink.target, operation, error)
@@ -419,11 +491,13 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
 /// Appends to the staged file.
 fn append(sink: &mut Sink, bytes: &[u8]) -> io::Result<()> {
-    if let Output::Staged(_, file) = &sink.output {
-        file.write_all_at(bytes, sink.position)?;
-        sink.hasher.update(bytes);
-        sink.position += bytes.len() as u64;
+    match &mut sink.output {
+        Output::Staged(_, file) => file.write_all_at(bytes, sink.position)?,
+        Output::Patch(_, journal) => journal.record(sink.position, bytes)?,
+        Output::Same | Output::Broken => return Ok(()),
     }
+    sink.hasher.update(bytes);
+    sink.position += bytes.len() as u64;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::metadata::{Translation, Wanted};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::receiver::{Flight, Target, Task};
 use crate::staging::{Area, Staging};
-use crate::tree::Tree;
+use crate::tree::{Dir, Tree};
 use crate::workers::lock;
 use crossbeam_channel::Sender;
 use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece, Standing};
@@ -43,6 +43,10 @@ pub(crate) struct Run<'r> {
     pub(crate) worst: Mutex<Exit>,
     /// Directories that hold a staging area, kept from completing until it is gone.
     pub(crate) area_homes: Mutex<Vec<DirectoryId>>,
+    /// The source arguments name directories themselves, not their contents.
+    pub(crate) is_named: bool,
+    /// A directory of each file system of the destination, to sync it at the end.
+    pub(crate) file_systems: Mutex<HashMap<(u32, u32), Dir>>,
     pub(crate) empty_source: AtomicBool,
     pub(crate) stopped: AtomicBool,
     pub(crate) merges: Sender<Vec<ReadyPiece<Wanted>>>,
@@ -148,6 +152,21 @@ impl Run<'_> {
             session.touch(directory);
             lock(&self.area_homes).push(directory);
         }
+    }
+
+    /// The directory's file system is written to disk before the run ends well.
+    pub(crate) fn will_sync(&self, dir: &Dir, device: (u32, u32)) {
+        let mut file_systems = lock(&self.file_systems);
+        if !file_systems.contains_key(&device)
+            && let Ok(dir) = dir.try_clone()
+        {
+            file_systems.insert(device, dir);
+        }
+    }
+
+    /// Writes everything to disk.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        lock(&self.file_systems).values().try_for_each(Dir::sync_file_system)
     }
 
     pub(crate) fn source_is_empty(&self) {

@@ -6,6 +6,7 @@
 //! nobody and is removed.
 
 use crate::error::SessionError;
+use crate::journal;
 use crate::tree::{Dir, STAGING_NAME, Tree};
 use crate::workers::lock;
 use protocol::path::RelPath;
@@ -46,6 +47,7 @@ pub(crate) struct Staged {
 
 const PART: &str = ".part";
 const KEEP: &str = ".keep";
+const PATCH: &str = ".patch";
 
 fn key(path: &RelPath) -> Key {
     let mut key = Key::default();
@@ -153,8 +155,23 @@ impl Area {
         let dir = parent.dir(&name)?;
         let area =
             Area { dir, home: home.clone(), kept: Mutex::default(), next: AtomicU64::new(0) };
+        area.roll_forward(tree)?;
         area.recover()?;
         Ok(area)
+    }
+
+    /// Carries out the journals of files that an earlier run was patching in place when it ended.
+    fn roll_forward(&self, tree: &Tree) -> Result<(), Errno> {
+        let names = self.dir.names()?;
+        let journals: Vec<&[u8]> = names.iter().filter(|name| name.ends_with(PATCH.as_bytes())).collect();
+        if journals.is_empty() {
+            return Ok(());
+        }
+        for name in &journals {
+            journal::redo(&self.dir, name, tree)?;
+        }
+        self.dir.sync_file_system()?;
+        journals.iter().try_for_each(|name| self.dir.remove_file(name))
     }
 
     /// Sorts what an earlier run left: the longer of what there is for a file is kept, the rest goes.
@@ -187,6 +204,14 @@ impl Area {
         Ok((Staged { area: Arc::clone(self), name, key: Some(key) }, file))
     }
 
+    /// A new, empty journal for patching the file at `path`.
+    pub(crate) fn create_journal(self: &Arc<Area>, path: &RelPath) -> Result<(Staged, File), Errno> {
+        let key = key(path);
+        let name = file_name(&key, PATCH);
+        let file = self.dir.create_file(name.as_bytes())?;
+        Ok((Staged { area: Arc::clone(self), name, key: None }, file))
+    }
+
     /// A name for a link, a node, or what makes room: of no use to a later run.
     pub(crate) fn name(self: &Arc<Area>) -> Staged {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -194,7 +219,10 @@ impl Area {
     }
 
     fn clear(&self) -> Result<(), Errno> {
-        self.dir.names()?.iter().try_for_each(|name| remove_all(&self.dir, name))
+        // A journal that is still there belongs to a file that is half patched.
+        let names = self.dir.names()?;
+        let mut useless = names.iter().filter(|name| !name.ends_with(PATCH.as_bytes()));
+        useless.try_for_each(|name| remove_all(&self.dir, name))
     }
 }
 

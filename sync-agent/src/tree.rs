@@ -181,6 +181,14 @@ impl Dir {
         retry(|| fs::openat(fs::CWD, path, DIRECTORY, Mode::empty())).map(Dir)
     }
 
+    /// Another handle to the same directory.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn try_clone(&self) -> Result<Dir, Errno> {
+        self.0.try_clone().map(Dir).map_err(|_| Errno::MFILE)
+    }
+
     /// A directory below this one.
     ///
     /// # Errors

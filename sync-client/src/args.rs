@@ -32,7 +32,8 @@ const REFUSED: &[&str] = &[
     "password-file=", "early-input=", "list-only", "stop-after=", "stop-at=", "fsync", "write-batch=",
     "only-write-batch=", "read-batch=", "protocol=", "iconv=", "checksum-seed=", "checksum-choice=",
     "compress-choice=", "compress-level=", "skip-compress=", "ipv4", "ipv6", "info=", "debug=", "stderr=",
-    "daemon", "config=", "no-motd", "server", "sender",
+    "daemon", "config=", "no-motd", "server", "sender", "protect-args", "inc-recursive", "no-inc-recursive",
+    "checksum-choice=", "cc=", "compress-choice=", "zc=", "compress-level=", "zl=", "remote-option=",
 ];
 
 /// Letters of [`REFUSED`] options, with whether they take a value.
@@ -43,7 +44,7 @@ const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('K', "keep-dirlinks", false), ('d', "dirs", false), ('R', "relative", false), ('b', "backup", false),
     ('m', "prune-empty-dirs", false), ('T', "temp-dir=", true), ('y', "fuzzy", false), ('f', "filter=", true),
     ('F', "F", false), ('C', "cvs-exclude", false), ('0', "from0", false), ('s', "secluded-args", false),
-    ('8', "8-bit-output", false), ('B', "block-size", true), ('P', "P", false), ('M', "remote-option=", true),
+    ('8', "8-bit-output", false), ('B', "block-size", true), ('M', "remote-option=", true),
     ('4', "ipv4", false), ('6', "ipv6", false), ('V', "version", false),
 ];
 
@@ -76,7 +77,11 @@ pub fn command() -> Command {
                 Arg::new("shell").required(true).value_parser(value_parser!(clap_complete::Shell)),
             ),
         )
-        .subcommand(Command::new("man").about("Print the manual page (for `man -l -`)"))
+        .subcommand(
+            Command::new("man")
+                .about("Print a manual page (for `man -l -`)")
+                .arg(Arg::new("command").help("The command [default: the program]")),
+        )
 }
 
 fn flag(name: &'static str, letter: Option<char>, help: &'static str) -> Arg {
@@ -108,7 +113,7 @@ fn connection(command: Command) -> Command {
             value("rsh", "COMMAND", "Remote shell: `ssh -i KEY -p PORT …` is understood by the built-in client, anything else is started")
                 .short('e'),
         )
-        .arg(value("ssh", "WHICH", "`builtin` (default), or `system`: start ssh, with its own configuration").value_parser(["builtin", "system"]))
+        .arg(value("ssh", "WHICH", "`builtin` (default), or `system`: start ssh, with its own configuration").value_parser(OsStringValueParser::new()))
         .arg(value("agent-path", "PATH", "The agent at the other side [default: sync-agent]").alias("rsync-path"))
         .arg(list("identity", "FILE", "Private key (instead of ssh-agent and the default ones)"))
         .arg(value("port", "PORT", "Port of the SSH server [default: 22]").value_parser(value_parser!(u16)))
@@ -164,6 +169,7 @@ fn output(command: Command) -> Command {
         .arg(Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Name what is done"))
         .arg(flag("quiet", Some('q'), "Print errors only"))
         .arg(flag("progress", None, "Show progress even when standard error is not a terminal"))
+        .arg(flag("P", Some('P'), "Same as --partial --progress").long(None))
         .arg(flag("json", None, "Print one JSON object a line, the last one a summary"))
         .arg(value("log-file", "FILE", "Append what is done to FILE"))
         .arg(flag("human-readable", Some('h'), "Print numbers with units"))

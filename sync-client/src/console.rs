@@ -87,12 +87,10 @@ impl Console {
     }
 
     /// What rsync prints before the first name.
-    pub fn begin(&self) {
+    pub fn begin(&self, is_pull: bool) {
         if self.options.verbose > 0 && !self.options.json && !self.options.quiet && !self.options.verify {
-            self.line(match self.arrow {
-                Arrow::Received => "receiving incremental file list",
-                Arrow::Sent => "sending incremental file list",
-            });
+            let way = if is_pull { "receiving" } else { "sending" };
+            self.line(&format!("{way} incremental file list"));
         }
     }
 
@@ -357,9 +355,7 @@ fn cause(cause: &Cause) -> String {
         Cause::NotEmpty => "a directory that is not empty stands in its place; --delete removes it".to_owned(),
         Cause::DanglingLink => "the symbolic link points to nothing (--copy-links)".to_owned(),
         Cause::LinkLoop => "the symbolic link leads back into a directory above it (--copy-links)".to_owned(),
-        Cause::Shadowed => "an earlier source has this name as another kind of thing".to_owned(),
         Cause::ChangedKind => "it is no longer the kind of thing that was listed".to_owned(),
-        Cause::NotDeleting => "the source could not list this directory, so nothing was deleted in it".to_owned(),
     }
 }
 

@@ -131,6 +131,7 @@ fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outc
     let origins = open_origins(&job.source, &job.options)?;
     let (source_link, destination_link) = link::in_process();
     let counters = Arc::clone(source_link.outgoing.state());
+    counters.limit_bandwidth(job.options.bandwidth_bytes_per_s);
     let finished = std::thread::scope(|scope| {
         // Problems and progress are told by the destination's end, which hears of both.
         let silent = Forward(source_link.outgoing.clone());
@@ -147,7 +148,7 @@ fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outc
             (result, Ok(_)) => result,
         }
     })?;
-    Ok(outcome(finished, &counters, true))
+    Ok(outcome(finished, &counters))
 }
 
 /// Tells the other end of a problem met here.
@@ -167,7 +168,7 @@ fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
     let remote = Remote::start(&job.source, job, role, environment)?;
     let counters = Arc::clone(remote.link.outgoing.state());
     let result = remote.run(|link| destination_end(job, environment, watch).run(link))?;
-    Ok(outcome(result, &counters, false))
+    Ok(outcome(result, &counters))
 }
 
 fn push(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
@@ -183,12 +184,11 @@ fn push(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
         stop: watch.stop.clone(),
     };
     let result = remote.run(|link| end.run(link))?;
-    Ok(outcome(result, &counters, false))
+    Ok(outcome(result, &counters))
 }
 
-fn outcome(finished: Finished, counters: &LinkState, is_local: bool) -> Outcome {
+fn outcome(finished: Finished, counters: &LinkState) -> Outcome {
     let (sent_bytes, received_bytes) = (counters.sent_bytes(), counters.received_bytes());
-    let _ = is_local;
     Outcome { finished, sent_bytes, received_bytes }
 }
 

@@ -385,7 +385,7 @@ fn output(matches: &ArgMatches) -> OutputOptions {
     OutputOptions {
         verbose: matches.get_count("verbose"),
         quiet: matches.get_flag("quiet"),
-        progress: matches.get_flag("progress"),
+        progress: matches.get_flag("progress") || matches.get_flag("P"),
         json: matches.get_flag("json"),
         human: matches.get_flag("human-readable"),
         log_file: matches.get_one::<OsString>("log-file").map(PathBuf::from),
@@ -395,7 +395,11 @@ fn output(matches: &ArgMatches) -> OutputOptions {
 
 fn connection(matches: &ArgMatches) -> Result<Connection, UsageError> {
     let shell = text(matches, "rsh")?;
-    let is_system = text(matches, "ssh")?.as_deref() == Some("system");
+    let is_system = match text(matches, "ssh")?.as_deref() {
+        None | Some("builtin") => false,
+        Some("system") => true,
+        Some(other) => return usage(format!("--ssh: {other:?} is neither builtin nor system")),
+    };
     let mut connection = Connection {
         port: matches.get_one::<u16>("port").copied(),
         identities: values(matches, "identity").map(PathBuf::from).collect(),
@@ -416,10 +420,41 @@ fn connection(matches: &ArgMatches) -> Result<Connection, UsageError> {
             let mut add = |flag: &str, value: OsString| program.extend([OsString::from(flag), value]);
             connection.port.into_iter().for_each(|port| add("-p", port.to_string().into()));
             connection.identities.iter().for_each(|identity| add("-i", identity.into()));
+            let is_ssh = program_name(&shell) == "ssh";
+            let trust = trust_options(&connection);
+            if connection.pinned.is_some() || !(trust.is_empty() || is_ssh) {
+                return usage(
+                    "--host-key, --known-hosts and --accept-new are for the built-in SSH client; \
+                     give the program of -e its own options for that",
+                );
+            }
+            program.extend(trust);
             connection.program = Some(program);
         }
     }
     Ok(connection)
+}
+
+fn program_name(shell: &str) -> &str {
+    let program = shell.split_whitespace().next().unwrap_or_default();
+    program.rsplit('/').next().unwrap_or_default()
+}
+
+/// Whom to trust, as options of OpenSSH's client.
+fn trust_options(connection: &Connection) -> Vec<OsString> {
+    let mut options = Vec::new();
+    if !connection.known_hosts.is_empty() {
+        let mut files = OsString::from("UserKnownHostsFile=");
+        for (at, file) in connection.known_hosts.iter().enumerate() {
+            files.push(if at > 0 { " " } else { "" });
+            files.push(file);
+        }
+        options.extend([OsString::from("-o"), files]);
+    }
+    if connection.accept_new {
+        options.extend(["-o", "StrictHostKeyChecking=accept-new"].map(OsString::from));
+    }
+    options
 }
 
 #[cfg(test)]
@@ -476,7 +511,7 @@ mod tests {
             let error = parse(line).unwrap_err();
             assert!(error.contains(name), "{line}: {error}");
         }
-        for line in ["-a a", "-a h:a h:b", "-a h:a g:b c", "-a --bwlimit=x a b", "--delete a b", "-a h::m b"] {
+        for line in ["--host-key=x -e myssh h:a b", "--ssh=other a b", "-a a", "-a h:a h:b", "-a h:a g:b c", "-a --bwlimit=x a b", "--delete a b", "-a h::m b"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

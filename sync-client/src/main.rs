@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("demo", _)) => demo::run(&environment),
         Some(("completions", matches)) => completions(matches),
-        Some(("man", _)) => manual(),
+        Some(("man", matches)) => manual(matches),
         _ => Exit::Usage.code(),
     };
     ExitCode::from(code)
@@ -55,7 +55,7 @@ fn run(job: Result<Job, UsageError>, environment: &Environment) -> u8 {
             return Exit::Usage.code();
         }
     };
-    console.begin();
+    console.begin(job.source.host.is_some());
     let progress = Progress::default();
     let stop = match signals::stop_on_signals() {
         Ok(stop) => stop,
@@ -115,9 +115,20 @@ fn completions(matches: &clap::ArgMatches) -> u8 {
     0
 }
 
-fn manual() -> u8 {
+fn manual(matches: &clap::ArgMatches) -> u8 {
+    let mut command = args::command();
+    command.build();
+    if let Some(name) = matches.get_one::<String>("command") {
+        match command.find_subcommand(name) {
+            Some(found) => command = found.clone(),
+            None => {
+                print_error(&UsageError(format!("there is no command {name:?}; see sync-client --help")));
+                return Exit::Usage.code();
+            }
+        }
+    }
     let mut page = Vec::new();
-    let written = clap_mangen::Man::new(args::command()).render(&mut page);
+    let written = clap_mangen::Man::new(command).render(&mut page);
     match written.and_then(|()| io::stdout().write_all(&page)) {
         Ok(()) => 0,
         Err(_) => Exit::FileIo.code(),

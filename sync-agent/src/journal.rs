@@ -1,0 +1,257 @@
+//! Patching a file in place (`--inplace`) so that a crash at any moment can be rolled forward.
+//!
+//! What changes is first written to a journal in staging, verified as a whole (the file's BLAKE3, as
+//! always), and synced; only then is the first byte of the file itself touched. After the file is synced too, the
+//! journal goes. A run that finds a complete journal carries it out before anything else; an
+//! incomplete one belongs to a file that was not touched yet, and is dropped.
+//!
+//! # Format
+//! ```text
+//! magic     "sync-agent patch 1\n"
+//! header    path length u32, path, device major u32, minor u32, inode u64      (little endian)
+//! records   offset u64, length u32, bytes                                      any number
+//! end       offset u64::MAX, length 8, the file's new length u64
+//! hash      BLAKE3 of everything before it
+//! ```
+//! Device and inode tell whether the file is still the one the journal was made for: a file that was
+//! replaced since is left alone.
+
+use crate::tree::{self, Dir, Info, Tree};
+use protocol::path::RelPath;
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
+use std::os::unix::fs::FileExt as _;
+
+const MAGIC: &[u8] = b"sync-agent patch 1\n";
+const END_OFFSET: u64 = u64::MAX;
+/// Longest record: what a writer appends at once.
+const RECORD_BYTES: usize = 1 << 20;
+
+/// A journal being written.
+pub(crate) struct Journal {
+    out: BufWriter<File>,
+    hasher: blake3::Hasher,
+}
+
+impl Journal {
+    /// Begins the journal of the file at `path`, which is `existing` now.
+    pub(crate) fn begin(file: File, path: &RelPath, existing: &Info) -> io::Result<Journal> {
+        let mut journal =
+            Journal { out: BufWriter::with_capacity(256 << 10, file), hasher: blake3::Hasher::new() };
+        let path = path.as_bytes();
+        journal.put(MAGIC)?;
+        journal.put(&u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes())?;
+        journal.put(path)?;
+        journal.put(&existing.device.0.to_le_bytes())?;
+        journal.put(&existing.device.1.to_le_bytes())?;
+        journal.put(&existing.inode.to_le_bytes())?;
+        Ok(journal)
+    }
+
+    /// These bytes are to stand at `offset`.
+    pub(crate) fn record(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        for (number, part) in bytes.chunks(RECORD_BYTES).enumerate() {
+            self.put(&(offset + (number * RECORD_BYTES) as u64).to_le_bytes())?;
+            self.put(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes())?;
+            self.put(part)?;
+        }
+        Ok(())
+    }
+
+    /// The journal is complete: the file is to have this length.
+    pub(crate) fn finish(mut self, size_bytes: u64) -> io::Result<()> {
+        self.put(&END_OFFSET.to_le_bytes())?;
+        self.put(&8u32.to_le_bytes())?;
+        self.put(&size_bytes.to_le_bytes())?;
+        let hash = self.hasher.finalize();
+        self.out.write_all(hash.as_bytes())?;
+        self.out.flush()
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        self.out.write_all(bytes)
+    }
+}
+
+/// Carries out the synced journal `name` of this run, after which the file has `size_bytes`; returns it.
+/// Room for growth is reserved before the first byte changes.
+pub(crate) fn apply(staging: &Dir, name: &[u8], tree: &Tree, size_bytes: u64) -> Result<File, Errno> {
+    let journal = staging.open_file(name)?;
+    let mut reader = Reader::open(&journal)?;
+    let target = reader.target(tree)?.ok_or(Errno::STALE)?;
+    let old_bytes = tree::info_of(&target)?.size_bytes;
+    if size_bytes > old_bytes {
+        let reserve = rustix::fs::FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&target, reserve, old_bytes, size_bytes - old_bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    reader.patch(&target).map_err(errno)?;
+    Ok(target)
+}
+
+/// Carries out a journal that an earlier run left, if it is complete and its file is still there. The
+/// caller syncs, then removes the journal.
+pub(crate) fn redo(staging: &Dir, name: &[u8], tree: &Tree) -> Result<(), Errno> {
+    let journal = staging.open_file(name)?;
+    if !is_complete(&journal).map_err(errno)? {
+        return Ok(());
+    }
+    let mut reader = Reader::open(&journal)?;
+    match reader.target(tree)? {
+        Some(target) => reader.patch(&target).map_err(errno),
+        None => Ok(()),
+    }
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+fn is_complete(journal: &File) -> io::Result<bool> {
+    let length = journal.metadata()?.len();
+    let Some(body) = length.checked_sub(32) else { return Ok(false) };
+    let mut hasher = blake3::Hasher::new();
+    let mut reader = BufReader::with_capacity(256 << 10, journal);
+    io::copy(&mut (&mut reader).take(body), &mut hasher)?;
+    let mut hash = [0; 32];
+    reader.read_exact(&mut hash)?;
+    Ok(*hasher.finalize().as_bytes() == hash)
+}
+
+struct Reader<'a> {
+    input: BufReader<&'a File>,
+    path: RelPath,
+    device: (u32, u32),
+    inode: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn open(journal: &'a File) -> Result<Reader<'a>, Errno> {
+        let mut input = BufReader::with_capacity(256 << 10, journal);
+        let header = read_header(&mut input).map_err(errno)?;
+        let Header { path, device, inode } = header;
+        Ok(Reader { input, path, device, inode })
+    }
+
+    /// The file it was made for; none where another one stands there now.
+    fn target(&self, tree: &Tree) -> Result<Option<File>, Errno> {
+        let Some((parent, name)) = self.path.split_last() else { return Ok(None) };
+        let file = match tree.dir(&parent).and_then(|dir| dir.open_to_patch(name.as_bytes())) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let info = tree::info_of(&file)?;
+        Ok((info.is_file() && info.device == self.device && info.inode == self.inode).then_some(file))
+    }
+
+    fn patch(&mut self, target: &File) -> io::Result<()> {
+        let mut buffer = vec![0; RECORD_BYTES];
+        loop {
+            let offset = u64::from_le_bytes(number(&mut self.input)?);
+            let length = u32::from_le_bytes(number(&mut self.input)?) as usize;
+            if length > RECORD_BYTES {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if offset == END_OFFSET {
+                return target.set_len(u64::from_le_bytes(number(&mut self.input)?));
+            }
+            self.input.read_exact(&mut buffer[..length])?;
+            target.write_all_at(&buffer[..length], offset)?;
+        }
+    }
+}
+
+struct Header {
+    path: RelPath,
+    device: (u32, u32),
+    inode: u64,
+}
+
+fn read_header(input: &mut BufReader<&File>) -> io::Result<Header> {
+    input.rewind()?;
+    let mut magic = [0; MAGIC.len()];
+    input.read_exact(&mut magic)?;
+    let length = u32::from_le_bytes(number(input)?) as usize;
+    if magic != *MAGIC || length > protocol::limits::PATH_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut path = vec![0; length];
+    input.read_exact(&mut path)?;
+    let path = RelPath::new(path).map_err(|_| io::ErrorKind::InvalidData)?;
+    let device = (u32::from_le_bytes(number(input)?), u32::from_le_bytes(number(input)?));
+    Ok(Header { path, device, inode: u64::from_le_bytes(number(input)?) })
+}
+
+fn number<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    input.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Follow;
+    use protocol::path::Name;
+    use std::fs;
+
+    fn made(dir: &std::path::Path, finished: bool) -> (Tree, Dir, Vec<u8>) {
+        fs::write(dir.join("file"), b"the old content of the file").unwrap();
+        let tree = Tree::open(dir, Follow::Never).unwrap();
+        let staging = Dir::open(dir).unwrap();
+        let path = RelPath::root().join(&Name::new(*b"file").unwrap());
+        let existing = staging.info(b"file").unwrap();
+        let mut journal = Journal::begin(staging.create_file(b"j.patch").unwrap(), &path, &existing).unwrap();
+        journal.record(4, b"new").unwrap();
+        if finished {
+            journal.finish(15).unwrap();
+        } else {
+            drop(journal);
+        }
+        (tree, staging, b"the new content".to_vec())
+    }
+
+    #[test]
+    fn a_complete_journal_is_rolled_forward_any_number_of_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, staging, expected) = made(dir.path(), true);
+        for _ in 0..3 {
+            redo(&staging, b"j.patch", &tree).unwrap();
+            assert_eq!(fs::read(dir.path().join("file")).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_journal_cut_anywhere_leaves_the_file_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, staging, _) = made(dir.path(), true);
+        let whole = fs::read(dir.path().join("j.patch")).unwrap();
+        for length in 0..whole.len() {
+            fs::write(dir.path().join("j.patch"), &whole[..length]).unwrap();
+            let _ = redo(&staging, b"j.patch", &tree);
+            assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"the old content of the file", "{length}");
+        }
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            fs::write(dir.path().join("j.patch"), &damaged).unwrap();
+            let _ = redo(&staging, b"j.patch", &tree);
+            assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"the old content of the file", "{at}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_since_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, staging, _) = made(dir.path(), true);
+        fs::write(dir.path().join("other"), b"somebody else's").unwrap();
+        fs::rename(dir.path().join("other"), dir.path().join("file")).unwrap();
+        redo(&staging, b"j.patch", &tree).unwrap();
+        assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"somebody else's");
+    }
+}
