@@ -7,11 +7,8 @@
 use crate::{ProtocolError, limits};
 use bincode::{Decode, Encode, config};
 
-type Config = config::Configuration<
-    config::LittleEndian,
-    config::Varint,
-    config::Limit<{ limits::FRAME_BYTES * 4 }>,
->;
+type Config =
+    config::Configuration<config::LittleEndian, config::Varint, config::Limit<{ limits::FRAME_BYTES * 4 }>>;
 
 fn configuration() -> Config {
     config::standard().with_limit()

@@ -558,7 +558,9 @@ impl<M: Clone> DestinationSession<M> {
                 file.done = true;
                 Ok(0)
             }
-            Step::Failed(Failure::Errno { .. } | Failure::Vanished | Failure::Changed | Failure::ChangedKind) => {
+            Step::Failed(
+                Failure::Errno { .. } | Failure::Vanished | Failure::Changed | Failure::ChangedKind,
+            ) => {
                 file.done = true;
                 self.signature_bytes -= signature_bytes(file.want);
                 Ok(0)
@@ -586,7 +588,7 @@ fn matched_bytes(want: Want, block: u64, count: u32) -> Result<u64, ProtocolErro
     let from = block.checked_mul(size).filter(|&from| from < basis_bytes);
     let to = block.checked_add(u64::from(count)).and_then(|end| end.checked_mul(size));
     match (from, to) {
-        (Some(from), Some(to)) if count > 0 && to - from <= basis_bytes - from + size - 1 => {
+        (Some(from), Some(to)) if count > 0 && to - from < basis_bytes - from + size => {
             Ok(to.min(basis_bytes) - from)
         }
         _ => unexpected("data", "a match outside the basis"),

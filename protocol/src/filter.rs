@@ -56,25 +56,19 @@ pub enum FilterError {
     #[error("a filter rule consists of a prefix alone; write the pattern after \"- \" or \"+ \"")]
     MissingPattern,
     /// A pattern longer than [`MAX_PATTERN_BYTES`].
-    #[error(
-        "a filter pattern has {pattern_bytes} bytes; no more than {MAX_PATTERN_BYTES} are allowed"
-    )]
+    #[error("a filter pattern has {pattern_bytes} bytes; no more than {MAX_PATTERN_BYTES} are allowed")]
     PatternTooLong {
         /// The pattern's length.
         pattern_bytes: usize,
     },
     /// A zero byte, which no name can contain.
-    #[error(
-        "a filter pattern contains a zero byte; write one pattern per line, ended by a newline"
-    )]
+    #[error("a filter pattern contains a zero byte; write one pattern per line, ended by a newline")]
     NulInPattern,
     /// More rules than [`MAX_RULES`].
     #[error("more than {MAX_RULES} filter rules; combine some with wildcards")]
     TooManyRules,
     /// More pattern bytes than [`MAX_RULES_BYTES`].
-    #[error(
-        "filter patterns of more than {MAX_RULES_BYTES} bytes together; combine some with wildcards"
-    )]
+    #[error("filter patterns of more than {MAX_RULES_BYTES} bytes together; combine some with wildcards")]
     TooManyBytes,
     /// A rule of a rules file could not be added.
     #[error("line {line} of the filter rules")]
@@ -158,11 +152,7 @@ impl FilterRules {
         if path.is_empty() || self.rules.is_empty() {
             return false;
         }
-        let entry = Entry {
-            path,
-            name: last_components(path, 1).unwrap_or(path),
-            is_dir,
-        };
+        let entry = Entry { path, name: last_components(path, 1).unwrap_or(path), is_dir };
         self.rules
             .iter()
             .filter(|rule| rule.sides.include(side))
@@ -191,10 +181,7 @@ impl FilterRules {
             for argument in arguments.filter(|argument| !matches!(argument, [b';' | b'#', ..])) {
                 extended
                     .push(default, argument)
-                    .map_err(|source| FilterError::InFile {
-                        line: index + 1,
-                        source: Box::new(source),
-                    })?;
+                    .map_err(|source| FilterError::InFile { line: index + 1, source: Box::new(source) })?;
             }
         }
         *self = extended;
@@ -210,11 +197,7 @@ impl FilterRules {
             return Err(FilterError::TooManyBytes);
         }
         self.pattern_bytes += source.len();
-        self.rules.push(Rule {
-            action,
-            sides,
-            pattern,
-        });
+        self.rules.push(Rule { action, sides, pattern });
         Ok(())
     }
 }
@@ -308,9 +291,7 @@ impl Pattern {
             return Err(FilterError::MissingPattern);
         }
         if source.len() > MAX_PATTERN_BYTES {
-            return Err(FilterError::PatternTooLong {
-                pattern_bytes: source.len(),
-            });
+            return Err(FilterError::PatternTooLong { pattern_bytes: source.len() });
         }
         if source.contains(&0) {
             return Err(FilterError::NulInPattern);
@@ -319,11 +300,7 @@ impl Pattern {
             [body @ .., b'/'] if !body.is_empty() => (body, true),
             body => (body, false),
         };
-        Ok(Self {
-            source: source.into(),
-            directories_only,
-            matcher: Matcher::compile(body),
-        })
+        Ok(Self { source: source.into(), directories_only, matcher: Matcher::compile(body) })
     }
 
     fn matches(&self, entry: &Entry<'_>) -> bool {
@@ -346,11 +323,7 @@ enum Matcher {
     NameAffixes(Affixes),
     /// Everything else. `names_directory` is the effect of a final `***`: a directory's path counts as if
     /// a slash followed it.
-    Glob {
-        scope: Scope,
-        glob: Glob,
-        names_directory: bool,
-    },
+    Glob { scope: Scope, glob: Glob, names_directory: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -400,11 +373,7 @@ impl Matcher {
         };
         match glob.affixes() {
             Some(affixes) if scope == Scope::Name => Matcher::NameAffixes(affixes),
-            _ => Matcher::Glob {
-                scope,
-                glob,
-                names_directory: body.ends_with(b"***"),
-            },
+            _ => Matcher::Glob { scope, glob, names_directory: body.ends_with(b"***") },
         }
     }
 
@@ -413,25 +382,16 @@ impl Matcher {
             Matcher::Nothing => false,
             Matcher::Name(name) => *entry.name == **name,
             Matcher::Path(path) => *entry.path == **path,
-            Matcher::Tail(tail) => entry
-                .path
-                .strip_suffix(&**tail)
-                .is_some_and(|before| matches!(before, [] | [.., b'/'])),
+            Matcher::Tail(tail) => {
+                entry.path.strip_suffix(&**tail).is_some_and(|before| matches!(before, [] | [.., b'/']))
+            }
             Matcher::NameAffixes(Affixes { prefix, suffix }) => {
                 entry.name.len() >= prefix.len() + suffix.len()
                     && entry.name.ends_with(suffix)
                     && entry.name.starts_with(prefix)
             }
-            Matcher::Glob {
-                scope,
-                glob,
-                names_directory,
-            } => {
-                let slash = if *names_directory && entry.is_dir {
-                    &b"/"[..]
-                } else {
-                    b""
-                };
+            Matcher::Glob { scope, glob, names_directory } => {
+                let slash = if *names_directory && entry.is_dir { &b"/"[..] } else { b"" };
                 match scope {
                     Scope::Name => glob.matches(b"", entry.name, slash, false),
                     Scope::LastComponents(count) => last_components(entry.path, *count)
@@ -450,10 +410,7 @@ fn last_components(path: &[u8], count: usize) -> Option<&[u8]> {
     let mut start = path.len() + 1;
     for _ in 0..count {
         let before = path.get(..start.checked_sub(1)?)?;
-        start = before
-            .iter()
-            .rposition(|&byte| byte == b'/')
-            .map_or(0, |slash| slash + 1);
+        start = before.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
     }
     path.get(start..)
 }
@@ -530,11 +487,7 @@ impl Glob {
                 b'*' => {
                     let further = rest.iter().take_while(|&&byte| byte == b'*').count();
                     rest = &rest[further..];
-                    repeat = if further == 0 {
-                        Repeat::AnyButSlash
-                    } else {
-                        Repeat::Any
-                    };
+                    repeat = if further == 0 { Repeat::AnyButSlash } else { Repeat::Any };
                     continue;
                 }
                 b'?' => Token::AnyButSlash,
@@ -553,15 +506,9 @@ impl Glob {
             steps.push(Step { repeat, token });
             repeat = Repeat::Nothing;
         }
-        steps.push(Step {
-            repeat,
-            token: Token::End,
-        });
+        steps.push(Step { repeat, token: Token::End });
         let tail_tokens = tail_tokens(&steps);
-        Some(Self {
-            steps: steps.into(),
-            tail_tokens,
-        })
+        Some(Self { steps: steps.into(), tail_tokens })
     }
 
     /// The literals around the only wildcard, if that is a `*`.
@@ -581,10 +528,7 @@ impl Glob {
             }
         }
         let (prefix, suffix) = literals.split_at(star?);
-        Some(Affixes {
-            prefix: prefix.into(),
-            suffix: suffix.into(),
-        })
+        Some(Affixes { prefix: prefix.into(), suffix: suffix.into() })
     }
 
     /// Whether the three pieces one after the other match; with `after_any_slash` also what follows any
@@ -603,17 +547,10 @@ impl Glob {
 
     fn tail_takes(&self, text: &[u8]) -> bool {
         let tokens = self.steps.iter().rev().skip(1).take(self.tail_tokens);
-        text.len() >= self.tail_tokens
-            && tokens
-                .zip(text.iter().rev())
-                .all(|(step, &byte)| step.takes(byte))
+        text.len() >= self.tail_tokens && tokens.zip(text.iter().rev()).all(|(step, &byte)| step.takes(byte))
     }
 
-    fn run<const WORDS: usize>(
-        &self,
-        bytes: impl Iterator<Item = u8>,
-        after_any_slash: bool,
-    ) -> bool {
+    fn run<const WORDS: usize>(&self, bytes: impl Iterator<Item = u8>, after_any_slash: bool) -> bool {
         let end = self.steps.len() - 1;
         let (end_word, end_bit) = (end / WORD_STATES, 1u64 << (end % WORD_STATES));
         let takes_any_rest = self.steps[end].repeat == Repeat::Any;
@@ -705,9 +642,7 @@ impl ByteSet {
                 }
                 [b'-', end @ ..] if range_start.is_some() && !matches!(end, [] | [b']', ..]) => {
                     let (last, after) = class_byte(end)?;
-                    set.insert_where(|byte| {
-                        range_start.is_some_and(|first| first <= byte) && byte <= last
-                    });
+                    set.insert_where(|byte| range_start.is_some_and(|first| first <= byte) && byte <= last);
                     range_start = None;
                     rest = after;
                 }
@@ -739,9 +674,7 @@ impl ByteSet {
     }
 
     fn insert_where(&mut self, is_member: impl Fn(u8) -> bool) {
-        (0..=u8::MAX)
-            .filter(|&byte| is_member(byte))
-            .for_each(|byte| self.insert(byte));
+        (0..=u8::MAX).filter(|&byte| is_member(byte)).for_each(|byte| self.insert(byte));
     }
 
     fn remove(&mut self, byte: u8) {
@@ -797,18 +730,14 @@ mod tests {
     fn excluding(patterns: &[&str]) -> FilterRules {
         let mut rules = FilterRules::default();
         for pattern in patterns {
-            rules
-                .push_exclude(pattern.as_bytes())
-                .expect("the table holds well-formed patterns");
+            rules.push_exclude(pattern.as_bytes()).expect("the table holds well-formed patterns");
         }
         rules
     }
 
     /// Whether a pattern matches a path, where a trailing slash marks a directory.
     fn matches(pattern: &str, path: &str) -> bool {
-        let (path, is_dir) = path
-            .strip_suffix('/')
-            .map_or((path, false), |path| (path, true));
+        let (path, is_dir) = path.strip_suffix('/').map_or((path, false), |path| (path, true));
         excluding(&[pattern]).excludes(path.as_bytes(), is_dir, Side::Sender)
     }
 
@@ -827,16 +756,8 @@ mod tests {
     #[test]
     fn a_pattern_without_slashes_is_compared_with_the_name_alone() {
         assert_table(&[
-            (
-                "foo",
-                &["foo", "a/foo", "foo/", "a/b/foo/"],
-                &["foo/a", "xfoo", "foox", "a/xfoo"],
-            ),
-            (
-                "*.o",
-                &["x.o", "a/x.o", ".o", "x.o/"],
-                &["x.oo", "xo", "x.o/a"],
-            ),
+            ("foo", &["foo", "a/foo", "foo/", "a/b/foo/"], &["foo/a", "xfoo", "foox", "a/xfoo"]),
+            ("*.o", &["x.o", "a/x.o", ".o", "x.o/"], &["x.oo", "xo", "x.o/a"]),
             ("foo*", &["foo", "foobar", "a/foo.c"], &["afoo", "foo/a"]),
             ("a*a", &["aa", "aba", "x/aXa"], &["a", "ab", "a/a/b"]),
             ("*", &["a", "a/b", "a/b/"], &[]),
@@ -859,16 +780,8 @@ mod tests {
     #[test]
     fn an_inner_slash_compares_with_the_tail_of_the_path() {
         assert_table(&[
-            (
-                "foo/bar",
-                &["foo/bar", "a/foo/bar"],
-                &["xfoo/bar", "foo/bar/a", "foo/x/bar", "bar"],
-            ),
-            (
-                "foo/*/bar",
-                &["foo/x/bar", "a/foo/x/bar"],
-                &["foo/bar", "foo/x/y/bar", "xfoo/x/bar"],
-            ),
+            ("foo/bar", &["foo/bar", "a/foo/bar"], &["xfoo/bar", "foo/bar/a", "foo/x/bar", "bar"]),
+            ("foo/*/bar", &["foo/x/bar", "a/foo/x/bar"], &["foo/bar", "foo/x/y/bar", "xfoo/x/bar"]),
             ("foo/*", &["foo/x", "a/foo/x"], &["foo", "foo/x/y"]),
             ("a//b", &[], &["a/b"]),
         ]);
@@ -889,38 +802,22 @@ mod tests {
     #[test]
     fn two_stars_cross_slashes() {
         assert_table(&[
-            (
-                "/foo/**/bar",
-                &["foo/x/bar", "foo/x/y/bar"],
-                &["foo/bar", "a/foo/x/bar"],
-            ),
+            ("/foo/**/bar", &["foo/x/bar", "foo/x/y/bar"], &["foo/bar", "a/foo/x/bar"]),
             ("foo/**", &["foo/x", "a/foo/x/y"], &["foo", "foo/"]),
             ("**/foo", &["foo", "a/foo", "a/b/foo"], &["afoo", "a/bfoo"]),
             ("**foo", &["foo", "a/bfoo"], &["foob"]),
             ("/**/foo", &["a/foo"], &["foo"]),
             ("a**z", &["az", "a/b/z", "x/a/b/z"], &["xaz", "x/ya/z"]),
             ("**", &["a", "a/b"], &[]),
-            (
-                "a/**/b/*/c",
-                &["a/x/b/y/c", "a/b/b/b/c"],
-                &["a/b/y/c", "a/x/b/c"],
-            ),
+            ("a/**/b/*/c", &["a/x/b/y/c", "a/b/b/b/c"], &["a/b/y/c", "a/x/b/c"]),
         ]);
     }
 
     #[test]
     fn three_final_stars_match_a_directory_and_all_in_it() {
         assert_table(&[
-            (
-                "dir/***",
-                &["dir/", "dir/a", "x/dir/", "x/dir/a/b"],
-                &["dir", "x/dir", "xdir/"],
-            ),
-            (
-                "/dir/***",
-                &["dir/", "dir/a/b"],
-                &["dir", "x/dir/", "x/dir/a"],
-            ),
+            ("dir/***", &["dir/", "dir/a", "x/dir/", "x/dir/a/b"], &["dir", "x/dir", "xdir/"]),
+            ("/dir/***", &["dir/", "dir/a/b"], &["dir", "x/dir/", "x/dir/a"]),
             ("dir/***/", &["dir/", "dir/a/"], &["dir", "dir/a"]),
             ("a***z", &["az", "a/b/z"], &[]),
         ]);
@@ -956,25 +853,8 @@ mod tests {
     fn a_malformed_pattern_matches_nothing() {
         let empty: &[&str] = &[];
         assert_table(
-            &[
-                "[a",
-                "[",
-                "[]",
-                "[!]",
-                "[[:bad:]]",
-                "[[:alpha:]",
-                "[a-",
-                "[a\\",
-                "*\\",
-                "*[a",
-            ]
-            .map(|pattern| {
-                (
-                    pattern,
-                    empty,
-                    &["a", "[", "[a", "]", "\\", "a\\", "[]", "[!]"][..],
-                )
-            }),
+            &["[a", "[", "[]", "[!]", "[[:bad:]]", "[[:alpha:]", "[a-", "[a\\", "*\\", "*[a"]
+                .map(|pattern| (pattern, empty, &["a", "[", "[a", "]", "\\", "a\\", "[]", "[!]"][..])),
         );
     }
 
@@ -994,9 +874,7 @@ mod tests {
     #[test]
     fn names_are_bytes() {
         let mut rules = FilterRules::default();
-        rules
-            .push_exclude(b"\xff[\x80-\x8f]?")
-            .expect("any byte but zero may stand in a pattern");
+        rules.push_exclude(b"\xff[\x80-\x8f]?").expect("any byte but zero may stand in a pattern");
         assert!(rules.excludes(b"dir/\xff\x85\xc3", false, Side::Sender));
         assert!(!rules.excludes(b"dir/\xff\x95\xc3", false, Side::Sender));
     }
@@ -1021,15 +899,9 @@ mod tests {
     #[test]
     fn a_rule_for_one_side_is_passed_over_on_the_other() {
         let mut rules = FilterRules::default();
-        rules
-            .append(Action::Include, Sides::SenderOnly, b"keep")
-            .expect("well-formed");
-        rules
-            .append(Action::Exclude, Sides::Both, b"keep")
-            .expect("well-formed");
-        rules
-            .append(Action::Exclude, Sides::ReceiverOnly, b"mine")
-            .expect("well-formed");
+        rules.append(Action::Include, Sides::SenderOnly, b"keep").expect("well-formed");
+        rules.append(Action::Exclude, Sides::Both, b"keep").expect("well-formed");
+        rules.append(Action::Exclude, Sides::ReceiverOnly, b"mine").expect("well-formed");
         assert!(!rules.excludes(b"keep", false, Side::Sender));
         assert!(rules.excludes(b"keep", false, Side::Receiver));
         assert!(!rules.excludes(b"mine", false, Side::Sender));
@@ -1040,13 +912,9 @@ mod tests {
     fn an_argument_may_say_its_kind_or_clear_the_list() {
         let mut rules = excluding(&["+ a", "- b", "-c", "- - d", "a", ""]);
         let mut direct = FilterRules::default();
-        direct
-            .append(Action::Include, Sides::Both, b"a")
-            .expect("well-formed");
+        direct.append(Action::Include, Sides::Both, b"a").expect("well-formed");
         for pattern in [&b"b"[..], b"-c", b"- d", b"a"] {
-            direct
-                .append(Action::Exclude, Sides::Both, pattern)
-                .expect("well-formed");
+            direct.append(Action::Exclude, Sides::Both, pattern).expect("well-formed");
         }
         assert_eq!(rules, direct);
         rules.push_exclude(b"!").expect("clearing can't fail");
@@ -1066,30 +934,19 @@ mod tests {
         let mut rules = FilterRules::default();
         let content = b"gone\n!\n# c\n;d\n\n+ a.o\r\n*.o\n #e\n  \n- #f\nlast";
         rules.push_exclude_file(content).expect("well-formed");
-        assert_eq!(
-            rules,
-            excluding(&["+ a.o", "*.o", " #e", "  ", "#f", "last"])
-        );
+        assert_eq!(rules, excluding(&["+ a.o", "*.o", " #e", "  ", "#f", "last"]));
 
         let mut included = FilterRules::default();
-        included
-            .push_include_file(b"a\n- b\n")
-            .expect("well-formed");
+        included.push_include_file(b"a\n- b\n").expect("well-formed");
         assert_eq!(included, excluding(&["+ a", "b"]));
     }
 
     #[test]
     fn a_bad_line_is_named_and_leaves_the_list_unchanged() {
         let mut rules = excluding(&["a"]);
-        let missing = FilterError::InFile {
-            line: 3,
-            source: Box::new(FilterError::MissingPattern),
-        };
+        let missing = FilterError::InFile { line: 3, source: Box::new(FilterError::MissingPattern) };
         assert_eq!(rules.push_exclude_file(b"!\nb\n- \nc"), Err(missing));
-        let nul = FilterError::InFile {
-            line: 1,
-            source: Box::new(FilterError::NulInPattern),
-        };
+        let nul = FilterError::InFile { line: 1, source: Box::new(FilterError::NulInPattern) };
         assert_eq!(rules.push_include_file(b"b\0c\0"), Err(nul));
         assert_eq!(rules, excluding(&["a"]));
     }
@@ -1099,9 +956,7 @@ mod tests {
         let mut rules = FilterRules::default();
         let pattern = b"a".repeat(MAX_RULES_BYTES / MAX_RULES);
         let content = [&pattern[..], b"\n"].concat().repeat(MAX_RULES);
-        rules
-            .push_exclude_file(&content)
-            .expect("within the limits");
+        rules.push_exclude_file(&content).expect("within the limits");
         assert!(encode(&rules).len() < 1 << 20);
         assert_eq!(decode(&encode(&rules)).expect("just encoded"), rules);
     }
@@ -1110,21 +965,15 @@ mod tests {
     fn a_list_that_outgrows_its_limits_is_refused() {
         let long = vec![b'a'; MAX_PATTERN_BYTES];
         let mut rules = FilterRules::default();
-        let too_long = FilterError::PatternTooLong {
-            pattern_bytes: MAX_PATTERN_BYTES + 1,
-        };
-        assert_eq!(
-            rules.push_exclude(&[&long[..], b"a"].concat()),
-            Err(too_long)
-        );
+        let too_long = FilterError::PatternTooLong { pattern_bytes: MAX_PATTERN_BYTES + 1 };
+        assert_eq!(rules.push_exclude(&[&long[..], b"a"].concat()), Err(too_long));
         for _ in 0..MAX_RULES_BYTES / MAX_PATTERN_BYTES {
             rules.push_exclude(&long).expect("within the limit");
         }
         assert_eq!(rules.push_exclude(&long), Err(FilterError::TooManyBytes));
 
         let mut many = FilterRules::default();
-        many.push_exclude_file(&b"a\n".repeat(MAX_RULES))
-            .expect("within the limit");
+        many.push_exclude_file(&b"a\n".repeat(MAX_RULES)).expect("within the limit");
         assert_eq!(many.push_exclude(b"a"), Err(FilterError::TooManyRules));
         many.push_exclude(b"!").expect("clearing can't fail");
         many.push_exclude(b"a").expect("the list is empty again");
@@ -1138,9 +987,7 @@ mod tests {
             pattern.extend_from_slice(b"b*");
             let mut rules = FilterRules::default();
             rules.push_exclude(&pattern).expect("within the limit");
-            rules
-                .push_exclude(&[&pattern[..], b"?"].concat())
-                .expect("within the limit");
+            rules.push_exclude(&[&pattern[..], b"?"].concat()).expect("within the limit");
             assert!(!rules.excludes(&path, false, Side::Sender));
         }
     }
@@ -1149,25 +996,18 @@ mod tests {
     fn patterns_of_every_length_match_paths_of_that_length() {
         for length in [1, 62, 63, 64, 65, 127, 128, 129, 4032, MAX_PATTERN_BYTES] {
             let mut rules = FilterRules::default();
-            rules
-                .push_exclude(&b"?".repeat(length))
-                .expect("within the limit");
+            rules.push_exclude(&b"?".repeat(length)).expect("within the limit");
             let path = b"a".repeat(length);
             assert!(rules.excludes(&path, false, Side::Sender), "{length}");
             assert!(!rules.excludes(&path[1..], false, Side::Sender), "{length}");
-            assert!(
-                !rules.excludes(&[&path[..], b"a"].concat(), false, Side::Sender),
-                "{length}"
-            );
+            assert!(!rules.excludes(&[&path[..], b"a"].concat(), false, Side::Sender), "{length}");
         }
     }
 
     #[test]
     fn the_wire_form_has_golden_bytes() {
         let mut rules = excluding(&["*.o", "+ a/"]);
-        rules
-            .append(Action::Exclude, Sides::ReceiverOnly, b"/x")
-            .expect("well-formed");
+        rules.append(Action::Exclude, Sides::ReceiverOnly, b"/x").expect("well-formed");
         let bytes = encode(&rules);
         assert_eq!(bytes, b"\x03\x01\x00\x03*.o\x00\x00\x02a/\x01\x02\x02/x");
     }
@@ -1194,8 +1034,7 @@ mod tests {
     }
 
     fn encode_value<T: Encode>(value: T) -> Vec<u8> {
-        bincode::encode_to_vec(value, bincode::config::standard())
-            .expect("a vector takes any amount")
+        bincode::encode_to_vec(value, bincode::config::standard()).expect("a vector takes any amount")
     }
 
     fn encode(rules: &FilterRules) -> Vec<u8> {
@@ -1224,11 +1063,7 @@ mod tests {
                 text.push(b'/');
             }
             let fits = |body: &[u8], text: &[u8]| {
-                if is_wild {
-                    wild(body, text)
-                } else {
-                    body == text
-                }
+                if is_wild { wild(body, text) } else { body == text }
             };
             if let [b'/', anchored @ ..] = body {
                 return fits(anchored, &text);
@@ -1264,9 +1099,7 @@ mod tests {
                     let [byte, after @ ..] = text else {
                         return false;
                     };
-                    *byte != b'/'
-                        && in_class(&rest[..length - 1], *byte)
-                        && wild(&rest[length..], after)
+                    *byte != b'/' && in_class(&rest[..length - 1], *byte) && wild(&rest[length..], after)
                 }
                 [b'\\'] => false,
                 [b'\\', byte, rest @ ..] | [byte, rest @ ..] => {
@@ -1293,9 +1126,7 @@ mod tests {
             match members {
                 [] => false,
                 [first, b'-', last, rest @ ..] => {
-                    byte == *first
-                        || (*first..=*last).contains(&byte)
-                        || in_set_after_range(rest, byte)
+                    byte == *first || (*first..=*last).contains(&byte) || in_set_after_range(rest, byte)
                 }
                 [first, rest @ ..] => byte == *first || in_set(rest, byte),
             }

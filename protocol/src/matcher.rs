@@ -420,10 +420,8 @@ impl Rolling {
     fn rotate(&mut self, size: usize, outgoing: u8, incoming: u8) {
         let (outgoing, incoming) = (u16::from(outgoing), u16::from(incoming));
         self.sum = self.sum.wrapping_add(incoming).wrapping_sub(outgoing);
-        self.weighted = self
-            .weighted
-            .wrapping_add(self.sum)
-            .wrapping_sub((size as u16).wrapping_mul(outgoing + OFFSET));
+        self.weighted =
+            self.weighted.wrapping_add(self.sum).wrapping_sub((size as u16).wrapping_mul(outgoing + OFFSET));
     }
 
     #[inline]

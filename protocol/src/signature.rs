@@ -78,10 +78,8 @@ impl BlockSize {
 #[must_use]
 pub fn calculate(data: &[u8], block_size: BlockSize) -> Vec<u8> {
     const FAST_RSYNC_HEADER_BYTES: usize = 12;
-    let options = fast_rsync::SignatureOptions {
-        block_size: block_size.0,
-        crypto_hash_size: STRONG_BYTES as u32,
-    };
+    let options =
+        fast_rsync::SignatureOptions { block_size: block_size.0, crypto_hash_size: STRONG_BYTES as u32 };
     let mut entries = fast_rsync::Signature::calculate(data, options).into_serialized();
     entries.drain(..FAST_RSYNC_HEADER_BYTES);
     entries
@@ -93,7 +91,7 @@ mod tests {
 
     #[test]
     fn signatures_of_windows_concatenate_to_that_of_the_whole() {
-        let data: Vec<u8> = (0..100_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let data: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         let size = BlockSize::new(1024, data.len() as u64).unwrap();
         let windows: Vec<u8> = data.chunks(32 << 10).flat_map(|window| calculate(window, size)).collect();
         assert_eq!(windows, calculate(&data, size));

@@ -28,11 +28,7 @@ fn the_entries_that_arrive_are_those_rsync_sends() {
         let with_slash = random.below(2) == 0;
         let rules = random_rules(random, &tree, &sandbox.root);
 
-        let argument = if with_slash {
-            source.join("")
-        } else {
-            source.clone()
-        };
+        let argument = if with_slash { source.join("") } else { source.clone() };
         run_rsync(seed, &rules, &["-a"], &argument, &destination);
 
         let prefix = if with_slash { &b""[..] } else { b"source" };
@@ -45,10 +41,7 @@ fn the_entries_that_arrive_are_those_rsync_sends() {
         assert_same(seed, &rules, &expected, &arrived);
         decided += u64::from(arrived.len() < tree.len());
     }
-    assert!(
-        decided > CASES / 3,
-        "only {decided} of {CASES} cases excluded anything"
-    );
+    assert!(decided > CASES / 3, "only {decided} of {CASES} cases excluded anything");
 }
 
 #[test]
@@ -65,30 +58,16 @@ fn the_entries_that_survive_a_deletion_are_those_rsync_protects() {
         let mut expected = BTreeSet::new();
         collect_protected(&rules.filter, &destination, b"", &mut expected);
 
-        run_rsync(
-            seed,
-            &rules,
-            &["-a", "--delete"],
-            &empty.join(""),
-            &destination,
-        );
+        run_rsync(seed, &rules, &["-a", "--delete"], &empty.join(""), &destination);
 
         let survived = list(&destination, b"");
         assert_same(seed, &rules, &expected, &survived);
         decided += u64::from(!survived.is_empty());
     }
-    assert!(
-        decided > CASES / 6,
-        "only {decided} cases protected anything"
-    );
+    assert!(decided > CASES / 6, "only {decided} cases protected anything");
 }
 
-fn collect_included(
-    filter: &FilterRules,
-    dir: &Path,
-    prefix: &[u8],
-    included: &mut BTreeSet<Vec<u8>>,
-) {
+fn collect_included(filter: &FilterRules, dir: &Path, prefix: &[u8], included: &mut BTreeSet<Vec<u8>>) {
     for (path, disk_path, is_dir) in children(dir, prefix) {
         if !filter.excludes(&path, is_dir, Side::Sender) {
             if is_dir {
@@ -100,12 +79,7 @@ fn collect_included(
 }
 
 /// A protected entry survives with all it contains, an unprotected directory if something in it does.
-fn collect_protected(
-    filter: &FilterRules,
-    dir: &Path,
-    prefix: &[u8],
-    survivors: &mut BTreeSet<Vec<u8>>,
-) {
+fn collect_protected(filter: &FilterRules, dir: &Path, prefix: &[u8], survivors: &mut BTreeSet<Vec<u8>>) {
     for (path, disk_path, is_dir) in children(dir, prefix) {
         let before = survivors.len();
         let is_protected = filter.excludes(&path, is_dir, Side::Receiver);
@@ -137,11 +111,7 @@ fn children(dir: &Path, prefix: &[u8]) -> Vec<(Vec<u8>, PathBuf, bool)> {
         .map(|entry| {
             let entry = entry.expect("the sandbox is readable");
             let name = entry.file_name().into_vec();
-            let path = if prefix.is_empty() {
-                name
-            } else {
-                [prefix, b"/", &name].concat()
-            };
+            let path = if prefix.is_empty() { name } else { [prefix, b"/", &name].concat() };
             let is_dir = entry.file_type().expect("the sandbox is readable").is_dir();
             (path, entry.path(), is_dir)
         })
@@ -157,11 +127,7 @@ struct Rules {
 
 /// Rules as options and as files, in both spellings of their kind.
 fn random_rules(random: &mut Random, tree: &[Vec<u8>], root: &Path) -> Rules {
-    let mut rules = Rules {
-        arguments: Vec::new(),
-        shown: Vec::new(),
-        filter: FilterRules::default(),
-    };
+    let mut rules = Rules { arguments: Vec::new(), shown: Vec::new(), filter: FilterRules::default() };
     for index in 0..=random.below(5) {
         let exclude = random.below(10) < 7;
         let in_file = random.below(3) == 0;
@@ -171,8 +137,7 @@ fn random_rules(random: &mut Random, tree: &[Vec<u8>], root: &Path) -> Rules {
             text.extend_from_slice(&random_pattern(random, tree));
             if in_file {
                 text.extend_from_slice(random.pick::<&[u8]>(&[
-                    b"\n", b"\n", b"\n", b"\n\n", b"\r\n", b"\n# *\n", b"\n;*\n", b"\n \n",
-                    b"\n!\n",
+                    b"\n", b"\n", b"\n", b"\n\n", b"\r\n", b"\n# *\n", b"\n;*\n", b"\n \n", b"\n!\n",
                 ]));
             }
         }
@@ -188,11 +153,7 @@ fn random_rules(random: &mut Random, tree: &[Vec<u8>], root: &Path) -> Rules {
             argument.push(OsStr::from_bytes(&text));
         }
         rules.arguments.push(argument);
-        rules.shown.push(format!(
-            "{option}{} {}",
-            if in_file { "-from" } else { "" },
-            text.escape_ascii()
-        ));
+        rules.shown.push(format!("{option}{} {}", if in_file { "-from" } else { "" }, text.escape_ascii()));
         let filter = &mut rules.filter;
         match (exclude, in_file) {
             (true, false) => filter.push_exclude(&text),
@@ -267,9 +228,9 @@ fn random_pattern(random: &mut Random, tree: &[Vec<u8>]) -> Vec<u8> {
         let wildness = *random.pick(&[0, 0, 2, 5]);
         for &byte in &path[start..] {
             match (random.below(20) < wildness, byte) {
-                (true, _) => pattern.extend_from_slice(random.pick::<&[u8]>(&[
-                    b"*", b"*", b"**", b"?", b"[a-o]", b"[!q]", b"", b"\\*", b"*/",
-                ])),
+                (true, _) => pattern.extend_from_slice(
+                    random.pick::<&[u8]>(&[b"*", b"*", b"**", b"?", b"[a-o]", b"[!q]", b"", b"\\*", b"*/"]),
+                ),
                 (false, b'*' | b'?' | b'[' | b'\\') if random.below(2) == 0 => {
                     pattern.extend_from_slice(&[b'\\', byte]);
                 }
@@ -315,11 +276,8 @@ fn random_tree(random: &mut Random, dir: &Path) -> Vec<Vec<u8>> {
     for _ in 0..10 + random.below(30) {
         let (parent, depth) = random.pick(&dirs).clone();
         let name = *random.pick::<&[u8]>(&NAMES);
-        let path: Vec<u8> = if parent.is_empty() {
-            name.to_vec()
-        } else {
-            [&parent, &b"/"[..], name].concat()
-        };
+        let path: Vec<u8> =
+            if parent.is_empty() { name.to_vec() } else { [&parent, &b"/"[..], name].concat() };
         if tree.contains(&path) {
             continue;
         }
@@ -348,19 +306,12 @@ fn run_rsync(seed: u64, rules: &Rules, options: &[&str], source: &Path, destinat
         .arg(destination.join(""))
         .output()
         .expect("rsync was found before");
-    assert!(
-        output.status.success(),
-        "seed {seed}, rules {:#?}: {output:?}",
-        rules.shown
-    );
+    assert!(output.status.success(), "seed {seed}, rules {:#?}: {output:?}", rules.shown);
 }
 
 fn assert_same(seed: u64, rules: &Rules, ours: &BTreeSet<Vec<u8>>, theirs: &BTreeSet<Vec<u8>>) {
     let show = |paths: Vec<&Vec<u8>>| -> Vec<String> {
-        paths
-            .into_iter()
-            .map(|path| path.escape_ascii().to_string())
-            .collect()
+        paths.into_iter().map(|path| path.escape_ascii().to_string()).collect()
     };
     assert!(
         ours == theirs,
@@ -379,13 +330,10 @@ struct Sandbox {
 impl Sandbox {
     fn with_rsync(test: &str) -> Option<Self> {
         if let Err(error) = Command::new("rsync").arg("--version").output() {
-            eprintln!(
-                "not compared with rsync: it can't be run here ({error}); install the rsync package"
-            );
+            eprintln!("not compared with rsync: it can't be run here ({error}); install the rsync package");
             return None;
         }
-        let root =
-            std::env::temp_dir().join(format!("filter-parity-{test}-{}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("filter-parity-{test}-{}", std::process::id()));
         fs::create_dir(&root).expect("the directory for temporary files is writable");
         Some(Self { root })
     }

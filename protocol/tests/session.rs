@@ -1371,7 +1371,7 @@ impl Simulation {
         add(!destination.ready.is_empty(), Event::Merge);
         add(destination.tasks.iter().any(|task| self.can_work(task)), Event::Work);
         add(!destination.commits.is_empty(), Event::Commit);
-        add(destination.begun && !destination.finished && self.random.0 % 16 == 0, Event::Complete);
+        add(destination.begun && !destination.finished && self.random.0.is_multiple_of(16), Event::Complete);
         add(!destination.released.is_empty(), Event::Release);
         add(destination.session.is_idle() && !destination.held.is_empty(), Event::LetGo);
         add(destination.session.is_idle() && !destination.finished, Event::Finish);
@@ -1394,7 +1394,7 @@ impl Simulation {
         !matches!(task, Task::Ask(_))
             || self.destination.flights.values().filter(|f| matches!(f.want, Want::Delta { .. })).count() < 2
             || !self.variant.huge_bases
-            || self.random.0 % 4 == 0
+            || self.random.0.is_multiple_of(4)
     }
 
     fn carry_out(&mut self, event: Event) -> Result<(), (&'static str, ProtocolError)> {

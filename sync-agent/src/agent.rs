@@ -42,8 +42,9 @@ pub fn answer(
     let (outgoing, end) = (link.outgoing.clone(), link.end.clone());
     let result = hello(&link).and_then(|start| serve(link, &start, permissions, stop));
     // What ends a session itself has told the client; before there is one, it is told here.
-    if let Err(error @ (SessionError::Refused { .. } | SessionError::Protocol(_) | SessionError::FileIo { .. })) =
-        &result
+    if let Err(
+        error @ (SessionError::Refused { .. } | SessionError::Protocol(_) | SessionError::FileIo { .. }),
+    ) = &result
     {
         let _ = outgoing.say(&Message::Abort(error.to_abort()));
     }
@@ -110,8 +111,7 @@ fn serve(
                 .iter()
                 .map(|argument| Origin::open(root, argument, options))
                 .collect::<Result<_, _>>()?;
-            let end =
-                SourceEnd { origins: &origins, options, monitor: &monitor, progress: &progress, stop };
+            let end = SourceEnd { origins: &origins, options, monitor: &monitor, progress: &progress, stop };
             end.run(link).map(|finished| finished.exit)
         }
         Role::Destination { .. } if permissions.read_only => {

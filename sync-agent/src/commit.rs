@@ -167,7 +167,9 @@ fn patch(run: &Run<'_>, ready: Ready) -> Option<Staged> {
     let size_bytes = target.wanted.entry.size_bytes();
     let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), run.tree, size_bytes);
     let is_patched = patched.is_ok();
-    let applied = patched.map_err(|error| (Operation::Write, error)).and_then(|file| target.wanted.apply_to_file(&file));
+    let applied = patched
+        .map_err(|error| (Operation::Write, error))
+        .and_then(|file| target.wanted.apply_to_file(&file));
     match applied {
         Ok(()) => run.transferred(&target, target.change, literal, matched),
         Err((operation, error)) => run.fail(&target, operation, error),

@@ -74,7 +74,11 @@ fn count_below(dir: &Dir, name: &Name) -> u64 {
     }
     let Ok(below) = dir.dir(name) else { return 1 };
     let names = below.names().unwrap_or_default();
-    1 + names.iter().filter_map(|name| Name::new(name).ok()).map(|name| count_below(&below, &name)).sum::<u64>()
+    1 + names
+        .iter()
+        .filter_map(|name| Name::new(name).ok())
+        .map(|name| count_below(&below, &name))
+        .sum::<u64>()
 }
 
 /// Removes an entry with everything below it that is not protected; reports what can't be. Whether it

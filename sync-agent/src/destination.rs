@@ -94,8 +94,8 @@ impl DestinationEnd<'_> {
         {
             dir.lock().map_err(|error| self.busy(error))?;
         }
-        let ownership = Ownership::new(self.options)
-            .map_err(|why| SessionError::refused(Exit::Usage, why))?;
+        let ownership =
+            Ownership::new(self.options).map_err(|why| SessionError::refused(Exit::Usage, why))?;
         let translation = Translation { options: self.options, ownership, umask: self.umask };
         let staging = Staging::default();
         let result = self.run_threads(outgoing, incoming, session, &begin, &root, &translation, &staging);
@@ -210,7 +210,8 @@ impl DestinationEnd<'_> {
         let shown = protocol::path::escaped(self.argument);
         match error {
             Errno::WOULDBLOCK => {
-                let message = format!("another run is working on the destination {shown:?}; wait for it to end");
+                let message =
+                    format!("another run is working on the destination {shown:?}; wait for it to end");
                 SessionError::refused(Exit::Busy, message)
             }
             error => SessionError::io(format!("lock the destination {shown:?}"), error),
@@ -219,7 +220,10 @@ impl DestinationEnd<'_> {
 
     // The threads.
 
-    #[allow(clippy::too_many_arguments, reason = "one caller; everything the threads share comes together here")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one caller; everything the threads share comes together here"
+    )]
     fn run_threads(
         &self,
         outgoing: &Outgoing,

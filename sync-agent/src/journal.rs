@@ -234,7 +234,11 @@ mod tests {
         for length in 0..whole.len() {
             fs::write(dir.path().join("j.patch"), &whole[..length]).unwrap();
             let _ = redo(&staging, b"j.patch", &tree);
-            assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"the old content of the file", "{length}");
+            assert_eq!(
+                fs::read(dir.path().join("file")).unwrap(),
+                b"the old content of the file",
+                "{length}"
+            );
         }
         for at in 0..whole.len() {
             let mut damaged = whole.clone();

@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, sele
 use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
 use protocol::message::Message;
 use std::io::{self, BufWriter, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -170,7 +170,10 @@ impl Incoming {
     ///
     /// # Errors
     /// The link broke, or the peer broke the protocol.
-    pub fn decode<E>(&self, received: Result<Result<Frame, SessionError>, E>) -> Result<Message, SessionError> {
+    pub fn decode<E>(
+        &self,
+        received: Result<Result<Frame, SessionError>, E>,
+    ) -> Result<Message, SessionError> {
         let frame = received.map_err(|_| closed())??;
         self.state.received_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
         Ok(Message::decode(frame.open()?)?)

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use sync_agent::agent::{self, Permissions};
 use sync_agent::serve::{ServeOptions, Server};
-use sync_agent::tree::Dir;
 use sync_agent::signals;
+use sync_agent::tree::Dir;
 
 /// The agent of sync-client: copy it to the other machine and let sshd start it.
 #[derive(Parser)]
@@ -84,7 +84,9 @@ fn main() -> ExitCode {
 fn permissions(limits: &Limits, umask: u16) -> Result<Permissions, String> {
     let open = |path: &PathBuf| {
         let opened = Dir::open(Path::new(path));
-        opened.map(Arc::new).map_err(|error| format!("cannot open --root {}: {}", path.display(), io::Error::from(error)))
+        opened
+            .map(Arc::new)
+            .map_err(|error| format!("cannot open --root {}: {}", path.display(), io::Error::from(error)))
     };
     let root = limits.root.as_ref().map(open).transpose()?;
     Ok(Permissions { root, read_only: limits.read_only, umask })

@@ -101,7 +101,8 @@ impl Wanted {
         let owner = self.owner.filter(|&uid| uid != info.uid);
         let group = self.group.filter(|&gid| gid != info.gid);
         let owner_changes = owner.is_some() || group.is_some();
-        let mode = self.mode.filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
+        let mode =
+            self.mode.filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
         let mtime = self.mtime.filter(|&mtime| mtime != info.mtime);
         Plan { owner, group, mode, mtime }
     }

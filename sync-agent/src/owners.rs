@@ -60,6 +60,9 @@ fn group_name(gid: u32) -> Option<Vec<u8>> {
     Some(group.name.into_bytes())
 }
 
+/// The source's numbers with their names, and what they are here.
+type Mapped = Mutex<HashMap<(u32, Option<Vec<u8>>), u32>>;
+
 /// What this process may set, and what the source's numbers are here.
 #[derive(Debug)]
 pub(crate) struct Ownership {
@@ -69,8 +72,8 @@ pub(crate) struct Ownership {
     chown: (Option<u32>, Option<u32>),
     pub(crate) is_root: bool,
     my_groups: Vec<u32>,
-    users: Mutex<HashMap<(u32, Option<Vec<u8>>), u32>>,
-    groups: Mutex<HashMap<(u32, Option<Vec<u8>>), u32>>,
+    users: Mapped,
+    groups: Mapped,
 }
 
 impl Ownership {
@@ -80,8 +83,7 @@ impl Ownership {
     /// A name in `--chown` that this machine does not know.
     pub(crate) fn new(options: &SyncOptions) -> Result<Ownership, String> {
         let is_root = Uid::effective().is_root();
-        let mut my_groups: Vec<u32> =
-            getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+        let mut my_groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
         my_groups.push(Gid::effective().as_raw());
         let chown = (
             id(options.chown.0.as_deref(), "user", user_id)?,
@@ -120,7 +122,7 @@ impl Ownership {
 
     fn mapped(
         &self,
-        cache: &Mutex<HashMap<(u32, Option<Vec<u8>>), u32>>,
+        cache: &Mapped,
         theirs: u32,
         names: &[(u32, Vec<u8>)],
         look_up: fn(&[u8]) -> Option<u32>,
@@ -130,9 +132,8 @@ impl Ownership {
             return theirs;
         }
         let key = (theirs, name.cloned());
-        let by_name = |(theirs, name): (u32, Option<Vec<u8>>)| {
-            name.and_then(|name| look_up(&name)).unwrap_or(theirs)
-        };
+        let by_name =
+            |(theirs, name): (u32, Option<Vec<u8>>)| name.and_then(|name| look_up(&name)).unwrap_or(theirs);
         *lock(cache).entry(key.clone()).or_insert_with(|| by_name(key))
     }
 }

@@ -124,7 +124,7 @@ enum Output {
     Same,
     Staged(Staged, File),
     /// The old file is to be patched in place.
-    Patch(Staged, Journal),
+    Patch(Staged, Box<Journal>),
     /// It failed here, and was reported; what still comes is passed over.
     Broken,
 }
@@ -268,7 +268,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if let Some(existing) = self.patched(&sink.target) {
             let path = sink.target.path();
             let (staged, file) = self.run.area(&sink.target)?.create_journal(&path)?;
-            sink.output = Output::Patch(staged, Journal::begin(file, &path, &existing)?);
+            sink.output = Output::Patch(staged, Box::new(Journal::begin(file, &path, &existing)?));
             return Ok(());
         }
         let (staged, file) = self.run.area(&sink.target)?.create(&sink.target.path())?;
@@ -314,7 +314,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
             }
             Output::Patch(staged, journal) => {
                 let target = at_mtime(&sink.target, read, sink.size_bytes);
-                self.complete_patch(file, target, staged, journal, literal, matched)
+                self.complete_patch(file, target, staged, *journal, literal, matched)
             }
             _ => self.give_up(file, &sink.target),
         }
@@ -417,7 +417,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
     /// The old file has the new content already: only its metadata is set.
     fn unchanged(&mut self, file: u32, target: &Target, matched: u64) -> Result<(), SessionError> {
         let held = self.run.tree.dir(&target.parent).and_then(|dir| dir.hold(target.name().as_bytes()));
-        let applied = held.map_err(|error| (Operation::Open, error)).and_then(|held| target.wanted.apply(&held));
+        let applied =
+            held.map_err(|error| (Operation::Open, error)).and_then(|held| target.wanted.apply(&held));
         self.run.done(target);
         match applied {
             Ok(()) => self.run.transferred(target, target.change, 0, matched),
@@ -478,7 +479,12 @@ impl<'a, 'r> Receiver<'a, 'r> {
     }
 
     /// One entry's failure; a full disk is everybody's.
-    fn entry_failed(&self, target: &Target, operation: Operation, error: &io::Error) -> Result<(), SessionError> {
+    fn entry_failed(
+        &self,
+        target: &Target,
+        operation: Operation,
+        error: &io::Error,
+    ) -> Result<(), SessionError> {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         if is_full(errno.raw_os_error()) {
             let cause = io::Error::from(errno);

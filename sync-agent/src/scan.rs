@@ -378,12 +378,21 @@ impl<'a> Scan<'a> {
         Some((entry, listed, below))
     }
 
-    fn info(&self, dir: &Dir, origin: u16, directory: &RelPath, name: &Name) -> Result<(Info, bool), Problem> {
+    fn info(
+        &self,
+        dir: &Dir,
+        origin: u16,
+        directory: &RelPath,
+        name: &Name,
+    ) -> Result<(Info, bool), Problem> {
         let path = || directory.join(name);
         let fail = |error| match error {
-            Errno::NOENT => {
-                Problem { side: Side::Source, path: path(), operation: Operation::Stat, cause: Cause::Vanished }
-            }
+            Errno::NOENT => Problem {
+                side: Side::Source,
+                path: path(),
+                operation: Operation::Stat,
+                cause: Cause::Vanished,
+            },
             error => errno(Side::Source, &path(), Operation::Stat, error),
         };
         let info = dir.info(name.as_bytes()).map_err(fail)?;
@@ -447,7 +456,11 @@ impl<'a> Scan<'a> {
         let others = candidates[1..].iter().filter(is_dir).map(|&(_, position)| opened[position].0);
         let device = self.options.one_file_system.then(|| job.device.unwrap_or(opened_device(opened)));
         let entered = device.is_none_or(|device| device == info.device);
-        let origins = if entered { std::iter::once(opened[candidates[0].1].0).chain(others).collect() } else { Vec::new() };
+        let origins = if entered {
+            std::iter::once(opened[candidates[0].1].0).chain(others).collect()
+        } else {
+            Vec::new()
+        };
         Some(Job { path: path.clone(), origins, device, above: above.cloned() })
     }
 

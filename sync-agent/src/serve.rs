@@ -148,7 +148,11 @@ pub fn algorithms() -> Preferred {
 /// of a round trip.
 pub fn rekey_limits(bytes: u64) -> russh::Limits {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    russh::Limits { rekey_write_limit: bytes, rekey_read_limit: bytes, rekey_time_limit: Duration::from_secs(3600) }
+    russh::Limits {
+        rekey_write_limit: bytes,
+        rekey_read_limit: bytes,
+        rekey_time_limit: Duration::from_secs(3600),
+    }
 }
 
 /// Bytes under one key unless said otherwise.
@@ -468,7 +472,11 @@ impl Client {
 impl server::Handler for Client {
     type Error = russh::Error;
 
-    async fn auth_publickey_offered(&mut self, _user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, russh::Error> {
+    async fn auth_publickey_offered(
+        &mut self,
+        _user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, russh::Error> {
         Ok(if self.accepts(offer.public_key, offer.algorithm) { Auth::Accept } else { Auth::reject() })
     }
 
@@ -508,7 +516,11 @@ impl server::Handler for Client {
         Ok(())
     }
 
-    async fn channel_close(&mut self, channel: ChannelId, _session: &mut Session) -> Result<(), russh::Error> {
+    async fn channel_close(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut Session,
+    ) -> Result<(), russh::Error> {
         self.opened.remove(&channel);
         Ok(())
     }
@@ -682,10 +694,15 @@ fn authorized_key(line: &str) -> Result<AuthorizedKey, String> {
     let key = plain_key(rest.trim_start()).ok_or("it holds no key we can read")?;
     let mut from = None;
     for option in options {
-        let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        let (name, value) =
+            option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
         match (name.to_ascii_lowercase().as_str(), value) {
             (
-                "restrict" | "no-pty" | "no-port-forwarding" | "no-agent-forwarding" | "no-x11-forwarding"
+                "restrict"
+                | "no-pty"
+                | "no-port-forwarding"
+                | "no-agent-forwarding"
+                | "no-x11-forwarding"
                 | "no-user-rc",
                 None,
             ) => {}
@@ -767,7 +784,7 @@ mod tests {
     #[test]
     fn authorized_keys_lines_are_taken_or_refused_by_their_options() {
         let cases = [
-            (format!("{KEY}"), true),
+            (KEY.to_owned(), true),
             (format!("{KEY} somebody@host with spaces"), true),
             (format!("restrict {KEY} c"), true),
             (format!("restrict,no-pty,from=\"10.0.0.0/8,192.0.2.*\" {KEY}"), true),

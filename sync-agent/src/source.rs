@@ -43,7 +43,10 @@ impl SourceEnd<'_> {
         outgoing.state().keep_alive_within(self.options.timeout_s);
         let result = self.run_threads(&outgoing, &incoming);
         if let Err(error) = &result
-            && !matches!(error, SessionError::Peer(_) | SessionError::Connection(_) | SessionError::NothingSaid)
+            && !matches!(
+                error,
+                SessionError::Peer(_) | SessionError::Connection(_) | SessionError::NothingSaid
+            )
         {
             let _ = outgoing.say(&Message::Abort(error.to_abort()));
         }
@@ -61,8 +64,7 @@ impl SourceEnd<'_> {
             window: Condvar::new(),
             pieces: Mutex::new(HashMap::new()),
         };
-        let scan =
-            &Scan::new(self.origins, self.options, listings, outgoing, self.monitor, self.progress);
+        let scan = &Scan::new(self.origins, self.options, listings, outgoing, self.monitor, self.progress);
         let scanners_left = &AtomicUsize::new(SCANNERS);
         std::thread::scope(|scope| {
             let begun = scan.begin().and_then(|begin| outgoing.say(&Message::Begin(Box::new(begin))));
@@ -82,10 +84,11 @@ impl SourceEnd<'_> {
                         .work(&jobs, &stopped)
                 });
             }
-            let served =
-                begun.and_then(|()| self.receive(incoming, listings, feeds, failure, |job| {
+            let served = begun.and_then(|()| {
+                self.receive(incoming, listings, feeds, failure, |job| {
                     let _ = to_senders.send(job);
-                }));
+                })
+            });
             drop(stop);
             drop(to_senders);
             scan.stop();

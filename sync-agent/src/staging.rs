@@ -96,7 +96,10 @@ impl Staging {
     pub(crate) fn sync(&self) -> Result<(), SessionError> {
         let sync = |area: &Arc<Area>| area.dir.sync_file_system();
         self.areas().iter().try_for_each(sync).map_err(|error| {
-            SessionError::io("write the destination to disk (syncfs); nothing of this batch was renamed", error)
+            SessionError::io(
+                "write the destination to disk (syncfs); nothing of this batch was renamed",
+                error,
+            )
         })
     }
 
@@ -153,8 +156,7 @@ impl Area {
         }
         let name = protocol::path::Name::new(STAGING_NAME).map_err(|_| Errno::INVAL)?;
         let dir = parent.dir(&name)?;
-        let area =
-            Area { dir, home: home.clone(), kept: Mutex::default(), next: AtomicU64::new(0) };
+        let area = Area { dir, home: home.clone(), kept: Mutex::default(), next: AtomicU64::new(0) };
         area.roll_forward(tree)?;
         area.recover()?;
         Ok(area)

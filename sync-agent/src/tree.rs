@@ -153,7 +153,13 @@ fn resolve_bytes(base: &OwnedFd, path: &[u8], flags: OFlags, how: ResolveFlags) 
     }
     let cut = path[..PATH_PART_BYTES].iter().rposition(|&byte| byte == b'/').ok_or(Errno::NAMETOOLONG)?;
     let part = retry(|| {
-        fs::openat2(base, &path[..cut], OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), how)
+        fs::openat2(
+            base,
+            &path[..cut],
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            how,
+        )
     })?;
     resolve_bytes(&part, &path[cut + 1..], flags, how)
 }
@@ -169,8 +175,7 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     call()
 }
 
-const READ: OFlags =
-    OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 impl Dir {
     /// A directory by the path the operator gave.

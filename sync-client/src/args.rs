@@ -19,33 +19,144 @@ pub(crate) const ARCHIVE: [(&str, char, &str); 8] = [
 /// What rsync 3.5.0 has and this program has not (yet): refused by name, never ignored. `=` marks those
 /// that take a value.
 const REFUSED: &[&str] = &[
-    "acls", "xattrs", "hard-links", "sparse", "atimes", "open-noatime", "crtimes", "omit-dir-times",
-    "omit-link-times", "executability", "fake-super", "super", "copy-devices", "write-devices", "preallocate",
-    "copy-unsafe-links", "safe-links", "munge-links", "copy-dirlinks", "keep-dirlinks", "dirs", "old-dirs",
-    "relative", "no-implied-dirs", "mkpath", "backup", "backup-dir=", "suffix=", "append", "append-verify",
-    "delete-before", "delete-during", "delete-delay", "delete-after", "delete-excluded", "ignore-errors",
-    "ignore-missing-args", "delete-missing-args", "remove-source-files", "force", "max-size=", "min-size=",
-    "max-alloc=", "partial-dir=", "delay-updates", "prune-empty-dirs", "usermap=", "groupmap=", "contimeout=",
-    "modify-window=", "temp-dir=", "fuzzy", "compare-dest=", "copy-dest=", "link-dest=", "filter=",
-    "cvs-exclude", "files-from=", "from0", "old-args", "secluded-args", "trust-sender", "copy-as=",
-    "address=", "sockopts=", "blocking-io", "outbuf=", "8-bit-output", "out-format=", "log-file-format=",
-    "password-file=", "early-input=", "list-only", "stop-after=", "stop-at=", "fsync", "write-batch=",
-    "only-write-batch=", "read-batch=", "protocol=", "iconv=", "checksum-seed=", "checksum-choice=",
-    "compress-choice=", "compress-level=", "skip-compress=", "ipv4", "ipv6", "info=", "debug=", "stderr=",
-    "daemon", "config=", "no-motd", "server", "sender", "protect-args", "inc-recursive", "no-inc-recursive",
-    "checksum-choice=", "cc=", "compress-choice=", "zc=", "compress-level=", "zl=", "remote-option=",
+    "acls",
+    "xattrs",
+    "hard-links",
+    "sparse",
+    "atimes",
+    "open-noatime",
+    "crtimes",
+    "omit-dir-times",
+    "omit-link-times",
+    "executability",
+    "fake-super",
+    "super",
+    "copy-devices",
+    "write-devices",
+    "preallocate",
+    "copy-unsafe-links",
+    "safe-links",
+    "munge-links",
+    "copy-dirlinks",
+    "keep-dirlinks",
+    "dirs",
+    "old-dirs",
+    "relative",
+    "no-implied-dirs",
+    "mkpath",
+    "backup",
+    "backup-dir=",
+    "suffix=",
+    "append",
+    "append-verify",
+    "delete-before",
+    "delete-during",
+    "delete-delay",
+    "delete-after",
+    "delete-excluded",
+    "ignore-errors",
+    "ignore-missing-args",
+    "delete-missing-args",
+    "remove-source-files",
+    "force",
+    "max-size=",
+    "min-size=",
+    "max-alloc=",
+    "partial-dir=",
+    "delay-updates",
+    "prune-empty-dirs",
+    "usermap=",
+    "groupmap=",
+    "contimeout=",
+    "modify-window=",
+    "temp-dir=",
+    "fuzzy",
+    "compare-dest=",
+    "copy-dest=",
+    "link-dest=",
+    "filter=",
+    "cvs-exclude",
+    "files-from=",
+    "from0",
+    "old-args",
+    "secluded-args",
+    "trust-sender",
+    "copy-as=",
+    "address=",
+    "sockopts=",
+    "blocking-io",
+    "outbuf=",
+    "8-bit-output",
+    "out-format=",
+    "log-file-format=",
+    "password-file=",
+    "early-input=",
+    "list-only",
+    "stop-after=",
+    "stop-at=",
+    "fsync",
+    "write-batch=",
+    "only-write-batch=",
+    "read-batch=",
+    "protocol=",
+    "iconv=",
+    "checksum-seed=",
+    "checksum-choice=",
+    "compress-choice=",
+    "compress-level=",
+    "skip-compress=",
+    "ipv4",
+    "ipv6",
+    "info=",
+    "debug=",
+    "stderr=",
+    "daemon",
+    "config=",
+    "no-motd",
+    "server",
+    "sender",
+    "protect-args",
+    "inc-recursive",
+    "no-inc-recursive",
+    "checksum-choice=",
+    "cc=",
+    "compress-choice=",
+    "zc=",
+    "compress-level=",
+    "zl=",
+    "remote-option=",
 ];
 
 /// Letters of [`REFUSED`] options, with whether they take a value.
 const REFUSED_LETTERS: &[(char, &str, bool)] = &[
-    ('A', "acls", false), ('X', "xattrs", false), ('H', "hard-links", false), ('S', "sparse", false),
-    ('U', "atimes", false), ('N', "crtimes", false), ('O', "omit-dir-times", false),
-    ('J', "omit-link-times", false), ('E', "executability", false), ('k', "copy-dirlinks", false),
-    ('K', "keep-dirlinks", false), ('d', "dirs", false), ('R', "relative", false), ('b', "backup", false),
-    ('m', "prune-empty-dirs", false), ('T', "temp-dir=", true), ('y', "fuzzy", false), ('f', "filter=", true),
-    ('F', "F", false), ('C', "cvs-exclude", false), ('0', "from0", false), ('s', "secluded-args", false),
-    ('8', "8-bit-output", false), ('B', "block-size", true), ('M', "remote-option=", true),
-    ('4', "ipv4", false), ('6', "ipv6", false), ('V', "version", false),
+    ('A', "acls", false),
+    ('X', "xattrs", false),
+    ('H', "hard-links", false),
+    ('S', "sparse", false),
+    ('U', "atimes", false),
+    ('N', "crtimes", false),
+    ('O', "omit-dir-times", false),
+    ('J', "omit-link-times", false),
+    ('E', "executability", false),
+    ('k', "copy-dirlinks", false),
+    ('K', "keep-dirlinks", false),
+    ('d', "dirs", false),
+    ('R', "relative", false),
+    ('b', "backup", false),
+    ('m', "prune-empty-dirs", false),
+    ('T', "temp-dir=", true),
+    ('y', "fuzzy", false),
+    ('f', "filter=", true),
+    ('F', "F", false),
+    ('C', "cvs-exclude", false),
+    ('0', "from0", false),
+    ('s', "secluded-args", false),
+    ('8', "8-bit-output", false),
+    ('B', "block-size", true),
+    ('M', "remote-option=", true),
+    ('4', "ipv4", false),
+    ('6', "ipv6", false),
+    ('V', "version", false),
 ];
 
 /// The whole command line.
@@ -166,7 +277,9 @@ fn no(name: &'static str, letter: Option<char>) -> Arg {
 fn output(command: Command) -> Command {
     command
         .next_help_heading("Output")
-        .arg(Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Name what is done"))
+        .arg(
+            Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Name what is done"),
+        )
         .arg(flag("quiet", Some('q'), "Print errors only"))
         .arg(flag("progress", None, "Show progress even when standard error is not a terminal"))
         .arg(flag("P", Some('P'), "Same as --partial --progress").long(None))
@@ -211,7 +324,10 @@ fn sync() -> Command {
         .next_help_heading("What is done")
         .arg(flag("dry-run", Some('n'), "Change nothing; with -i or -v, say what would be done"))
         .arg(flag("delete", None, "Remove from DESTINATION what SOURCE has not").alias("del"))
-        .arg(value("max-delete", "N", "Delete nothing if it would be more than N entries (exit 25)").value_parser(value_parser!(u64)))
+        .arg(
+            value("max-delete", "N", "Delete nothing if it would be more than N entries (exit 25)")
+                .value_parser(value_parser!(u64)),
+        )
         .arg(flag("allow-empty-source", None, "Let an empty source empty the destination"))
         .arg(flag("checksum", Some('c'), "Compare content, not size and time"))
         .arg(flag("ignore-times", Some('I'), "Transfer files even where size and time are the same"))
@@ -275,7 +391,9 @@ pub(crate) fn refused_option(matches: &clap::ArgMatches) -> Option<String> {
         Some(letter) => {
             let long = REFUSED_LETTERS.iter().find(|(known, _, _)| letter.starts_with(*known));
             match long {
-                Some((_, long, _)) if long.len() > 1 => format!("-{letter} (--{})", long.trim_end_matches('=')),
+                Some((_, long, _)) if long.len() > 1 => {
+                    format!("-{letter} (--{})", long.trim_end_matches('='))
+                }
                 _ => format!("-{letter}"),
             }
         }

@@ -136,8 +136,13 @@ impl Console {
             }
             bar.set_length(bytes);
             bar.set_position(progress.done_bytes.load(Ordering::Relaxed).min(bytes));
-            bar.set_message(format!("{}/{entries} entries", progress.done_entries.load(Ordering::Relaxed).min(entries)));
-            if done.recv_timeout(Duration::from_millis(100)) != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            bar.set_message(format!(
+                "{}/{entries} entries",
+                progress.done_entries.load(Ordering::Relaxed).min(entries)
+            ));
+            if done.recv_timeout(Duration::from_millis(100))
+                != Err(crossbeam_channel::RecvTimeoutError::Timeout)
+            {
                 bar.finish_and_clear();
                 return;
             }
@@ -194,7 +199,11 @@ impl Console {
         }
         if state.problem_count > 0 {
             let plural = if state.problem_count == 1 { "entry" } else { "entries" };
-            let _ = writeln!(err, "sync-client: {} {plural} with problems; everything else was done", state.problem_count);
+            let _ = writeln!(
+                err,
+                "sync-client: {} {plural} with problems; everything else was done",
+                state.problem_count
+            );
         }
     }
 
@@ -203,7 +212,8 @@ impl Console {
             Side::Source => "source",
             Side::Destination => "destination",
         };
-        let path = if problem.path.is_root() { ".".to_owned() } else { self.escaped(problem.path.as_bytes()) };
+        let path =
+            if problem.path.is_root() { ".".to_owned() } else { self.escaped(problem.path.as_bytes()) };
         format!("cannot {} {path} ({side}): {}", problem.operation.as_str(), cause(&problem.cause))
     }
 
@@ -212,7 +222,8 @@ impl Console {
         if self.options.quiet {
             return;
         }
-        let compared = format!("{} files, {} compared by content", stats.compared_files, bytes(stats.compared_bytes));
+        let compared =
+            format!("{} files, {} compared by content", stats.compared_files, bytes(stats.compared_bytes));
         self.line(&match exit {
             Exit::Done => format!("identical: {compared}"),
             Exit::Differs => format!("{differences} entries differ ({compared})"),
@@ -228,7 +239,10 @@ impl Console {
             format!("Number of files: {}", kinds(&stats.listed, number)),
             format!("Number of created files: {}", kinds(&stats.created, number)),
             format!("Number of deleted files: {}", kinds(&stats.deleted, number)),
-            format!("Number of regular files transferred: {}", number(stats.created.files + stats.files_updated)),
+            format!(
+                "Number of regular files transferred: {}",
+                number(stats.created.files + stats.files_updated)
+            ),
             format!("Number of entries with only metadata set: {}", number(stats.metadata_updated)),
             format!("Total file size: {} bytes", number(stats.listed_bytes)),
             format!("Total transferred file size: {} bytes", number(stats.transferred_bytes)),
@@ -277,7 +291,8 @@ impl Monitor for Console {
             return;
         }
         if self.options.json {
-            let object = json!({"event": "item", "itemize": self.letters(&item).trim_end(), "name": self.name(&item)});
+            let object =
+                json!({"event": "item", "itemize": self.letters(&item).trim_end(), "name": self.name(&item)});
             return self.line(&object.to_string());
         }
         if self.options.quiet {
@@ -288,7 +303,9 @@ impl Monitor for Console {
             _ if self.options.itemize => self.line(&format!("{} {name}", self.letters(&item))),
             Item::Deleted { .. } => self.line(&format!("deleting {name}")),
             // Without -i, rsync names what it transfers or makes, not what only gets other attributes.
-            Item::Updated { change, kind, .. } if change.content != Content::Kept || *kind == Kind::Directory => {
+            Item::Updated { change, kind, .. }
+                if change.content != Content::Kept || *kind == Kind::Directory =>
+            {
                 self.line(&name);
             }
             Item::Updated { .. } => {}
@@ -351,8 +368,13 @@ fn cause(cause: &Cause) -> String {
         Cause::KeptChanging => {
             "it kept changing while it was read; the destination keeps what it had, run again".to_owned()
         }
-        Cause::ContentDiffers => "what arrived is not what the source read, twice; check the memory and disks of both machines".to_owned(),
-        Cause::NotEmpty => "a directory that is not empty stands in its place; --delete removes it".to_owned(),
+        Cause::ContentDiffers => {
+            "what arrived is not what the source read, twice; check the memory and disks of both machines"
+                .to_owned()
+        }
+        Cause::NotEmpty => {
+            "a directory that is not empty stands in its place; --delete removes it".to_owned()
+        }
         Cause::DanglingLink => "the symbolic link points to nothing (--copy-links)".to_owned(),
         Cause::LinkLoop => "the symbolic link leads back into a directory above it (--copy-links)".to_owned(),
         Cause::ChangedKind => "it is no longer the kind of thing that was listed".to_owned(),

@@ -66,7 +66,9 @@ pub enum RunError {
     #[error(transparent)]
     Session(#[from] SessionError),
     /// Nothing at the other side answers as an agent.
-    #[error("there is no sync-agent at {host}: `{command}` {what}\nCopy the sync-agent program of this release to {host}, into a directory on the PATH that non-interactive logins have (for example: scp sync-agent {host}:/usr/local/bin/), or give its place with --agent-path")]
+    #[error(
+        "there is no sync-agent at {host}: `{command}` {what}\nCopy the sync-agent program of this release to {host}, into a directory on the PATH that non-interactive logins have (for example: scp sync-agent {host}:/usr/local/bin/), or give its place with --agent-path"
+    )]
     NoAgent {
         /// Where.
         host: String,
@@ -76,7 +78,9 @@ pub enum RunError {
         what: String,
     },
     /// Something else speaks first.
-    #[error("{host} sent something else before the agent's first word:\n  {seen}\nA login shell that prints is the usual cause: let its start-up file print only where standard output is a terminal")]
+    #[error(
+        "{host} sent something else before the agent's first word:\n  {seen}\nA login shell that prints is the usual cause: let its start-up file print only where standard output is a terminal"
+    )]
     Noise {
         /// Where.
         host: String,
@@ -138,7 +142,8 @@ fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outc
         let source = scope.spawn(move || {
             let progress = Progress::default();
             let (options, stop) = (&job.options, crossbeam_channel::never());
-            SourceEnd { origins: &origins, options, monitor: &silent, progress: &progress, stop }.run(source_link)
+            SourceEnd { origins: &origins, options, monitor: &silent, progress: &progress, stop }
+                .run(source_link)
         });
         let result = destination_end(job, environment, watch).run(destination_link);
         match (result, source.join()) {
@@ -196,11 +201,7 @@ fn open_origins(source: &Side, options: &SyncOptions) -> Result<Vec<Origin>, Ses
     source.paths.iter().map(|path| Origin::open(None, path, options)).collect()
 }
 
-fn destination_end<'a>(
-    job: &'a Job,
-    environment: &Environment,
-    watch: &'a Watch<'a>,
-) -> DestinationEnd<'a> {
+fn destination_end<'a>(job: &'a Job, environment: &Environment, watch: &'a Watch<'a>) -> DestinationEnd<'a> {
     DestinationEnd {
         argument: job.destination.paths.first().map_or(&[][..], Vec::as_slice),
         root: None,
@@ -354,7 +355,8 @@ fn ssh_options(side: &Side, connection: &Connection, environment: &Environment) 
     options.identities = identities.map(|path| at_home(path)).collect();
     options.identities_only = connection.ssh.identities_only;
     options.agent_socket = environment.agent_socket.clone();
-    options.known_hosts = connection.known_hosts.iter().chain(&connection.ssh.known_hosts).map(|path| at_home(path)).collect();
+    options.known_hosts =
+        connection.known_hosts.iter().chain(&connection.ssh.known_hosts).map(|path| at_home(path)).collect();
     if let Some(home) = &environment.home {
         let names = ["id_ed25519", "id_ecdsa", "id_rsa"];
         options.default_identities = names.iter().map(|name| home.join(".ssh").join(name)).collect();

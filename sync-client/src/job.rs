@@ -109,15 +109,22 @@ pub fn sync(matches: &ArgMatches) -> Result<Job, UsageError> {
     let is_local = source.host.is_none() && destination.host.is_none();
     let keep = Archive::new(matches);
     let on = |name: &str| matches.get_flag(name);
-    let checks = [(on("ignore-times"), QuickCheck::Never), (on("checksum"), QuickCheck::Checksum), (on("size-only"), QuickCheck::SizeOnly)];
-    let quick_check = checks.iter().find(|(given, _)| *given).map_or(QuickCheck::SizeAndTime, |&(_, check)| check);
+    let checks = [
+        (on("ignore-times"), QuickCheck::Never),
+        (on("checksum"), QuickCheck::Checksum),
+        (on("size-only"), QuickCheck::SizeOnly),
+    ];
+    let quick_check =
+        checks.iter().find(|(given, _)| *given).map_or(QuickCheck::SizeAndTime, |&(_, check)| check);
     let delete = Delete {
         extraneous: on("delete"),
         max_entries: matches.get_one::<u64>("max-delete").copied(),
         allow_empty_source: on("allow-empty-source"),
     };
     if on("delete") && !keep.is_on("recursive") {
-        return usage("--delete needs --recursive (-r) or --archive (-a): without it nothing is listed to compare with");
+        return usage(
+            "--delete needs --recursive (-r) or --archive (-a): without it nothing is listed to compare with",
+        );
     }
     let options = SyncOptions {
         recursive: keep.is_on("recursive"),
@@ -138,7 +145,10 @@ pub fn sync(matches: &ArgMatches) -> Result<Job, UsageError> {
         compression: compression(matches)?,
         dry_run: on("dry-run"),
         verify: false,
-        itemize: on("itemize-changes") || matches.get_count("verbose") > 0 || on("json") || matches.contains_id("log-file"),
+        itemize: on("itemize-changes")
+            || matches.get_count("verbose") > 0
+            || on("json")
+            || matches.contains_id("log-file"),
         bandwidth_bytes_per_s: bandwidth(matches)?,
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
     };
@@ -183,17 +193,19 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
         ..SyncOptions::default()
     };
-    let output =
-        OutputOptions { itemize: true, times: true, dry_run: true, verify: true, ..output(matches) };
+    let output = OutputOptions { itemize: true, times: true, dry_run: true, verify: true, ..output(matches) };
     Ok(Job { source, destination, options, connection: connection(matches)?, output })
 }
 
 fn sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {
     let paths: Vec<&OsString> = matches.get_many::<OsString>("paths").unwrap_or_default().collect();
     let Some((destination, sources)) = paths.split_last().filter(|(_, sources)| !sources.is_empty()) else {
-        return usage("a source and a destination are needed: sync-client sync [OPTIONS] SOURCE… DESTINATION");
+        return usage(
+            "a source and a destination are needed: sync-client sync [OPTIONS] SOURCE… DESTINATION",
+        );
     };
-    let parse = |argument: &OsString| Location::parse(argument).map_err(|error| UsageError(error.to_string()));
+    let parse =
+        |argument: &OsString| Location::parse(argument).map_err(|error| UsageError(error.to_string()));
     let destination = match parse(destination)? {
         Location::Local(path) => Side { host: None, paths: vec![path] },
         Location::Remote { host, path } => Side { host: Some(host), paths: vec![path] },
@@ -293,7 +305,9 @@ fn bandwidth(matches: &ArgMatches) -> Result<u64, UsageError> {
     let Some(rate) = text(matches, "bwlimit")? else { return Ok(0) };
     match amount(&rate, 1024) {
         Some(bytes) => Ok(bytes),
-        None => usage(format!("--bwlimit: {rate:?} is not a rate; write KiB a second, or a number with K, M or G")),
+        None => usage(format!(
+            "--bwlimit: {rate:?} is not a rate; write KiB a second, or a number with K, M or G"
+        )),
     }
 }
 
@@ -318,7 +332,8 @@ fn amount(text: &str, unit: u64) -> Option<u64> {
 
 fn compression(matches: &ArgMatches) -> Result<Compression, UsageError> {
     let archive = Archive(matches);
-    let Some(how) = text(matches, "compress")?.filter(|_| archive.last("compress") > archive.last("no-compress"))
+    let Some(how) =
+        text(matches, "compress")?.filter(|_| archive.last("compress") > archive.last("no-compress"))
     else {
         return Ok(Compression::None);
     };
@@ -343,7 +358,8 @@ fn filter(matches: &ArgMatches) -> Result<FilterRules, UsageError> {
     let mut rules = FilterRules::default();
     for (_, name, value) in given {
         let wrong = |error: FilterError| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             UsageError(format!("--{name} {}: {error}{cause}", value.display()))
         };
         match name {
@@ -406,7 +422,9 @@ fn connection(matches: &ArgMatches) -> Result<Connection, UsageError> {
         known_hosts: values(matches, "known-hosts").map(PathBuf::from).collect(),
         pinned: text(matches, "host-key")?,
         accept_new: matches.get_flag("accept-new"),
-        agent: matches.get_one::<OsString>("agent-path").map_or(b"sync-agent".to_vec(), |path| path.as_bytes().to_vec()),
+        agent: matches
+            .get_one::<OsString>("agent-path")
+            .map_or(b"sync-agent".to_vec(), |path| path.as_bytes().to_vec()),
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
         ..Connection::default()
     };
@@ -415,7 +433,9 @@ fn connection(matches: &ArgMatches) -> Result<Connection, UsageError> {
         Some(ssh) => connection.ssh = ssh,
         None => {
             let words = system::split_words(&shell).filter(|words| !words.is_empty());
-            let Some(words) = words else { return usage(format!("-e {shell:?}: quotes that do not close, or no program")) };
+            let Some(words) = words else {
+                return usage(format!("-e {shell:?}: quotes that do not close, or no program"));
+            };
             let mut program: Vec<OsString> = words.into_iter().map(OsString::from).collect();
             let mut add = |flag: &str, value: OsString| program.extend([OsString::from(flag), value]);
             connection.port.into_iter().for_each(|port| add("-p", port.to_string().into()));
@@ -463,15 +483,27 @@ mod tests {
 
     fn parse(line: &str) -> Result<Job, String> {
         let words = ["sync-client", "sync"].into_iter().chain(line.split_whitespace());
-        let matches = crate::args::command().try_get_matches_from(words).map_err(|error| error.to_string())?;
+        let matches =
+            crate::args::command().try_get_matches_from(words).map_err(|error| error.to_string())?;
         let (_, sync) = matches.subcommand().ok_or("no command")?;
         super::sync(sync).map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_line_of_the_written_procedure_works_as_it_stands() {
-        let line = ["sync-client", "sync", "--verbose", "--copy-links", "--archive", "--compress", "--delete", "-e",
-            "ssh -i KEY", "USER@HOST:SRC/", "DST/"];
+        let line = [
+            "sync-client",
+            "sync",
+            "--verbose",
+            "--copy-links",
+            "--archive",
+            "--compress",
+            "--delete",
+            "-e",
+            "ssh -i KEY",
+            "USER@HOST:SRC/",
+            "DST/",
+        ];
         let matches = crate::args::command().try_get_matches_from(line).unwrap();
         let job = super::sync(matches.subcommand().unwrap().1).unwrap();
         assert!(job.options.copy_links && job.options.recursive && job.options.delete.extraneous);
@@ -511,7 +543,16 @@ mod tests {
             let error = parse(line).unwrap_err();
             assert!(error.contains(name), "{line}: {error}");
         }
-        for line in ["--host-key=x -e myssh h:a b", "--ssh=other a b", "-a a", "-a h:a h:b", "-a h:a g:b c", "-a --bwlimit=x a b", "--delete a b", "-a h::m b"] {
+        for line in [
+            "--host-key=x -e myssh h:a b",
+            "--ssh=other a b",
+            "-a a",
+            "-a h:a h:b",
+            "-a h:a g:b c",
+            "-a --bwlimit=x a b",
+            "--delete a b",
+            "-a h::m b",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -37,7 +37,9 @@ pub enum LocationError {
     )]
     Daemon(String),
     /// Anything else.
-    #[error("{argument:?} is not a location: {why}; write [USER@]HOST:PATH, ssh://[USER@]HOST[:PORT]/PATH or a local path")]
+    #[error(
+        "{argument:?} is not a location: {why}; write [USER@]HOST:PATH, ssh://[USER@]HOST[:PORT]/PATH or a local path"
+    )]
     Malformed {
         /// As typed.
         argument: String,
@@ -62,7 +64,11 @@ impl Location {
             return parse_url(url).map_err(malformed);
         }
         let Some(colon) = host_end(bytes) else {
-            return if bytes.is_empty() { Err(malformed("it is empty")) } else { Ok(Location::Local(bytes.to_vec())) };
+            return if bytes.is_empty() {
+                Err(malformed("it is empty"))
+            } else {
+                Ok(Location::Local(bytes.to_vec()))
+            };
         };
         if bytes[colon + 1..].starts_with(b":") {
             return Err(LocationError::Daemon(argument.to_string_lossy().into_owned()));
@@ -90,7 +96,8 @@ fn parse_url(url: &[u8]) -> Result<Location, &'static str> {
     let slash = url.iter().position(|&byte| byte == b'/').ok_or("it has no path")?;
     let (authority, path) = url.split_at(slash);
     let is_port = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let colon = authority.iter().rposition(|&byte| byte == b':').filter(|&at| !authority[at..].contains(&b']'));
+    let colon =
+        authority.iter().rposition(|&byte| byte == b':').filter(|&at| !authority[at..].contains(&b']'));
     let (host, port) = match colon {
         None => (authority, None),
         Some(at) if is_port(&authority[at + 1..]) => {
@@ -152,9 +159,18 @@ mod tests {
 
     #[test]
     fn what_is_no_location_is_refused_with_the_reason() {
-        for argument in ["", "host::module/x", "rsync://host/module", "ssh://host", "ssh:///x", "ssh://h:99999/x",
-            "ssh://h:x/y", "-oProxyCommand=x:y", "ssh://-x/y", "@host:x"]
-        {
+        for argument in [
+            "",
+            "host::module/x",
+            "rsync://host/module",
+            "ssh://host",
+            "ssh:///x",
+            "ssh://h:99999/x",
+            "ssh://h:x/y",
+            "-oProxyCommand=x:y",
+            "ssh://-x/y",
+            "@host:x",
+        ] {
             assert!(Location::parse(OsStr::new(argument)).is_err(), "{argument}");
         }
     }

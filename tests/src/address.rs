@@ -20,7 +20,10 @@ impl Address {
     #[must_use]
     pub fn remote_shell(&self) -> String {
         let (key, known_hosts) = (self.key.display(), self.known_hosts.display());
-        format!("ssh -i {key} -p {} -o UserKnownHostsFile={known_hosts} -o StrictHostKeyChecking=yes", self.port)
+        format!(
+            "ssh -i {key} -p {} -o UserKnownHostsFile={known_hosts} -o StrictHostKeyChecking=yes",
+            self.port
+        )
     }
 
     /// `USER@127.0.0.1:PATH`, which goes with [`Address::remote_shell`].

@@ -82,12 +82,16 @@ impl Stage {
             Direction::Local => {
                 Line { options: Vec::new(), source: source.to_owned(), destination: destination.to_owned() }
             }
-            Direction::Pull(Transport::Serve) => {
-                Line { options: Vec::new(), source: self.serve.url(source), destination: destination.to_owned() }
-            }
-            Direction::Push(Transport::Serve) => {
-                Line { options: Vec::new(), source: source.to_owned(), destination: self.serve.url(destination) }
-            }
+            Direction::Pull(Transport::Serve) => Line {
+                options: Vec::new(),
+                source: self.serve.url(source),
+                destination: destination.to_owned(),
+            },
+            Direction::Push(Transport::Serve) => Line {
+                options: Vec::new(),
+                source: source.to_owned(),
+                destination: self.serve.url(destination),
+            },
             Direction::Pull(Transport::Sshd) | Direction::Push(Transport::Sshd) => {
                 shell_line(&self.sshd, direction, source, destination)
             }
@@ -157,7 +161,10 @@ mod tests {
             let destination = sandbox.path().join(format!("{direction:?}"));
             let line = shell_line(&sshd, direction, &source, destination.to_str().expect("ASCII"));
             let output = rsync::run(&sandbox, line.with(&["-a", "-i"]));
-            assert!(output.success().itemized().contains(&format!("{arrow}f+++++++++ sizes/random-1")), "{output}");
+            assert!(
+                output.success().itemized().contains(&format!("{arrow}f+++++++++ sizes/random-1")),
+                "{output}"
+            );
             assert_same(&snapshot(&sandbox.source()), &snapshot(&destination), &NOTHING);
         }
     }

@@ -164,7 +164,10 @@ fn cut(text: &str) -> String {
 fn is_itemized(line: &str) -> bool {
     let bytes = line.as_bytes();
     line.starts_with("*deleting ")
-        || (bytes.len() > 12 && b"<>ch.".contains(&bytes[0]) && b"fdLDS".contains(&bytes[1]) && bytes[11] == b' ')
+        || (bytes.len() > 12
+            && b"<>ch.".contains(&bytes[0])
+            && b"fdLDS".contains(&bytes[1])
+            && bytes[11] == b' ')
 }
 
 /// What a pipe has given so far.
@@ -261,7 +264,8 @@ impl Running {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return true;
         }
-        let handle = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("it is not yet reaped");
+        let handle =
+            pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).expect("it is not yet reaped");
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -311,7 +315,9 @@ impl Running {
     /// With all it printed, when that does not come within `limit` or it ends before.
     pub fn wait_for<T>(&self, limit: Duration, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
         let value = self.stdout.wait(limit, |bytes| found(&String::from_utf8_lossy(bytes)));
-        value.unwrap_or_else(|| panic!("within {limit:?} {} did not print {what}\n{}", self.line, self.printed()))
+        value.unwrap_or_else(|| {
+            panic!("within {limit:?} {} did not print {what}\n{}", self.line, self.printed())
+        })
     }
 
     /// All it has printed so far, standard output before standard error.
@@ -358,7 +364,11 @@ fn shown(command: &Command) -> String {
     let quoted = words.map(|word| {
         let text = word.to_string_lossy();
         let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=@,%+".contains(&byte));
-        if plain && !text.is_empty() { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+        if plain && !text.is_empty() {
+            text.into_owned()
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
     });
     quoted.collect::<Vec<_>>().join(" ")
 }
@@ -396,7 +406,8 @@ fn parent(id: u32) -> Option<u32> {
 #[must_use]
 pub fn descendants_named(root: u32, name: &str) -> Vec<u32> {
     let short = &name[..name.len().min(15)];
-    let is_named = |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == short);
+    let is_named =
+        |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == short);
     descendants(root).into_iter().filter(is_named).collect()
 }
 
@@ -460,7 +471,9 @@ mod tests {
 
     #[test]
     fn itemized_lines_are_told_from_others() {
-        for line in [">f+++++++++ name", "*deleting   name", ".d..t...... ./", "cL+++++++++ a -> b", "<f.st...... x"] {
+        for line in
+            [">f+++++++++ name", "*deleting   name", ".d..t...... ./", "cL+++++++++ a -> b", "<f.st...... x"]
+        {
             assert!(is_itemized(line), "{line}");
         }
         for line in ["sending incremental file list", "", "created directory /x/y", "total size is 3"] {

@@ -16,7 +16,11 @@ pub fn missing(name: &str) -> Option<String> {
         "root" => (!is_root()).then(|| "must run as root".to_owned()),
         "wiredtiger" => {
             let header = Path::new("/usr/include/wiredtiger.h");
-            if header.exists() { missing("gcc") } else { Some("libwiredtiger-dev is not installed".to_owned()) }
+            if header.exists() {
+                missing("gcc")
+            } else {
+                Some("libwiredtiger-dev is not installed".to_owned())
+            }
         }
         program => find(program).is_none().then(|| format!("{program} is not installed")),
     }

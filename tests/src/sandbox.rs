@@ -117,7 +117,8 @@ impl Sandbox {
     /// # Panics
     /// Where the file cannot be written.
     pub fn trust(&self, port: u16, host_keys: &[String]) {
-        let mut file = OpenOptions::new().append(true).open(self.known_hosts()).expect("the sandbox's known_hosts");
+        let mut file =
+            OpenOptions::new().append(true).open(self.known_hosts()).expect("the sandbox's known_hosts");
         for key in host_keys {
             writeln!(file, "{}", Address::known_hosts_line(port, key)).expect("the sandbox's known_hosts");
         }
@@ -232,7 +233,8 @@ pub fn make_key(path: &Path, kind: &str) {
 /// Where there is none.
 #[must_use]
 pub fn public_part(key: &Path) -> String {
-    let text = fs::read_to_string(key.with_extension("pub")).expect("a public key lies beside the private one");
+    let text =
+        fs::read_to_string(key.with_extension("pub")).expect("a public key lies beside the private one");
     text.split_ascii_whitespace().take(2).collect::<Vec<_>>().join(" ")
 }
 
@@ -262,8 +264,11 @@ mod tests {
     fn programs_see_the_path_and_the_home_alone() {
         let sandbox = Sandbox::new();
         let output = process::run(sandbox.command("/usr/bin/env"));
-        let mut names: Vec<String> =
-            output.stdout_text().lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect();
+        let mut names: Vec<String> = output
+            .stdout_text()
+            .lines()
+            .filter_map(|line| Some(line.split_once('=')?.0.to_owned()))
+            .collect();
         names.sort();
         assert_eq!(names, ["HOME", "PATH"]);
         assert!(output.stdout_text().contains(sandbox.home().to_str().expect("ASCII")));

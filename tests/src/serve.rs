@@ -25,8 +25,10 @@ impl Serve {
     /// Where it does not say within 20 s where it listens, with all it printed.
     #[must_use]
     pub fn start(sandbox: &Sandbox, root: &Path, read_only: bool) -> Serve {
-        let directory = tempfile::Builder::new().prefix("serve-").tempdir_in(sandbox.path()).expect("a new directory");
-        let (host_key, authorized) = (directory.path().join("host_ed25519"), directory.path().join("authorized_keys"));
+        let directory =
+            tempfile::Builder::new().prefix("serve-").tempdir_in(sandbox.path()).expect("a new directory");
+        let (host_key, authorized) =
+            (directory.path().join("host_ed25519"), directory.path().join("authorized_keys"));
         make_key(&host_key, "ed25519");
         write_private(&authorized, &(sandbox.public_key() + "\n"));
         let mut command = sandbox.command(program("sync-agent"));
@@ -79,7 +81,8 @@ impl Serve {
     #[must_use]
     pub fn host_key_line(&self) -> String {
         self.running.wait_for(READY_LIMIT, "its host key", |text| {
-            let mut lines = text.split_inclusive('\n').skip_while(|line| !line.starts_with("listening on ")).skip(1);
+            let mut lines =
+                text.split_inclusive('\n').skip_while(|line| !line.starts_with("listening on ")).skip(1);
             lines.next()?.strip_suffix('\n').map(String::from)
         })
     }

@@ -116,7 +116,9 @@ fn kind(path: &Path, stat: &Stat) -> Kind {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Kind::File { size_bytes: stat.st_size as u64, content: content(path) },
         FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::Symlink { target: readlink(path, Vec::new()).expect("it is a link").into_bytes() },
+        FileType::Symlink => {
+            Kind::Symlink { target: readlink(path, Vec::new()).expect("it is a link").into_bytes() }
+        }
         FileType::Fifo => Kind::Fifo,
         FileType::Socket => Kind::Socket,
         FileType::CharacterDevice => Kind::CharDevice { rdev: stat.st_rdev },
@@ -127,8 +129,12 @@ fn kind(path: &Path, stat: &Stat) -> Kind {
 
 /// By path handle flags rather than `File::open`, so that a FIFO put there meanwhile cannot hang the test.
 fn content(path: &Path) -> Option<blake3::Hash> {
-    let opened =
-        openat(CWD, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    let opened = openat(
+        CWD,
+        path,
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
     let mut file = match opened {
         Ok(file) => std::fs::File::from(file),
         Err(rustix::io::Errno::ACCESS) => return None,
@@ -215,7 +221,9 @@ fn kind_difference(expected: &Kind, actual: &Kind) -> String {
             format!("content (of {a} bytes)")
         }
         (Kind::File { size_bytes: a, .. }, Kind::File { size_bytes: b, .. }) => format!("size {a} | {b}"),
-        (Kind::Symlink { target: a }, Kind::Symlink { target: b }) => format!("target {} | {}", escaped(a), escaped(b)),
+        (Kind::Symlink { target: a }, Kind::Symlink { target: b }) => {
+            format!("target {} | {}", escaped(a), escaped(b))
+        }
         _ => format!("{expected:?} | {actual:?}"),
     }
 }

@@ -65,7 +65,8 @@ impl Sshd {
     /// Where it does not come up, with its log.
     #[must_use]
     pub fn start_with(sandbox: &Sandbox, options: &Options) -> Sshd {
-        let directory = tempfile::Builder::new().prefix("sshd-").tempdir_in(sandbox.path()).expect("a new directory");
+        let directory =
+            tempfile::Builder::new().prefix("sshd-").tempdir_in(sandbox.path()).expect("a new directory");
         let mut sshd = Sshd { directory, home: sandbox.home(), running: None, address: sandbox.address(0) };
         sshd.write_files(sandbox, options);
         sshd.make_host_keys();
@@ -171,7 +172,8 @@ impl Sshd {
         write_private(&self.file("authorized_keys"), &keys);
         write_private(&self.file("noise"), options.noise.as_deref().unwrap_or_default());
         write_script(&self.file("session"), &self.session_script());
-        fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+        fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755))
+            .expect("the directory is ours");
     }
 
     fn session_script(&self) -> String {
@@ -235,7 +237,9 @@ impl Sshd {
             format!("SetEnv HOME={}", self.home.display()),
             format!("ForceCommand {}", file("session")),
         ];
-        lines.extend(HOST_KEY_KINDS.iter().map(|kind| format!("HostKey {}", self.host_key_file(kind).display())));
+        lines.extend(
+            HOST_KEY_KINDS.iter().map(|kind| format!("HostKey {}", self.host_key_file(kind).display())),
+        );
         lines.join("\n") + "\n"
     }
 }
@@ -256,7 +260,9 @@ pub fn free_port() -> u16 {
 fn has_banner(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return false };
     let mut banner = [0; 4];
-    stream.set_read_timeout(Some(READY_LIMIT)).is_ok() && stream.read_exact(&mut banner).is_ok() && &banner == b"SSH-"
+    stream.set_read_timeout(Some(READY_LIMIT)).is_ok()
+        && stream.read_exact(&mut banner).is_ok()
+        && &banner == b"SSH-"
 }
 
 /// A `known_hosts` file of these lines in the sandbox.
@@ -301,8 +307,10 @@ mod tests {
     fn sessions_have_the_home_of_the_sandbox_and_the_agent_first() {
         crate::require!("sshd");
         let sandbox = Sandbox::new();
-        let options =
-            Options { agent: Agent::Script("#!/bin/sh\necho $HOME $PWD \"$@\"\n".to_owned()), ..Options::default() };
+        let options = Options {
+            agent: Agent::Script("#!/bin/sh\necho $HOME $PWD \"$@\"\n".to_owned()),
+            ..Options::default()
+        };
         let sshd = Sshd::start_with(&sandbox, &options);
         let home = sandbox.home().display().to_string();
         assert_eq!(
@@ -343,14 +351,19 @@ mod tests {
         };
         let mut sshd = Sshd::start_with(&sandbox, &options);
         let mut shell = sandbox.command("/bin/sh");
-        shell.args(["-c", &format!("exec {} {}@127.0.0.1 sync-agent", sshd.remote_shell(), sshd.address().user)]);
+        shell.args([
+            "-c",
+            &format!("exec {} {}@127.0.0.1 sync-agent", sshd.remote_shell(), sshd.address().user),
+        ]);
         let client = Running::start(shell);
         let id: u32 = until(READY_LIMIT, "the session's id", || {
             fs::read_to_string(sandbox.home().join("pid")).ok()?.trim().parse().ok()
         });
         assert!(sshd.agents().contains(&id));
         sshd.stop();
-        until(READY_LIMIT, "end of the session", || (!Path::new(&format!("/proc/{id}")).exists()).then_some(()));
+        until(READY_LIMIT, "end of the session", || {
+            (!Path::new(&format!("/proc/{id}")).exists()).then_some(())
+        });
         client.wait().expect_code(255);
         assert!(requirement::find("ssh").is_some());
     }

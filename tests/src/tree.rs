@@ -5,7 +5,9 @@
 
 use crate::requirement::is_root;
 use crate::seed::Rng;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT, makedev, mknodat, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT, makedev, mknodat, utimensat,
+};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -83,7 +85,9 @@ fn types(root: &Path) {
 
 fn modes(root: &Path) {
     let unreadable: &[u32] = if is_root() { &[0o000, 0o200] } else { &[] };
-    for &mode in [0o400, 0o444, 0o600, 0o644, 0o666, 0o755, 0o1644, 0o2755, 0o4755, 0o6755].iter().chain(unreadable) {
+    for &mode in
+        [0o400, 0o444, 0o600, 0o644, 0o666, 0o755, 0o1644, 0o2755, 0o4755, 0o6755].iter().chain(unreadable)
+    {
         let path = root.join(format!("file-{mode:04o}"));
         write(&path, format!("{mode:o}").as_bytes());
         chmod(&path, mode);
@@ -323,7 +327,8 @@ fn create_beside(rng: &mut Rng, path: &Path, number: u64) -> PathBuf {
 }
 
 fn rename(rng: &mut Rng, root: &Path, path: &Path, number: u64) -> Option<PathBuf> {
-    let mut directories: Vec<PathBuf> = entries(root).into_iter().filter(|entry| is_directory(entry)).collect();
+    let mut directories: Vec<PathBuf> =
+        entries(root).into_iter().filter(|entry| is_directory(entry)).collect();
     directories.push(root.to_owned());
     let parent = rng.pick(&directories).clone();
     let to = below(&parent, &random_name(rng, 4000 + number));

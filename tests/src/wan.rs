@@ -24,7 +24,12 @@ impl Proxy {
     #[must_use]
     pub fn start(to_port: u16, rtt_ms: u64, mbit: u64, cut_after: u64, stall_after: u64) -> Proxy {
         let mut command = Command::new(installed("python3"));
-        command.arg(tool("wanproxy.py")).args(["--listen", "127.0.0.1:0", "--to", &format!("127.0.0.1:{to_port}")]);
+        command.arg(tool("wanproxy.py")).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--to",
+            &format!("127.0.0.1:{to_port}"),
+        ]);
         let numbers = [
             ("--rtt-ms", rtt_ms),
             ("--mbit", mbit),
@@ -50,7 +55,8 @@ impl Proxy {
     /// # Panics
     /// When none does within `limit`.
     pub fn wait_for_stall(&self, limit: Duration) {
-        self.running.wait_for(limit, "that it stalls", |text| text.contains("\nstalled after ").then_some(()));
+        self.running
+            .wait_for(limit, "that it stalls", |text| text.contains("\nstalled after ").then_some(()));
     }
 
     /// Waits until a connection was cut.

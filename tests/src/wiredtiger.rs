@@ -20,7 +20,8 @@ pub fn loader() -> &'static Path {
         let source = tool("wtload.c");
         let hash = blake3::hash(&fs::read(&source).expect("tools/wtload.c")).to_hex();
         let test = env::current_exe().expect("a running program has a path");
-        let directory = test.parent().and_then(Path::parent).expect("cargo puts tests in target/PROFILE/deps");
+        let directory =
+            test.parent().and_then(Path::parent).expect("cargo puts tests in target/PROFILE/deps");
         let program = directory.join(format!("wtload-{}", &hash[..16]));
         if !program.exists() {
             let made = program.with_extension(process::id().to_string());
@@ -88,7 +89,8 @@ impl Database {
     /// Where the engine finds damage.
     #[must_use]
     pub fn digest_of(&self, path: &Path, sandbox: &Sandbox) -> String {
-        let scratch = tempfile::Builder::new().prefix("digest-").tempdir_in(sandbox.path()).expect("a new directory");
+        let scratch =
+            tempfile::Builder::new().prefix("digest-").tempdir_in(sandbox.path()).expect("a new directory");
         let copy = scratch.path().join("copy");
         let mut command = Command::new("/bin/cp");
         command.arg("-a").arg(path).arg(&copy);

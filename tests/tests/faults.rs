@@ -36,7 +36,9 @@ fn pull(sandbox: &Sandbox, address: &Address, options: &[&str]) -> Output {
 fn push_command(sandbox: &Sandbox, address: &Address, options: &[&str]) -> std::process::Command {
     let mut command = sandbox.sync_command(["-a"]);
     command.args(options).args(["-e", &address.remote_shell()]);
-    command.arg(contents_of(&sandbox.source())).arg(address.host_path(&sandbox.destination().display().to_string()));
+    command
+        .arg(contents_of(&sandbox.source()))
+        .arg(address.host_path(&sandbox.destination().display().to_string()));
     command
 }
 
@@ -57,9 +59,14 @@ fn assert_old_or_new(old: &Snapshot, new: &Snapshot, actual: &Snapshot) {
     for name in old.keys().chain(new.keys()) {
         let found = actual.get(name).map(|node| &node.kind);
         let allowed = [old, new].map(|tree| tree.get(name).map(|node| &node.kind));
-        let becomes_or_was_directory = allowed.iter().filter(|&&kind| kind == Some(&Kind::Directory)).count() == 1;
+        let becomes_or_was_directory =
+            allowed.iter().filter(|&&kind| kind == Some(&Kind::Directory)).count() == 1;
         let is_between = found.is_none() && becomes_or_was_directory;
-        assert!(is_between || allowed.contains(&found), "{}: {found:?} is neither of {allowed:?}", escaped(name));
+        assert!(
+            is_between || allowed.contains(&found),
+            "{}: {found:?} is neither of {allowed:?}",
+            escaped(name)
+        );
     }
 }
 
@@ -127,7 +134,8 @@ fn our_own_servers_host_key_is_checked_too() {
     let sandbox = Sandbox::new();
     one_file_to_copy(&sandbox);
     let serve = Serve::start(&sandbox, Path::new("/"), true);
-    let (from, to) = (serve.url(&contents_of(&sandbox.source())), sandbox.destination().display().to_string());
+    let (from, to) =
+        (serve.url(&contents_of(&sandbox.source())), sandbox.destination().display().to_string());
     let other = sandbox.path().join("other_host_key");
     make_key(&other, "ed25519");
     fs::write(sandbox.known_hosts(), "").expect("the sandbox's known_hosts");
@@ -157,7 +165,8 @@ fn our_own_server_refuses_a_wrong_key() {
     let serve = Serve::start(&sandbox, Path::new("/"), true);
     fs::remove_file(sandbox.key()).expect("the sandbox's key");
     make_key(&sandbox.key(), "ed25519");
-    let (from, to) = (serve.url(&contents_of(&sandbox.source())), sandbox.destination().display().to_string());
+    let (from, to) =
+        (serve.url(&contents_of(&sandbox.source())), sandbox.destination().display().to_string());
     sandbox.sync(["-a", &from, &to]).expect_code(42);
     assert_untouched(&sandbox);
 }
@@ -195,7 +204,10 @@ fn an_agent_of_another_making_is_refused() {
     for fake in fakes {
         let sandbox = Sandbox::new();
         one_file_to_copy(&sandbox);
-        let sshd = Sshd::start_with(&sandbox, &Options { agent: Agent::Script(fake.to_owned()), ..Options::default() });
+        let sshd = Sshd::start_with(
+            &sandbox,
+            &Options { agent: Agent::Script(fake.to_owned()), ..Options::default() },
+        );
         pull(&sandbox, sshd.address(), &["--timeout=10"]).expect_code_in(&[2, 43]);
         assert_untouched(&sandbox);
     }
@@ -278,9 +290,10 @@ fn a_silent_connection_times_out() {
     let proxy = Proxy::start(sshd.port(), 0, 0, 0, 1_000_000);
     sandbox.trust(proxy.port(), &sshd.host_keys());
     let address = sshd.address().at_port(proxy.port());
-    for command in
-        [pull_command(&sandbox, &address, &["--timeout=2"]), push_command(&sandbox, &address, &["--timeout=2"])]
-    {
+    for command in [
+        pull_command(&sandbox, &address, &["--timeout=2"]),
+        push_command(&sandbox, &address, &["--timeout=2"]),
+    ] {
         let output = process::run(command);
         output.expect_code(30);
         assert!(output.elapsed < SOON, "{output}");
@@ -328,8 +341,13 @@ fn a_full_disk_keeps_the_old_content_and_leaves_nothing_stray() {
         let disk = Tmpfs::mount(&small, 8 << 20);
         write_at(&disk.path().join("fits-not"), b"old", 1_500_000_000);
         let names_before: Vec<_> = snapshot(disk.path()).into_keys().collect();
-        let output =
-            stage.sync(&sandbox, direction, &["-a"], &contents_of(&sandbox.source()), &small.display().to_string());
+        let output = stage.sync(
+            &sandbox,
+            direction,
+            &["-a"],
+            &contents_of(&sandbox.source()),
+            &small.display().to_string(),
+        );
         output.expect_code(44);
         assert_eq!(fs::read(disk.path().join("fits-not")).expect("it is there"), b"old", "{direction:?}");
         assert_eq!(snapshot(disk.path()).into_keys().collect::<Vec<_>>(), names_before, "{direction:?}");
@@ -377,8 +395,9 @@ fn killed_at_random_moments(direction: Direction, victim: Victim) {
             assert!(!ended, "{output}");
             assert_old_or_new(&old, &new, &snapshot(&sandbox.destination()));
         }
-        let again =
-            until(SOON, "a free destination", || Some(sandbox.sync(&line)).filter(|output| output.code() != 40));
+        let again = until(SOON, "a free destination", || {
+            Some(sandbox.sync(&line)).filter(|output| output.code() != 40)
+        });
         whole = whole.max(again.success().elapsed);
         let left = differences(&new, &snapshot(&sandbox.destination()), &NOTHING);
         assert!(left.is_empty(), "seed {seed}, killed after {moment:?}: {left:#?}\n{output}\n{again}");

@@ -16,11 +16,19 @@ fn moved_while_written(direction: Direction) {
     let sync = |options: &[&str]| stage.sync(&sandbox, direction, options, &from, &to);
 
     sync(&OPTIONS).success();
-    assert_eq!(database.digest_of(&sandbox.destination(), &sandbox), database.digest(&sandbox), "after the first pass");
+    assert_eq!(
+        database.digest_of(&sandbox.destination(), &sandbox),
+        database.digest(&sandbox),
+        "after the first pass"
+    );
 
     database.mutate(1.0, 2);
     sync(&OPTIONS).success();
-    assert_eq!(database.digest_of(&sandbox.destination(), &sandbox), database.digest(&sandbox), "after 1 % changed");
+    assert_eq!(
+        database.digest_of(&sandbox.destination(), &sandbox),
+        database.digest(&sandbox),
+        "after 1 % changed"
+    );
 
     let mut writer = database.start_writer(600, 3);
     let started = snapshot(database.path());
@@ -28,7 +36,11 @@ fn moved_while_written(direction: Direction) {
         // Files that change or vanish while they are read: 23 or 24, and nothing else.
         sync(&OPTIONS).expect_code_in(&[0, 23, 24]);
     }
-    assert!(!writer.ended_within(Duration::ZERO), "the writer ended before it was stopped\n{}", writer.printed());
+    assert!(
+        !writer.ended_within(Duration::ZERO),
+        "the writer ended before it was stopped\n{}",
+        writer.printed()
+    );
     // As a host that dies: the last pass copies what is on disk, recovery does the rest.
     writer.kill();
     assert_eq!(writer.wait().code(), 128 + 9);
@@ -36,7 +48,11 @@ fn moved_while_written(direction: Direction) {
 
     sync(&OPTIONS).success();
     assert_same(&snapshot(database.path()), &snapshot(&sandbox.destination()), &NOTHING);
-    assert_eq!(database.digest_of(&sandbox.destination(), &sandbox), database.digest(&sandbox), "after the last pass");
+    assert_eq!(
+        database.digest_of(&sandbox.destination(), &sandbox),
+        database.digest(&sandbox),
+        "after the last pass"
+    );
 }
 
 #[test]

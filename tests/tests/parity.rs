@@ -42,11 +42,23 @@ impl Case<'_> {
     }
 
     fn sync(&self, options: &[&str]) -> Output {
-        self.stage.sync(self.sandbox, self.direction, options, &contents_of(&self.source()), &text(&self.ours()))
+        self.stage.sync(
+            self.sandbox,
+            self.direction,
+            options,
+            &contents_of(&self.source()),
+            &text(&self.ours()),
+        )
     }
 
     fn rsync(&self, options: &[&str]) -> Output {
-        self.stage.rsync(self.sandbox, self.direction, options, &contents_of(&self.source()), &text(&self.theirs()))
+        self.stage.rsync(
+            self.sandbox,
+            self.direction,
+            options,
+            &contents_of(&self.source()),
+            &text(&self.theirs()),
+        )
     }
 
     /// Runs both with these options and compares all that can be seen.
@@ -63,7 +75,8 @@ impl Case<'_> {
     /// A further run finds nothing to do.
     fn expect_nothing_left(&self, options: &[&str]) {
         // Itemized lines would stand among the objects; a second `-i` would list what is the same too.
-        let quiet: Vec<&str> = options.iter().copied().filter(|&option| option != "-i").chain(["--json"]).collect();
+        let quiet: Vec<&str> =
+            options.iter().copied().filter(|&option| option != "-i").chain(["--json"]).collect();
         let again = self.sync(&quiet);
         again.success();
         for name in [
@@ -182,7 +195,11 @@ fn a_source_without_its_slash_lands_below_the_destination() {
         ours.expect_code(theirs.code());
         assert_same_lines(&theirs, &ours);
         // The destination itself is outside the transfer: its time is that of the copying.
-        assert_same(&snapshot(&case.theirs().join("source")), &snapshot(&case.ours().join("source")), &NOTHING);
+        assert_same(
+            &snapshot(&case.theirs().join("source")),
+            &snapshot(&case.ours().join("source")),
+            &NOTHING,
+        );
         assert_eq!(fs::read_dir(case.ours()).expect("it is there").count(), 1);
     }
 }

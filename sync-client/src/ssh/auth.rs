@@ -164,7 +164,8 @@ impl Login<'_> {
         match result {
             AuthResult::Success => Ok(true),
             AuthResult::Failure { partial_success: true, remaining_methods } => {
-                let methods: Vec<String> = remaining_methods.iter().map(|method| format!("{method:?}")).collect();
+                let methods: Vec<String> =
+                    remaining_methods.iter().map(|method| format!("{method:?}")).collect();
                 self.tried.push(format!(
                     "{name} (accepted, but the server also wants {}: use --ssh=system)",
                     methods.join(" or ")
@@ -189,9 +190,12 @@ impl Login<'_> {
 
     fn closed(&mut self) -> SshError {
         if self.tried.is_empty() {
-            return self.dropped("the server closed it; it may be too busy or may not let this address in".to_owned());
+            return self.dropped(
+                "the server closed it; it may be too busy or may not let this address in".to_owned(),
+            );
         }
-        let hint = "then the server closed the connection; if it allows few attempts, name one key with --identity";
+        let hint =
+            "then the server closed the connection; if it allows few attempts, name one key with --identity";
         self.tried.push(hint.to_owned());
         self.failed()
     }
@@ -242,20 +246,22 @@ fn key_file(path: &Path, options: &SshOptions) -> Result<PrivateKey, String> {
 }
 
 fn decode(text: &str, passphrase: Option<&str>) -> Result<PrivateKey, String> {
-    let key = russh::keys::decode_secret_key(text, passphrase).map_err(|error| format!("can't be read: {error}"))?;
+    let key = russh::keys::decode_secret_key(text, passphrase)
+        .map_err(|error| format!("can't be read: {error}"))?;
     if key.is_encrypted() { Err("is encrypted".to_owned()) } else { Ok(key) }
 }
 
 fn is_encrypted(text: &str) -> bool {
-    text.contains("ENCRYPTED")
-        || PrivateKey::from_openssh(text).is_ok_and(|key| key.is_encrypted())
+    text.contains("ENCRYPTED") || PrivateKey::from_openssh(text).is_ok_and(|key| key.is_encrypted())
 }
 
 fn unlock(text: &str, path: &Path, options: &SshOptions) -> Result<PrivateKey, String> {
     const ATTEMPTS: usize = 3;
     for _ in 0..ATTEMPTS {
         let Some(passphrase) = (options.ask)(path) else {
-            return Err("has a passphrase and there is no terminal to ask for it; load it into ssh-agent".to_owned());
+            return Err(
+                "has a passphrase and there is no terminal to ask for it; load it into ssh-agent".to_owned()
+            );
         };
         if let Ok(key) = decode(text, Some(&passphrase)) {
             return Ok(key);

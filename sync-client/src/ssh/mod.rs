@@ -308,7 +308,9 @@ impl SshConnection {
         let Some(runtime) = &self.line.runtime else { return Err(self.line.lost("is closed")) };
         runtime.block_on(async {
             let starting = tokio::time::timeout(EXEC_TIMEOUT, self.start(command));
-            starting.await.unwrap_or_else(|_| Err(self.line.lost("the server did not start the command in time")))
+            starting
+                .await
+                .unwrap_or_else(|_| Err(self.line.lost("the server did not start the command in time")))
         })
     }
 
@@ -340,7 +342,9 @@ impl SshConnection {
         loop {
             match channel.wait().await {
                 Some(ChannelMsg::Success) => return Ok(early),
-                Some(ChannelMsg::Failure) => return Err(self.line.lost("the server refused to run a command")),
+                Some(ChannelMsg::Failure) => {
+                    return Err(self.line.lost("the server refused to run a command"));
+                }
                 Some(ChannelMsg::WindowAdjusted { .. }) => {}
                 Some(ChannelMsg::ExtendedData { data, ext }) if early.len() < 64 => {
                     early.push(ChannelMsg::ExtendedData { data, ext });
@@ -447,7 +451,9 @@ impl ProcessOutcome {
         match message {
             ChannelMsg::ExtendedData { data, ext: 1 } => self.stderr(&data, sink),
             ChannelMsg::ExitStatus { exit_status } => self.exited(Exit::Status(exit_status)),
-            ChannelMsg::ExitSignal { signal_name, .. } => self.exited(Exit::Signal(format!("{signal_name:?}"))),
+            ChannelMsg::ExitSignal { signal_name, .. } => {
+                self.exited(Exit::Signal(format!("{signal_name:?}")))
+            }
             _ => {}
         }
     }
@@ -528,7 +534,11 @@ impl Deadline {
         Deadline { at: Instant::now() + timeout, timeout, host: options.host.clone() }
     }
 
-    pub(crate) async fn limit<T>(&self, stage: &'static str, work: impl Future<Output = T>) -> Result<T, SshError> {
+    pub(crate) async fn limit<T>(
+        &self,
+        stage: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, SshError> {
         tokio::time::timeout_at(self.at, work).await.map_err(|_| SshError::Timeout {
             host: self.host.clone(),
             stage,
@@ -684,7 +694,13 @@ impl HostCheck {
         let fingerprint = known_hosts::fingerprint(key);
         let verdict = self.host_keys.check(key);
         if let Verdict::Revoked(known) = verdict {
-            return Err(SshError::HostRevoked { host, kind, fingerprint, file: known.file, line: known.line });
+            return Err(SshError::HostRevoked {
+                host,
+                kind,
+                fingerprint,
+                file: known.file,
+                line: known.line,
+            });
         }
         if let Some(pinned) = &options.pinned {
             if pinned.trim().trim_end_matches('=') == fingerprint {
@@ -701,7 +717,13 @@ impl HostCheck {
         }
     }
 
-    fn learn(&self, key: &PublicKey, host: String, kind: String, fingerprint: String) -> Result<(), SshError> {
+    fn learn(
+        &self,
+        key: &PublicKey,
+        host: String,
+        kind: String,
+        fingerprint: String,
+    ) -> Result<(), SshError> {
         let line = known_hosts::line(&self.options.host, self.options.port, key);
         match self.options.known_hosts.first() {
             Some(file) if self.options.accept_new => known_hosts::append(file, &line)

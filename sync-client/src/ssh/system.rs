@@ -280,14 +280,23 @@ mod tests {
             ("ssh -i a -i b", with(&|args| args.identities = vec!["a".into(), "b".into()])),
             ("ssh -p 2222 -l me", with(&|args| (args.port, args.user) = (Some(2222), Some("me".into())))),
             ("ssh -p2222 -p 1", with(&|args| args.port = Some(2222))),
-            ("ssh -o Port=22 -o User=root", with(&|args| (args.port, args.user) = (Some(22), Some("root".into())))),
-            ("ssh -o 'UserKnownHostsFile=/a /b'", with(&|args| args.known_hosts = vec!["/a".into(), "/b".into()])),
+            (
+                "ssh -o Port=22 -o User=root",
+                with(&|args| (args.port, args.user) = (Some(22), Some("root".into()))),
+            ),
+            (
+                "ssh -o 'UserKnownHostsFile=/a /b'",
+                with(&|args| args.known_hosts = vec!["/a".into(), "/b".into()]),
+            ),
             ("ssh -o StrictHostKeyChecking=yes", with(&|args| args.accept_new = Some(false))),
             ("ssh -o StrictHostKeyChecking=accept-new", with(&|args| args.accept_new = Some(true))),
             ("ssh -o ConnectTimeout=7", with(&|args| args.connect_timeout_s = Some(7))),
-            ("ssh -o IdentitiesOnly=yes -o BatchMode=yes", with(&|args| {
-                (args.identities_only, args.batch) = (true, true);
-            })),
+            (
+                "ssh -o IdentitiesOnly=yes -o BatchMode=yes",
+                with(&|args| {
+                    (args.identities_only, args.batch) = (true, true);
+                }),
+            ),
             ("ssh -o StrictHostKeyChecking=no", None),
             ("ssh -o ProxyJump=x", None),
             ("ssh -J x", None),
@@ -337,7 +346,8 @@ mod tests {
         let said = Arc::new(Mutex::new(Vec::<u8>::new()));
         let sink = Arc::clone(&said);
         let mut process =
-            spawn(&args, Arc::new(move |bytes| sink.lock().expect("not poisoned").extend(bytes))).expect("started");
+            spawn(&args, Arc::new(move |bytes| sink.lock().expect("not poisoned").extend(bytes)))
+                .expect("started");
         process.writer.write_all(b"there and back").expect("written");
         drop(process.writer);
         let mut text = String::new();
