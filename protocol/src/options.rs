@@ -113,6 +113,8 @@ pub struct SyncOptions {
     pub chown: (Option<Vec<u8>>, Option<Vec<u8>>),
     /// Frame compression.
     pub compression: Compression,
+    /// Neither use nor keep an index of what was hashed before.
+    pub without_index: bool,
     /// Change nothing.
     pub dry_run: bool,
     /// Compare everything, change nothing, report every difference.

@@ -2,6 +2,7 @@
 
 use crate::destination::DestinationEnd;
 use crate::error::SessionError;
+use crate::index::Index;
 use crate::link::{self, Link, Outgoing};
 use crate::monitor::{Monitor, Progress};
 use crate::scan::Origin;
@@ -10,8 +11,10 @@ use crate::tree::Dir;
 use crossbeam_channel::Receiver;
 use protocol::itemize::Item;
 use protocol::message::{self, Message, Report, Role, Start};
+use protocol::options::{QuickCheck, SyncOptions};
 use protocol::stats::{Exit, Problem};
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +27,19 @@ pub struct Permissions {
     pub read_only: bool,
     /// Bits that new entries don't get where modes are not preserved.
     pub umask: u16,
+    /// Where the index of earlier runs is, if it may keep one.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The index for a run: only one that compares content asks it; none where it is not wanted, where nothing
+/// may change, and for `verify`, which reads everything.
+#[must_use]
+pub fn index_for(state_dir: Option<&Path>, options: &SyncOptions) -> Index {
+    let compares = options.quick_check == QuickCheck::Checksum && !options.dry_run;
+    match state_dir {
+        Some(dir) if compares && !options.without_index => Index::open(dir).0,
+        _ => Index::disabled(),
+    }
 }
 
 /// How long a client may take to say what it wants.
@@ -103,6 +119,7 @@ fn serve(
     let monitor = ReportingMonitor(link.outgoing.clone());
     let progress = Progress::default();
     let options = &start.options;
+    let index = index_for(permissions.state_dir.as_deref(), options);
     link.outgoing.state().limit_bandwidth(options.bandwidth_bytes_per_s);
     match &start.role {
         Role::Source { arguments } => {
@@ -111,7 +128,7 @@ fn serve(
                 .iter()
                 .map(|argument| Origin::open(root, argument, options))
                 .collect::<Result<_, _>>()?;
-            let end = SourceEnd { origins: &origins, options, monitor: &monitor, progress: &progress, stop };
+            let end = SourceEnd { origins: &origins, options, monitor: &monitor, progress: &progress, index: &index, stop };
             end.run(link).map(|finished| finished.exit)
         }
         Role::Destination { .. } if permissions.read_only => {
@@ -125,6 +142,7 @@ fn serve(
                 options,
                 monitor: &monitor,
                 progress: &progress,
+                index: &index,
                 umask: permissions.umask,
                 stop,
             };

@@ -7,6 +7,7 @@ use crate::error::SessionError;
 use crate::monitor::errno;
 use crate::receiver::Target;
 use crate::run::Run;
+use crate::tree;
 use crate::workers::lock;
 use protocol::ContentHash;
 use protocol::message::{Message, Want, signature_frame};
@@ -146,8 +147,13 @@ pub(crate) fn hash_existing(run: &Run<'_>, target: &Target) -> Option<ContentHas
 
 fn hash(run: &Run<'_>, target: &Target) -> io::Result<ContentHash> {
     let file = run.tree.dir(&target.parent)?.open_file(target.name().as_bytes())?;
+    let before = tree::info_of(&file)?;
+    if let Some(hash) = run.index.hash(&before) {
+        return Ok(hash);
+    }
+    let read_from = tree::now();
     let mut hasher = blake3::Hasher::new();
-    let size = target.existing.map_or(0, |info| info.size_bytes);
+    let size = before.size_bytes;
     let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(size).unwrap_or(CHUNK_BYTES))];
     let mut at = 0;
     while at < size {
@@ -160,5 +166,9 @@ fn hash(run: &Run<'_>, target: &Target) -> io::Result<ContentHash> {
     let mut stats = lock(&run.stats);
     stats.compared_files += 1;
     stats.compared_bytes += size;
-    Ok(hasher.finalize().into())
+    let hash = hasher.finalize().into();
+    if before.same_content(&tree::info_of(&file)?) {
+        run.index.remember(&before, read_from, &hash);
+    }
+    Ok(hash)
 }

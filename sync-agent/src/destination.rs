@@ -6,6 +6,7 @@
 use crate::commit::{self, Commit};
 use crate::delete;
 use crate::error::SessionError;
+use crate::index::Index;
 use crate::link::{Incoming, Link, Outgoing};
 use crate::merge;
 use crate::metadata::Translation;
@@ -41,6 +42,8 @@ pub struct DestinationEnd<'a> {
     pub monitor: &'a dyn Monitor,
     /// How far it is.
     pub progress: &'a Progress,
+    /// Hashes of an earlier run.
+    pub index: &'a Index,
     /// Bits that new entries don't get where modes are not preserved. The process itself must have a
     /// umask of 0.
     pub umask: u16,
@@ -248,6 +251,7 @@ impl DestinationEnd<'_> {
             outgoing: &outgoing,
             monitor: self.monitor,
             progress: self.progress,
+            index: self.index,
             staging,
             single_name: root.single_name.clone(),
             session: Mutex::new(session),

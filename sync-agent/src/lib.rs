@@ -11,6 +11,7 @@ mod commit;
 mod delete;
 pub mod destination;
 pub mod error;
+pub mod index;
 mod journal;
 pub mod link;
 mod merge;

@@ -34,6 +34,10 @@ struct Limits {
     /// Be a source only: never write.
     #[arg(long, global = true)]
     read_only: bool,
+    /// Where to keep what speeds up later runs [default: ~/.local/state/sync-agent; none with --root or
+    /// --read-only].
+    #[arg(long, value_name = "DIR", global = true)]
+    state_dir: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -89,7 +93,15 @@ fn permissions(limits: &Limits, umask: u16) -> Result<Permissions, String> {
             .map_err(|error| format!("cannot open --root {}: {}", path.display(), io::Error::from(error)))
     };
     let root = limits.root.as_ref().map(open).transpose()?;
-    Ok(Permissions { root, read_only: limits.read_only, umask })
+    let is_free = limits.root.is_none() && !limits.read_only;
+    let state_dir = limits.state_dir.clone().or_else(|| is_free.then(default_state_dir).flatten());
+    Ok(Permissions { root, read_only: limits.read_only, umask, state_dir })
+}
+
+fn default_state_dir() -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    state.or_else(home).map(|state| state.join("sync-agent"))
 }
 
 fn stdio(permissions: &Permissions) -> ExitCode {

@@ -2,6 +2,7 @@
 
 use crate::commit::{Commit, Ready};
 use crate::error::SessionError;
+use crate::index::Index;
 use crate::link::Outgoing;
 use crate::merge::{Extraneous, OwnListing};
 use crate::metadata::{Translation, Wanted};
@@ -30,6 +31,7 @@ pub(crate) struct Run<'r> {
     pub(crate) outgoing: &'r Outgoing,
     pub(crate) monitor: &'r dyn Monitor,
     pub(crate) progress: &'r Progress,
+    pub(crate) index: &'r Index,
     pub(crate) staging: &'r Staging,
     /// The name that the one entry of the transfer gets here, if it is another one.
     pub(crate) single_name: Option<Name>,

@@ -5,8 +5,10 @@
 //! over what was read, while it is read.
 
 use crate::error::SessionError;
+use crate::index::Index;
 use crate::link::Outgoing;
 use crate::monitor::Progress;
+use crate::source::SourceEnd;
 use crate::scan::{Listed, ListedPiece, Listings, Origin, compressor};
 use crate::tree::{self, Dir, Info};
 use crate::workers::lock;
@@ -15,7 +17,6 @@ use protocol::frame::{Compressor, Frame};
 use protocol::limits;
 use protocol::matcher::{Matcher, Op, Signature};
 use protocol::message::{DataBuilder, Failure, ReadFile, Request, Step, Want};
-use protocol::options::SyncOptions;
 use protocol::path::RelPath;
 use protocol::signature::BlockSize;
 use protocol::stats::Operation;
@@ -75,6 +76,7 @@ impl Feed {
 /// One sending thread.
 pub(crate) struct Sender<'a> {
     origins: &'a [Origin],
+    index: &'a Index,
     listings: &'a Listings,
     feeds: &'a Mutex<HashMap<u32, Arc<Feed>>>,
     outgoing: &'a Outgoing,
@@ -89,21 +91,20 @@ pub(crate) struct Sender<'a> {
 impl<'a> Sender<'a> {
     pub(crate) fn new(
         lane: u8,
-        origins: &'a [Origin],
-        options: &SyncOptions,
+        end: &'a SourceEnd<'a>,
         listings: &'a Listings,
         feeds: &'a Mutex<HashMap<u32, Arc<Feed>>>,
         outgoing: &'a Outgoing,
-        progress: &'a Progress,
     ) -> Sender<'a> {
         Sender {
-            origins,
+            origins: end.origins,
+            index: end.index,
             listings,
             feeds,
             outgoing,
-            progress,
+            progress: end.progress,
             builder: DataBuilder::new(lane),
-            compressor: compressor(options),
+            compressor: compressor(end.options),
             directory: None,
             buffer: Vec::new(),
         }
@@ -212,13 +213,21 @@ impl<'a> Sender<'a> {
     }
 
     fn hash(&mut self, number: u32, file: &File, before: &Info) -> Result<(), Failure> {
+        let size_bytes = before.size_bytes;
+        if let Some(hash) = self.index.hash(before) {
+            let read = ReadFile { hash, mtime: before.mtime };
+            self.builder.step(number, Step::Hashed { size_bytes, read });
+            return Ok(());
+        }
+        let read_from = tree::now();
         let mut hasher = blake3::Hasher::new();
         self.buffer.resize(WINDOW_BYTES, 0);
         for_each_window(file, before.size_bytes, &mut self.buffer, |data| {
             hasher.update(data);
         })?;
         let read = unchanged(file, before, hasher.finalize().into())?;
-        self.builder.step(number, Step::Hashed { size_bytes: before.size_bytes, read });
+        self.index.remember(before, read_from, &read.hash);
+        self.builder.step(number, Step::Hashed { size_bytes, read });
         Ok(())
     }
 

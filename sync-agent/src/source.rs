@@ -1,6 +1,7 @@
 //! The source's end of a session: scan and senders around the state machine.
 
 use crate::error::SessionError;
+use crate::index::Index;
 use crate::link::{Incoming, Link, Outgoing};
 use crate::monitor::{Monitor, Progress};
 use crate::scan::{Listings, Origin, Scan};
@@ -25,6 +26,8 @@ pub struct SourceEnd<'a> {
     pub monitor: &'a dyn Monitor,
     /// How far it is.
     pub progress: &'a Progress,
+    /// Hashes of an earlier run.
+    pub index: &'a Index,
     /// Readable (or closed) when the operator stops the run.
     pub stop: Receiver<()>,
 }
@@ -79,8 +82,7 @@ impl SourceEnd<'_> {
             for lane in 0..SENDERS {
                 let (jobs, stopped) = (jobs.clone(), stopped.clone());
                 spawn(scope, "sender", failure, move || {
-                    let (options, progress) = (self.options, self.progress);
-                    Sender::new(lane, self.origins, options, listings, feeds, outgoing, progress)
+                    Sender::new(lane, self, listings, feeds, outgoing)
                         .work(&jobs, &stopped)
                 });
             }

@@ -7,11 +7,12 @@ use protocol::entry::Kind;
 use protocol::itemize::{Arrow, Content, Item, letters};
 use protocol::path::escaped;
 use protocol::stats::{Cause, Exit, Kinds, Problem, Side, Stats};
+use serde::Serialize;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use sync_agent::monitor::{Monitor, Progress};
 
@@ -157,9 +158,11 @@ impl Console {
         };
         let exit = outcome.finished.exit.worst(worst);
         self.print_problems();
+        self.print_problem_count();
         let elapsed_s = self.started.elapsed().as_secs_f64();
         if self.options.json {
-            self.line(&summary(outcome, count, elapsed_s, exit).to_string());
+            let summary = Summary::new(outcome, count, elapsed_s, exit);
+            self.line(&serde_json::to_string(&summary).unwrap_or_default());
         } else if self.options.verify {
             self.verdict(&outcome.finished.stats, exit);
         } else if !self.options.quiet {
@@ -197,7 +200,12 @@ impl Console {
         for note in &state.notes {
             let _ = writeln!(err, "sync-client: {note}");
         }
+    }
+
+    fn print_problem_count(&self) {
+        let state = self.state();
         if state.problem_count > 0 {
+            let mut err = io::stderr().lock();
             let plural = if state.problem_count == 1 { "entry" } else { "entries" };
             let _ = writeln!(
                 err,
@@ -381,27 +389,52 @@ fn cause(cause: &Cause) -> String {
     }
 }
 
-fn summary(outcome: &Outcome, problems: u64, elapsed_s: f64, exit: Exit) -> serde_json::Value {
-    let stats = &outcome.finished.stats;
-    json!({
-        "event": "summary",
-        "entries": stats.listed.total(),
-        "files_created": stats.created.files,
-        "files_updated": stats.files_updated,
-        "entries_created": stats.created.total(),
-        "metadata_updated": stats.metadata_updated,
-        "entries_deleted": stats.deleted.total(),
-        "total_bytes": stats.listed_bytes,
-        "literal_bytes": stats.literal_bytes,
-        "matched_bytes": stats.matched_bytes,
-        "compared_files": stats.compared_files,
-        "compared_bytes": stats.compared_bytes,
-        "sent_bytes": outcome.sent_bytes,
-        "received_bytes": outcome.received_bytes,
-        "problems": problems,
-        "elapsed_s": (elapsed_s * 1000.0).round() / 1000.0,
-        "exit_code": exit.code(),
-    })
+/// The last line of `--json`.
+#[derive(Serialize)]
+struct Summary {
+    event: &'static str,
+    /// What the source listed.
+    entries: u64,
+    files_created: u64,
+    files_updated: u64,
+    entries_created: u64,
+    metadata_updated: u64,
+    entries_deleted: u64,
+    total_bytes: u64,
+    literal_bytes: u64,
+    matched_bytes: u64,
+    compared_files: u64,
+    compared_bytes: u64,
+    sent_bytes: u64,
+    received_bytes: u64,
+    problems: u64,
+    elapsed_s: f64,
+    exit_code: u8,
+}
+
+impl Summary {
+    fn new(outcome: &Outcome, problems: u64, elapsed_s: f64, exit: Exit) -> Summary {
+        let stats = &outcome.finished.stats;
+        Summary {
+            event: "summary",
+            entries: stats.listed.total(),
+            files_created: stats.created.files,
+            files_updated: stats.files_updated,
+            entries_created: stats.created.total(),
+            metadata_updated: stats.metadata_updated,
+            entries_deleted: stats.deleted.total(),
+            total_bytes: stats.listed_bytes,
+            literal_bytes: stats.literal_bytes,
+            matched_bytes: stats.matched_bytes,
+            compared_files: stats.compared_files,
+            compared_bytes: stats.compared_bytes,
+            sent_bytes: outcome.sent_bytes,
+            received_bytes: outcome.received_bytes,
+            problems,
+            elapsed_s: (elapsed_s * 1000.0).round() / 1000.0,
+            exit_code: exit.code(),
+        }
+    }
 }
 
 fn kinds(kinds: &Kinds, number: impl Fn(u64) -> String) -> String {
@@ -447,9 +480,6 @@ fn bar_style(is_scanned: bool) -> ProgressStyle {
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
-
-/// A console shared with the run's threads.
-pub type SharedConsole = Arc<Console>;
 
 #[cfg(test)]
 mod tests {

@@ -364,13 +364,14 @@ impl NewMachine<'_> {
             options,
             connection,
             output: OutputOptions::default(),
+            state_dir: None,
         }
     }
 
     /// Without the user's home directory and ssh-agent: the demo has keys of its own.
     fn own_environment(&self) -> Environment {
         let ask: crate::ssh::AskPassphrase = Arc::new(|_| None);
-        Environment { home: None, agent_socket: None, ask, ..self.environment.clone() }
+        Environment { home: None, state_dir: None, agent_socket: None, ask, ..self.environment.clone() }
     }
 }
 
@@ -420,7 +421,8 @@ impl Drop for OldMachine {
 /// What `sync-agent serve --root SOURCE --read-only` does for each client.
 fn agent_session(source: &Path) -> Result<SessionFn, DemoError> {
     let root = tried("open", source, Dir::open(source).map_err(io::Error::from))?;
-    let permissions = Permissions { root: Some(Arc::new(root)), read_only: true, umask: 0o077 };
+    let permissions =
+        Permissions { root: Some(Arc::new(root)), read_only: true, umask: 0o077, state_dir: None };
     Ok(Arc::new(move |reader, writer| {
         // The client is the one that is stopped; its end ends the session.
         let exit = agent::answer(reader, writer, &permissions, never());
@@ -713,6 +715,7 @@ mod tests {
             agent_socket: None,
             ask: Arc::new(|_| None),
             umask: 0o022,
+            state_dir: None,
         }
     }
 

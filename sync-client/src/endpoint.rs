@@ -15,6 +15,7 @@ use std::time::Duration;
 use sync_agent::agent;
 use sync_agent::destination::DestinationEnd;
 use sync_agent::error::SessionError;
+use sync_agent::index::Index;
 use sync_agent::link::{self, Link, LinkState};
 use sync_agent::monitor::{Monitor, Progress};
 use sync_agent::scan::Origin;
@@ -31,6 +32,8 @@ pub struct Environment {
     pub agent_socket: Option<PathBuf>,
     /// Asks for a passphrase.
     pub ask: ssh::AskPassphrase,
+    /// Where the index of earlier runs is, unless the command line says otherwise.
+    pub state_dir: Option<PathBuf>,
     /// The umask this process was started with; it runs with 0.
     pub umask: u16,
 }
@@ -136,16 +139,17 @@ fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outc
     let (source_link, destination_link) = link::in_process();
     let counters = Arc::clone(source_link.outgoing.state());
     counters.limit_bandwidth(job.options.bandwidth_bytes_per_s);
+    let index = &index(job, environment);
     let finished = std::thread::scope(|scope| {
         // Problems and progress are told by the destination's end, which hears of both.
         let silent = Forward(source_link.outgoing.clone());
         let source = scope.spawn(move || {
             let progress = Progress::default();
             let (options, stop) = (&job.options, crossbeam_channel::never());
-            SourceEnd { origins: &origins, options, monitor: &silent, progress: &progress, stop }
+            SourceEnd { origins: &origins, options, monitor: &silent, progress: &progress, index, stop }
                 .run(source_link)
         });
-        let result = destination_end(job, environment, watch).run(destination_link);
+        let result = destination_end(job, environment, watch, index).run(destination_link);
         match (result, source.join()) {
             (_, Err(_)) => Err(SessionError::Panic("source")),
             // Of two errors the one that came first is the cause: a peer's is told by the other end.
@@ -172,7 +176,8 @@ fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
     let role = Role::Source { arguments: job.source.paths.clone() };
     let remote = Remote::start(&job.source, job, role, environment)?;
     let counters = Arc::clone(remote.link.outgoing.state());
-    let result = remote.run(|link| destination_end(job, environment, watch).run(link))?;
+    let index = index(job, environment);
+    let result = remote.run(|link| destination_end(job, environment, watch, &index).run(link))?;
     Ok(outcome(result, &counters))
 }
 
@@ -186,6 +191,7 @@ fn push(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
         options: &job.options,
         monitor: watch.monitor,
         progress: watch.progress,
+        index: &index(job, environment),
         stop: watch.stop.clone(),
     };
     let result = remote.run(|link| end.run(link))?;
@@ -197,17 +203,31 @@ fn outcome(finished: Finished, counters: &LinkState) -> Outcome {
     Outcome { finished, sent_bytes, received_bytes }
 }
 
+/// This end's index; of a local run both ends share it.
+fn index(job: &Job, environment: &Environment) -> Index {
+    agent::index_for(
+        job.state_dir.as_ref().or(environment.state_dir.as_ref()).map(PathBuf::as_path),
+        &job.options,
+    )
+}
+
 fn open_origins(source: &Side, options: &SyncOptions) -> Result<Vec<Origin>, SessionError> {
     source.paths.iter().map(|path| Origin::open(None, path, options)).collect()
 }
 
-fn destination_end<'a>(job: &'a Job, environment: &Environment, watch: &'a Watch<'a>) -> DestinationEnd<'a> {
+fn destination_end<'a>(
+    job: &'a Job,
+    environment: &Environment,
+    watch: &'a Watch<'a>,
+    index: &'a Index,
+) -> DestinationEnd<'a> {
     DestinationEnd {
         argument: job.destination.paths.first().map_or(&[][..], Vec::as_slice),
         root: None,
         options: &job.options,
         monitor: watch.monitor,
         progress: watch.progress,
+        index,
         umask: environment.umask,
         stop: watch.stop.clone(),
     }

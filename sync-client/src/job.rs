@@ -26,6 +26,8 @@ pub struct Job {
     pub connection: Connection,
     /// What is printed.
     pub output: OutputOptions,
+    /// Where this end keeps its index, instead of the user's state directory.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// One side of a transfer: paths on one machine.
@@ -58,6 +60,11 @@ pub struct Connection {
     pub agent: Vec<u8>,
     /// `--timeout`, also for connecting.
     pub timeout_s: u32,
+}
+
+/// `--state-dir`: where this end keeps its index, if one was named.
+fn state_dir(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.get_one::<OsString>("state-dir").map(PathBuf::from)
 }
 
 /// What is printed, and where.
@@ -143,6 +150,7 @@ pub fn sync(matches: &ArgMatches) -> Result<Job, UsageError> {
         chmod: chmods(matches)?,
         chown: chown(matches),
         compression: compression(matches)?,
+        without_index: on("no-index"),
         dry_run: on("dry-run"),
         verify: false,
         itemize: on("itemize-changes")
@@ -159,7 +167,8 @@ pub fn sync(matches: &ArgMatches) -> Result<Job, UsageError> {
         dry_run: options.dry_run,
         ..output(matches)
     };
-    Ok(Job { source, destination, options, connection: connection(matches)?, output })
+    let connection = connection(matches)?;
+    Ok(Job { source, destination, options, connection, output, state_dir: state_dir(matches) })
 }
 
 /// Resolves `verify`'s arguments.
@@ -194,7 +203,7 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         ..SyncOptions::default()
     };
     let output = OutputOptions { itemize: true, times: true, dry_run: true, verify: true, ..output(matches) };
-    Ok(Job { source, destination, options, connection: connection(matches)?, output })
+    Ok(Job { source, destination, options, connection: connection(matches)?, output, state_dir: None })
 }
 
 fn sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {

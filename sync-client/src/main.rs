@@ -5,7 +5,7 @@ use protocol::itemize::Arrow;
 use protocol::stats::Exit;
 use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use sync_agent::monitor::Progress;
@@ -90,8 +90,15 @@ fn environment(umask: u16) -> Environment {
         user: user.map(|user| user.name).or(name).unwrap_or_else(|| "root".to_owned()),
         agent_socket: env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(Into::into),
         ask: Arc::new(ask_passphrase),
+        state_dir: state_dir(),
         umask,
     }
+}
+
+fn state_dir() -> Option<PathBuf> {
+    let state = env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    state.or_else(home).map(|state| state.join("sync-client"))
 }
 
 fn ask_passphrase(key: &Path) -> Option<String> {
