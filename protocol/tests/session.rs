@@ -1303,10 +1303,12 @@ impl Simulation {
         } else {
             1 + random.below(variant.piece_entries)
         };
-        let mut totals = Totals::default();
-        totals.files = tree.values().map(|entries| entries.len() as u64).sum();
-        totals.multi_piece_directories =
-            tree.values().filter(|entries| entries.len() > most_entries).count() as u64;
+        let totals = Totals {
+            files: tree.values().map(|entries| entries.len() as u64).sum(),
+            multi_piece_directories: tree.values().filter(|entries| entries.len() > most_entries).count()
+                as u64,
+            ..Totals::default()
+        };
         Simulation {
             random,
             variant: variant.clone(),

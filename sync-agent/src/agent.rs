@@ -128,7 +128,14 @@ fn serve(
                 .iter()
                 .map(|argument| Origin::open(root, argument, options))
                 .collect::<Result<_, _>>()?;
-            let end = SourceEnd { origins: &origins, options, monitor: &monitor, progress: &progress, index: &index, stop };
+            let end = SourceEnd {
+                origins: &origins,
+                options,
+                monitor: &monitor,
+                progress: &progress,
+                index: &index,
+                stop,
+            };
             end.run(link).map(|finished| finished.exit)
         }
         Role::Destination { .. } if permissions.read_only => {

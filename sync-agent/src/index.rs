@@ -701,7 +701,4 @@ mod tests {
             prop_assert_eq!(decode(&key, &value, &info), None);
         }
     }
-
-    /// `cargo test --release -p sync-agent --lib index -- --ignored --nocapture`
-
 }

@@ -82,8 +82,7 @@ impl SourceEnd<'_> {
             for lane in 0..SENDERS {
                 let (jobs, stopped) = (jobs.clone(), stopped.clone());
                 spawn(scope, "sender", failure, move || {
-                    Sender::new(lane, self, listings, feeds, outgoing)
-                        .work(&jobs, &stopped)
+                    Sender::new(lane, self, listings, feeds, outgoing).work(&jobs, &stopped)
                 });
             }
             let served = begun.and_then(|()| {
