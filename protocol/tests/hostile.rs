@@ -342,7 +342,7 @@ fn a_lie_in_a_listing_is_a_protocol_error() {
         (
             "a piece after the last",
             vec![list(8, b"d", true, x()), list(9, b"d", true, Vec::new())],
-            unannounced,
+            at_its_end,
         ),
         (
             "a list's number reused",

@@ -4,7 +4,6 @@
 //! sync of the run, which comes before exit status 0. A sync that fails ends the run: what the kernel
 //! did with the pages is not known, so it is not tried again.
 
-use crate::delete;
 use crate::error::SessionError;
 use crate::journal;
 use crate::receiver::Target;
@@ -128,9 +127,32 @@ impl Parent {
     }
 }
 
+/// Places what took a directory's name, once the content of that directory is gone.
+pub(crate) fn place_waiting(run: &Run<'_>) {
+    let mut parent = Parent { open: None };
+    for ready in std::mem::take(&mut *lock(&run.waiting)) {
+        if let Ok(dir) = parent.dir(run, &ready.target.parent) {
+            // Not empty: what is in it stays, and the rename says so.
+            let _ = dir.remove_dir(ready.target.name().as_bytes());
+        }
+        settle(run, &mut parent, ready);
+    }
+}
+
 fn place(run: &Run<'_>, parent: &mut Parent, ready: Ready) {
+    let replaces_directory = ready.target.existing.is_some_and(|info| info.is_dir());
+    if replaces_directory {
+        lock(&run.waiting).push(ready);
+    } else {
+        settle(run, parent, ready);
+    }
+}
+
+fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) {
     let Ready { target, staged, literal, matched, .. } = ready;
-    let placed = parent.dir(run, &target.parent).and_then(|dir| rename(run, &target, &staged, dir));
+    let placed = parent
+        .dir(run, &target.parent)
+        .and_then(|dir| staged.area.dir.rename(staged.name.as_bytes(), dir, target.name().as_bytes()));
     match placed {
         Ok(()) => {
             staged.placed();
@@ -143,7 +165,7 @@ fn place(run: &Run<'_>, parent: &mut Parent, ready: Ready) {
                 }
             }
         }
-        Err(Errno::NOTEMPTY | Errno::EXIST) => {
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR) => {
             staged.discard();
             run.problem(Problem {
                 side: Side::Destination,
@@ -176,20 +198,6 @@ fn patch(run: &Run<'_>, ready: Ready) -> Option<Staged> {
     }
     run.let_go(target.directory);
     is_patched.then_some(staged)
-}
-
-/// Gives a staged entry its name; a directory in its place goes if it is empty, or if `--delete` allows.
-fn rename(run: &Run<'_>, target: &Target, staged: &Staged, dir: &Dir) -> Result<(), Errno> {
-    let (from, to) = (staged.name.as_bytes(), target.name());
-    match staged.area.dir.rename(from, dir, to.as_bytes()) {
-        Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {}
-        result => return result,
-    }
-    if run.options.delete.extraneous {
-        delete::remove_content(run, dir, &target.parent, to);
-    }
-    dir.remove_dir(to.as_bytes())?;
-    staged.area.dir.rename(from, dir, to.as_bytes())
 }
 
 /// Sets the metadata of directories whose content is complete, children before parents.

@@ -3,6 +3,7 @@
 //! Everything is known before the first removal, so `--max-delete` and the guard against an empty
 //! source can refuse it as a whole. What the filter protects stays, and with it the directories it is in.
 
+use crate::commit::Ready;
 use crate::merge::Extraneous;
 use crate::run::Run;
 use crate::tree::Dir;
@@ -19,12 +20,17 @@ use std::sync::atomic::Ordering;
 pub(crate) fn delete_extraneous(run: &Run<'_>) -> Result<(), String> {
     let all = std::mem::take(&mut *lock(&run.extraneous));
     let refused = refusal(run, &all);
-    for Extraneous { directory, path, names } in all {
+    for Extraneous { directory, path, names, room } in all {
         if refused.is_none() {
             match run.tree.dir(&path) {
-                Ok(dir) => names.iter().for_each(|name| {
-                    remove(run, &dir, &path, name);
-                }),
+                Ok(dir) => {
+                    for name in &names {
+                        remove(run, &dir, &path, name);
+                    }
+                    for name in room.iter().filter(|name| makes_room(run, &dir, &path, name)) {
+                        remove_content(run, &dir, &path, name);
+                    }
+                }
                 Err(error) => {
                     let side = protocol::stats::Side::Destination;
                     run.problem(crate::monitor::errno(side, &path, Operation::Open, error));
@@ -58,13 +64,14 @@ fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
     }
     let limit = options.max_entries?;
     let mut count = 0;
-    for Extraneous { path, names, .. } in all {
+    for Extraneous { path, names, room, .. } in all {
         if let Ok(dir) = run.tree.dir(path) {
             count += names.iter().map(|name| count_below(&dir, name)).sum::<u64>();
+            count += room.iter().map(|name| count_below(&dir, name) - 1).sum::<u64>();
         }
     }
     (count > limit).then(|| {
-        format!("{count} entries would be deleted, --max-delete={limit} allows fewer; nothing was deleted")
+        format!("to be deleted: {count}, more than --max-delete={limit} allows; nothing was deleted")
     })
 }
 
@@ -128,6 +135,25 @@ pub(crate) fn remove_content(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &
         let _ = crate::staging::remove_all(&below, crate::tree::STAGING_NAME);
     }
     all
+}
+
+/// Whether a directory's content goes: what takes its place is there, and nothing in it is protected.
+fn makes_room(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    let is_next = |ready: &Ready| *ready.target.parent == *parent && ready.target.name() == name;
+    let is_ready = run.options.dry_run || lock(&run.waiting).iter().any(is_next);
+    is_ready && !holds_protected(run, dir, parent, name)
+}
+
+/// Whether something below a directory is kept by the filter.
+fn holds_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    let Ok(below) = dir.dir(name) else { return false };
+    let path = parent.join(name);
+    let names = below.names().unwrap_or_default();
+    !run.options.filter.is_empty()
+        && names
+            .iter()
+            .filter_map(|name| Name::new(name).ok())
+            .any(|name| is_protected(run, &below, &path, &name) || holds_protected(run, &below, &path, &name))
 }
 
 /// Whether the filter keeps an entry of the destination from being deleted.

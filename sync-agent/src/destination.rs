@@ -57,6 +57,9 @@ const WRITERS: usize = 2;
 /// Frames that wait for a writing thread: then the source is told to wait, by not reading on.
 const WRITER_FRAMES: usize = 12;
 
+/// Verified entries that wait for the committer: while it syncs, whoever verifies more waits too.
+const COMMITS_WAITING: usize = 8192;
+
 /// The destination's root, opened.
 struct Root {
     tree: Tree,
@@ -156,6 +159,10 @@ impl DestinationEnd<'_> {
             Ok((tree, dir)) => return Ok(Root { tree, dir: Some(dir), single_name: None, made: false }),
             Err(Errno::NOENT) => {}
             Err(Errno::NOTDIR) if begin.single && !self.argument.ends_with(b"/") => {}
+            Err(Errno::XDEV) => {
+                let message = format!("{shown:?} leads out of the directory that this agent is held to");
+                return Err(SessionError::refused(Exit::Selection, message));
+            }
             Err(Errno::NOTDIR) => {
                 let message = format!("the destination {shown:?} is not a directory");
                 return Err(SessionError::refused(Exit::Selection, message));
@@ -242,7 +249,7 @@ impl DestinationEnd<'_> {
         let failure = Failure::new();
         let (merges, to_merge) = unbounded();
         let (tasks, to_do) = unbounded::<Task>();
-        let (commits, to_commit) = unbounded::<Commit>();
+        let (commits, to_commit) = bounded::<Commit>(COMMITS_WAITING);
         let (wake, woken) = bounded(1);
         let run = Run {
             tree: &root.tree,
@@ -258,6 +265,7 @@ impl DestinationEnd<'_> {
             room: Condvar::new(),
             own_listings: Mutex::new(HashMap::new()),
             extraneous: Mutex::new(Vec::new()),
+            waiting: Mutex::new(Vec::new()),
             flights: Mutex::new(HashMap::new()),
             stats: Mutex::new(Stats::default()),
             worst: Mutex::new(Exit::Done),
@@ -392,6 +400,7 @@ impl DestinationEnd<'_> {
             return Err(error);
         }
         let refused = delete::delete_extraneous(run).err();
+        commit::place_waiting(run);
         if !self.options.dry_run {
             let is_done = *lock(&run.worst) == Exit::Done;
             run.staging.close(run.tree, !is_done);

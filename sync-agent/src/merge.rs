@@ -32,6 +32,7 @@ pub(crate) struct OwnListing {
     /// Everything before this position was merged.
     position: usize,
     extraneous: Vec<Name>,
+    room: Vec<Name>,
     path: Arc<RelPath>,
 }
 
@@ -41,6 +42,8 @@ pub(crate) struct Extraneous {
     pub(crate) directory: DirectoryId,
     pub(crate) path: Arc<RelPath>,
     pub(crate) names: Vec<Name>,
+    /// Directories whose content makes room for something else of their name.
+    pub(crate) room: Vec<Name>,
 }
 
 /// The merge of one piece.
@@ -107,6 +110,7 @@ fn open(run: &Run<'_>, path: &RelPath, standing: &Standing<Wanted>) -> Result<Ow
         names: Names::default(),
         position: 0,
         extraneous: Vec::new(),
+        room: Vec::new(),
         path: Arc::new(path.clone()),
     };
     if !matches!(standing, Standing::Absent) {
@@ -146,21 +150,22 @@ fn note_extraneous(
     piece: &protocol::message::Piece,
     own: &mut OwnListing,
 ) {
-    let names = std::mem::take(&mut own.extraneous);
-    if names.is_empty() || !run.options.delete.extraneous {
+    let room = std::mem::take(&mut own.room);
+    let mut names = std::mem::take(&mut own.extraneous);
+    if !piece.complete {
+        // The source has reported why.
+        names.clear();
+    }
+    if names.is_empty() && room.is_empty() || !run.options.delete.extraneous {
         return;
     }
     let path = Arc::clone(&own.path);
-    if !piece.complete {
-        // The source has reported why.
-        return;
-    }
     let is_top = path.is_root() || run.is_named && path.depth() == 1;
-    if is_top && piece.entries.is_empty() && own.names.len() == names.len() {
+    if is_top && piece.entries.is_empty() && !names.is_empty() && own.names.len() == names.len() {
         run.source_is_empty();
     }
     lock(&run.session).hold(directory);
-    lock(&run.extraneous).push(Extraneous { directory, path, names });
+    lock(&run.extraneous).push(Extraneous { directory, path, names, room });
 }
 
 impl Merge<'_, '_> {
@@ -221,7 +226,9 @@ impl Merge<'_, '_> {
     }
 
     fn note(&mut self, name: &[u8]) {
-        if !self.run.options.delete.extraneous {
+        // Sources that are named themselves say nothing of what else the destination holds.
+        let is_unlisted = self.own.path.is_root() && self.run.is_named;
+        if !self.run.options.delete.extraneous || is_unlisted {
             return;
         }
         let Ok(name) = Name::new(name) else { return };
@@ -234,6 +241,10 @@ impl Merge<'_, '_> {
     fn act(&mut self, action: Action, target: Target, entry: &Entry) {
         if entry.is_dir() {
             return self.directory(action, target);
+        }
+        let replaces_directory = target.existing.is_some_and(|info| info.is_dir());
+        if replaces_directory && matches!(action, Action::Make | Action::Transfer { .. }) {
+            self.own.room.push(entry.name.clone());
         }
         match action {
             Action::Skip | Action::Keep => self.run.done(&target),
@@ -263,7 +274,7 @@ impl Merge<'_, '_> {
                     Standing::Skipped
                 }
             },
-            Action::Skip if target.existing.is_none() => Standing::Skipped,
+            Action::Skip if !target.existing.is_some_and(|info| info.is_dir()) => Standing::Skipped,
             Action::SetMetadata => {
                 self.run.changed_metadata(&target);
                 self.make_accessible(&target);

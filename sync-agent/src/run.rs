@@ -40,6 +40,8 @@ pub(crate) struct Run<'r> {
     pub(crate) room: Condvar,
     pub(crate) own_listings: Mutex<HashMap<DirectoryId, OwnListing>>,
     pub(crate) extraneous: Mutex<Vec<Extraneous>>,
+    /// Entries that take a directory's place: they wait for its content to go.
+    pub(crate) waiting: Mutex<Vec<Ready>>,
     pub(crate) flights: Mutex<HashMap<u32, Flight>>,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) worst: Mutex<Exit>,
@@ -142,6 +144,14 @@ impl Run<'_> {
         match self.staging.take_over(self.tree, path, device) {
             Ok(true) => self.keep_open(path),
             Ok(false) => {}
+            Err(Errno::PERM) => {
+                let message = format!(
+                    "{path}/.sync-agent-staging at the destination was made by another user, so it is not used; \
+                     remove it and run again"
+                );
+                self.monitor.note(&message);
+                self.problem(errno(Side::Destination, path, Operation::List, Errno::PERM));
+            }
             Err(error) => self.problem(errno(Side::Destination, path, Operation::List, error)),
         }
     }

@@ -316,6 +316,7 @@ impl<'a> Scan<'a> {
         let dir = origin.tree.dir(&job.path)?;
         let names = match &origin.only {
             Some(name) if job.path.is_root() => tree::Names::single(name.as_bytes()),
+            None if !self.options.recursive => tree::Names::default(),
             _ => dir.names()?,
         };
         Ok((dir, names))

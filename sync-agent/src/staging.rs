@@ -156,6 +156,11 @@ impl Area {
         }
         let name = protocol::path::Name::new(STAGING_NAME).map_err(|_| Errno::INVAL)?;
         let dir = parent.dir(&name)?;
+        let info = dir.own_info()?;
+        if info.uid != rustix::process::geteuid().as_raw() || info.raw_mode & 0o077 != 0 {
+            // Somebody else made it: nothing in it can be trusted, least of all a journal.
+            return Err(Errno::PERM);
+        }
         let area = Area { dir, home: home.clone(), kept: Mutex::default(), next: AtomicU64::new(0) };
         area.roll_forward(tree)?;
         area.recover()?;

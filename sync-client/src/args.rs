@@ -203,18 +203,23 @@ fn flag(name: &'static str, letter: Option<char>, help: &'static str) -> Arg {
     }
 }
 
+/// An option with a value; the last one given counts.
 fn value(name: &'static str, what: &'static str, help: &'static str) -> Arg {
+    with_value(name, what, help).overrides_with(name)
+}
+
+/// An option with a value that may be given several times, and all of them count.
+fn list(name: &'static str, what: &'static str, help: &'static str) -> Arg {
+    with_value(name, what, help).action(ArgAction::Append)
+}
+
+fn with_value(name: &'static str, what: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .value_name(what)
         .help(help)
         .value_parser(OsStringValueParser::new())
-        .overrides_with(name)
         .allow_hyphen_values(true)
-}
-
-fn list(name: &'static str, what: &'static str, help: &'static str) -> Arg {
-    value(name, what, help).action(ArgAction::Append)
 }
 
 fn connection(command: Command) -> Command {
@@ -309,7 +314,6 @@ fn sync() -> Command {
              42 authentication, 43 no agent, 44 destination full, 45 content differs.",
         )
         .disable_help_flag(true)
-        .args_override_self(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .arg(
             Arg::new("paths")
@@ -377,7 +381,7 @@ fn refused(mut command: Command) -> Command {
 fn refused_arg(id: &'static str, takes_value: bool) -> Arg {
     let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
     let id: &'static str = Box::leak(format!("refused:{id}").into_boxed_str());
-    let arg = Arg::new(id).action(action).hide(true);
+    let arg = Arg::new(id).action(action).overrides_with(id).hide(true);
     if takes_value { arg.value_parser(OsStringValueParser::new()).allow_hyphen_values(true) } else { arg }
 }
 
@@ -408,7 +412,6 @@ fn verify() -> Command {
              Changes nothing anywhere. Names every difference in rsync's letters (what `sync -ac --delete` would do) \
              and exits with 45 if there is one.",
         )
-        .args_override_self(true)
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
         .arg(

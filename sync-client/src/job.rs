@@ -567,6 +567,21 @@ mod tests {
     }
 
     #[test]
+    fn every_value_of_an_option_that_may_be_repeated_counts() {
+        let job = parse(
+            "-a --exclude=/logs --exclude=/local --include=x --chmod=u+x --chmod=g+w --identity=1 --identity=2 \
+             --known-hosts=1 --known-hosts=2 --port=1 --port=2 -v -v -a a b",
+        )
+        .unwrap();
+        let excludes =
+            |path: &str| job.options.filter.excludes(path.as_bytes(), true, protocol::filter::Side::Sender);
+        assert!(excludes("logs") && excludes("local") && !excludes("x"));
+        assert_eq!(job.options.chmod.len(), 2);
+        assert_eq!((job.connection.identities.len(), job.connection.known_hosts.len()), (2, 2));
+        assert_eq!((job.connection.port, job.output.verbose), (Some(2), 2));
+    }
+
+    #[test]
     fn amounts_have_rsync_s_units() {
         for (text, bytes) in [("1", 1024), ("1.5m", 1_572_864), ("2MB", 2_000_000), ("100B", 100), ("0", 0)] {
             assert_eq!(amount(text, 1024), Some(bytes), "{text}");

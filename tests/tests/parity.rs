@@ -7,7 +7,7 @@ use tests::process::Output;
 use tests::sandbox::Sandbox;
 use tests::seed::seeds;
 use tests::snapshot::{NOTHING, assert_same, snapshot};
-use tests::tree::{FIXTURES, fixture, random_changes, random_tree, set_mtime};
+use tests::tree::{FIXTURES, fixture, random_changes, random_tree, set_mtime, write_at};
 
 /// One tree with two copies: ours, and rsync's.
 struct Case<'a> {
@@ -228,5 +228,50 @@ fn an_absent_source_is_reported_as_rsync_does() {
         fs::remove_dir(case.source()).expect("it is empty");
         let (theirs, ours) = (case.rsync(&["-a"]), case.sync(&["-a"]));
         ours.expect_code(theirs.code());
+    }
+}
+
+#[test]
+fn deletions_stay_within_what_the_sources_list() {
+    tests::require!("rsync");
+    let make = |root: &Path| {
+        for (path, content) in [
+            ("from/dir/file", "new"),
+            ("from/file", "new"),
+            ("from/data", "a file now"),
+            ("to/sibling", "precious"),
+            ("to/other/deep", "precious"),
+            ("to/logs/log", "precious"),
+            ("to/local/file", "precious"),
+            ("to/data/deep/file", "old"),
+        ] {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("a new directory");
+            write_at(&path, content.as_bytes(), 1_500_000_000);
+        }
+    };
+    for line in [
+        &["--delete", "from/dir", "to/"][..],
+        &["--delete", "from/file", "to/"],
+        &["--delete", "from/file", "to/new-name"],
+        &["--delete", "from/file", "from/dir", "to/"],
+        &["--delete", "from/dir", "from/file", "from/dir/", "to/"],
+        &["--delete", "--exclude=/logs", "--exclude=/local", "from/", "to/"],
+        &["--delete", "--exclude=/data/deep/file", "from/", "to/"],
+        &["--include=*/", "--include=file", "--exclude=*", "from/", "to/"],
+    ] {
+        let sandbox = Sandbox::new();
+        let (ours, theirs) = (sandbox.path().join("a"), sandbox.path().join("b"));
+        make(&ours);
+        make(&theirs);
+        let mut command = sandbox.sync_command(["-a"]);
+        command.args(line).current_dir(&ours);
+        tests::process::run(command);
+        let mut command = sandbox.command("rsync");
+        command.arg("-a").args(line).current_dir(&theirs);
+        tests::process::run(command);
+        let ignore = tests::snapshot::Ignore { mtime: true, ..tests::snapshot::NOTHING };
+        assert_same(&snapshot(&theirs.join("to")), &snapshot(&ours.join("to")), &ignore);
+        println!("{line:?}");
     }
 }
