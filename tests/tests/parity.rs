@@ -266,10 +266,11 @@ fn deletions_stay_within_what_the_sources_list() {
         make(&theirs);
         let mut command = sandbox.sync_command(["-a"]);
         command.args(line).current_dir(&ours);
-        tests::process::run(command);
+        let ours_ended = tests::process::run(command);
         let mut command = sandbox.command("rsync");
         command.arg("-a").args(line).current_dir(&theirs);
-        tests::process::run(command);
+        let theirs_ended = tests::process::run(command);
+        assert_eq!(ours_ended.code(), theirs_ended.code(), "{line:?}: {ours_ended}");
         let ignore = tests::snapshot::Ignore { mtime: true, ..tests::snapshot::NOTHING };
         assert_same(&snapshot(&theirs.join("to")), &snapshot(&ours.join("to")), &ignore);
         println!("{line:?}");
