@@ -5,7 +5,7 @@ use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::{self, Link, Outgoing};
 use crate::monitor::{Monitor, Progress};
-use crate::scan::Origin;
+use crate::scan::Sources;
 use crate::source::SourceEnd;
 use crate::tree::Dir;
 use crossbeam_channel::Receiver;
@@ -123,13 +123,9 @@ fn serve(
     link.outgoing.state().limit_bandwidth(options.bandwidth_bytes_per_s);
     match &start.role {
         Role::Source { arguments } => {
-            let root = permissions.root.as_deref();
-            let origins: Vec<Origin> = arguments
-                .iter()
-                .map(|argument| Origin::open(root, argument, options))
-                .collect::<Result<_, _>>()?;
+            let sources = Sources::open(permissions.root.as_deref(), arguments, options)?;
             let end = SourceEnd {
-                origins: &origins,
+                sources: &sources,
                 options,
                 monitor: &monitor,
                 progress: &progress,

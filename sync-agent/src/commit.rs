@@ -95,17 +95,10 @@ fn commit(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
     if !batch.is_empty() {
         run.staging.sync()?;
         let mut parent = Parent { open: None };
-        let mut patched = Vec::new();
-        for ready in batch.drain(..) {
-            match ready.how {
-                Placement::Rename => place(run, &mut parent, ready),
-                Placement::Patch => patched.extend(patch(run, ready)),
-            }
-        }
-        if !patched.is_empty() {
-            run.staging.sync()?;
-            patched.into_iter().for_each(Staged::discard);
-        }
+        let (patches, renames): (Vec<Ready>, Vec<Ready>) =
+            batch.drain(..).partition(|ready| ready.how == Placement::Patch);
+        renames.into_iter().for_each(|ready| place(run, &mut parent, ready));
+        patch_all(run, patches)?;
     }
     complete_directories(run);
     Ok(())
@@ -180,6 +173,22 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) {
         }
     }
     run.let_go(target.directory);
+}
+
+/// Patches files in place. Their journals are on disk; that they are used is on disk before the first byte
+/// changes, and the files are on disk before the journals go.
+fn patch_all(run: &Run<'_>, mut patches: Vec<Ready>) -> Result<(), SessionError> {
+    if patches.is_empty() {
+        return Ok(());
+    }
+    for ready in &mut patches {
+        ready.staged.begin_patch().map_err(|error| SessionError::io("begin a patch in place", error))?;
+    }
+    run.staging.sync_entries()?;
+    let patched: Vec<Staged> = patches.into_iter().filter_map(|ready| patch(run, ready)).collect();
+    run.staging.sync()?;
+    patched.into_iter().for_each(Staged::discard);
+    Ok(())
 }
 
 /// Patches a file in place; returns its journal, which goes when the file is on disk. The journal of a

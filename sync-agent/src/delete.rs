@@ -66,8 +66,8 @@ fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
     let mut count = 0;
     for Extraneous { path, names, room, .. } in all {
         if let Ok(dir) = run.tree.dir(path) {
-            count += names.iter().map(|name| count_below(&dir, name)).sum::<u64>();
-            count += room.iter().map(|name| count_below(&dir, name) - 1).sum::<u64>();
+            count += names.iter().map(|name| count_below(run, &dir, path, name)).sum::<u64>();
+            count += room.iter().map(|name| count_below(run, &dir, path, name) - 1).sum::<u64>();
         }
     }
     (count > limit).then(|| {
@@ -75,16 +75,19 @@ fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
     })
 }
 
-fn count_below(dir: &Dir, name: &Name) -> u64 {
+/// How many entries would go with one, itself included.
+fn count_below(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> u64 {
     if !dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir()) {
         return 1;
     }
     let Ok(below) = dir.dir(name) else { return 1 };
+    let path = parent.join(name);
     let names = below.names().unwrap_or_default();
     1 + names
         .iter()
         .filter_map(|name| Name::new(name).ok())
-        .map(|name| count_below(&below, &name))
+        .filter(|name| !is_protected(run, &below, &path, name))
+        .map(|name| count_below(run, &below, &path, &name))
         .sum::<u64>()
 }
 
@@ -130,8 +133,11 @@ pub(crate) fn remove_content(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &
     for name in names.iter().filter_map(|name| Name::new(name).ok()) {
         all &= !is_protected(run, &below, &path, &name) && remove(run, &below, &path, &name);
     }
-    if !run.options.dry_run {
-        // A staging area that a run with another root left here.
+    if names.has_staging() && !run.options.dry_run {
+        // A run with this directory as its root left it, or is still at work.
+        if let Err(error) = below.lock_alone() {
+            return fail(run, &path, error);
+        }
         let _ = crate::staging::remove_all(&below, crate::tree::STAGING_NAME);
     }
     all

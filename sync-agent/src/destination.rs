@@ -15,7 +15,7 @@ use crate::owners::Ownership;
 use crate::receiver::{self, Receiver as Writer, Task};
 use crate::run::Run;
 use crate::scan::beneath;
-use crate::staging::Staging;
+use crate::staging::{self, Staging};
 use crate::tree::{self, Dir, Follow, Tree};
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
@@ -98,7 +98,7 @@ impl DestinationEnd<'_> {
         if let Some(dir) = &root.dir
             && !self.options.dry_run
         {
-            dir.lock().map_err(|error| self.busy(error))?;
+            self.prepare(dir)?;
         }
         let ownership =
             Ownership::new(self.options).map_err(|why| SessionError::refused(Exit::Usage, why))?;
@@ -172,7 +172,7 @@ impl DestinationEnd<'_> {
         let (parent, name) = self.split_destination().ok_or_else(|| cannot(Errno::NOENT))?;
         let (tree, dir) = self.open_tree(&parent).map_err(|error| match error {
             Errno::NOENT => SessionError::refused(
-                Exit::FileIo,
+                if begin.single { Exit::Selection } else { Exit::FileIo },
                 format!("the directory that {shown:?} would be made in does not exist; make it first"),
             ),
             error => cannot(error),
@@ -216,12 +216,31 @@ impl DestinationEnd<'_> {
         Some((parent, name))
     }
 
+    /// What must hold before the first byte moves.
+    fn prepare(&self, dir: &Dir) -> Result<(), SessionError> {
+        let shown = protocol::path::escaped(self.argument);
+        let refused = |why: &str| {
+            Err(SessionError::refused(
+                Exit::FileIo,
+                format!("the destination {shown:?} {why}; nothing was changed"),
+            ))
+        };
+        if dir.is_read_only().map_err(|error| self.busy(error))? {
+            return refused("is on a file system that is mounted read-only");
+        }
+        if let Some(why) = staging::obstacle(dir) {
+            return refused(why);
+        }
+        dir.lock().map_err(|error| self.busy(error))
+    }
+
     fn busy(&self, error: Errno) -> SessionError {
         let shown = protocol::path::escaped(self.argument);
         match error {
             Errno::WOULDBLOCK => {
-                let message =
-                    format!("another run is working on the destination {shown:?}; wait for it to end");
+                let message = format!(
+                    "another run is working on the destination {shown:?}, or on a directory above it; wait for it to end"
+                );
                 SessionError::refused(Exit::Busy, message)
             }
             error => SessionError::io(format!("lock the destination {shown:?}"), error),

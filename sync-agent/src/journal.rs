@@ -1,9 +1,10 @@
 //! Patching a file in place (`--inplace`) so that a crash at any moment can be rolled forward.
 //!
 //! What changes is first written to a journal in staging, verified as a whole (the file's BLAKE3, as
-//! always), and synced; only then is the first byte of the file itself touched. After the file is synced too, the
-//! journal goes. A run that finds a complete journal carries it out before anything else; an
-//! incomplete one belongs to a file that was not touched yet, and is dropped.
+//! always), and synced; then it is renamed from `.patch` to `.begun` and the name is synced; only then is the
+//! first byte of the file itself touched. After the file is synced too, the journal goes. A run that finds
+//! a `.begun` carries it out before anything else; a `.patch` belongs to a file that was not touched yet, and is
+//! dropped. The rolled-forward file keeps the time of that moment, so that the run looks at it again.
 //!
 //! # Format
 //! ```text

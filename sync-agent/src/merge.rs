@@ -123,7 +123,7 @@ fn open(run: &Run<'_>, path: &RelPath, standing: &Standing<Wanted>) -> Result<Ow
             && own.names.has_staging()
             && !run.options.dry_run
         {
-            run.take_over_area(path, info.device);
+            run.take_over_area(&dir, path, info.device);
         }
         own.dir = Some(dir);
     }

@@ -488,7 +488,11 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         if is_full(errno.raw_os_error()) {
             let cause = io::Error::from(errno);
-            return Err(SessionError::io(format!("write {}", target.path()), cause));
+            let what = format!(
+                "write {} at the destination (make room on its file system and run again: what arrived is kept)",
+                target.path()
+            );
+            return Err(SessionError::io(what, cause));
         }
         self.run.fail(target, operation, errno);
         Ok(())

@@ -140,10 +140,15 @@ impl Run<'_> {
     }
 
     /// Takes over what an earlier run left in a directory that is being merged.
-    pub(crate) fn take_over_area(&self, path: &RelPath, device: (u32, u32)) {
+    pub(crate) fn take_over_area(&self, dir: &Dir, path: &RelPath, device: (u32, u32)) {
         match self.staging.take_over(self.tree, path, device) {
             Ok(true) => self.keep_open(path),
-            Ok(false) => {}
+            Ok(false) => {
+                if dir.lock_alone() == Err(Errno::WOULDBLOCK) {
+                    self.monitor.note(&format!("another run is working on {path} of the destination"));
+                    self.problem(errno(Side::Destination, path, Operation::List, Errno::BUSY));
+                }
+            }
             Err(Errno::PERM) => {
                 let message = format!(
                     "{path}/.sync-agent-staging at the destination was made by another user, so it is not used; \

@@ -18,16 +18,74 @@ use protocol::message::{Begin, Message, Piece, Scanned};
 use protocol::options::{Compression, SyncOptions};
 use protocol::path::{Name, RelPath};
 use protocol::source::SourceSession;
-use protocol::stats::{Cause, Operation, Problem, Side};
+use protocol::stats::{Cause, Exit, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+/// All source arguments of a run.
+#[derive(Debug)]
+pub struct Sources {
+    /// Those that could be opened: at least one.
+    pub(crate) origins: Vec<Origin>,
+    /// What to say of the others.
+    missing: Vec<Problem>,
+    /// One of the others stood for its contents: nothing is known to be extraneous anywhere.
+    misses_contents: bool,
+}
+
+impl Sources {
+    /// Opens the source arguments; beneath `root`, if given. One that can't be opened is reported when the
+    /// run begins, as long as another one can.
+    ///
+    /// # Errors
+    /// Says which one can't be opened, if none can.
+    pub fn open(
+        root: Option<&Dir>,
+        arguments: &[Vec<u8>],
+        options: &SyncOptions,
+    ) -> Result<Sources, SessionError> {
+        let mut sources = Sources { origins: Vec::new(), missing: Vec::new(), misses_contents: false };
+        let mut first = None;
+        for argument in arguments {
+            match Origin::open(root, argument, options) {
+                Ok(origin) => sources.origins.push(origin),
+                Err(OpenError::Refused(error)) => return Err(error),
+                Err(OpenError::Errno(cause)) => {
+                    let name = split_argument(argument).ok().and_then(|(_, name)| name);
+                    sources.misses_contents |= name.is_none();
+                    let path = beneath(argument).unwrap_or_default();
+                    sources.missing.push(errno(Side::Source, &path, Operation::Open, cause));
+                    first.get_or_insert((argument, cause));
+                }
+            }
+        }
+        match first {
+            Some((argument, cause)) if sources.origins.is_empty() => Err(cannot_open(argument, cause)),
+            _ => Ok(sources),
+        }
+    }
+}
+
+/// Why a source argument is not opened.
+enum OpenError {
+    /// It is not there, or not to be read: others may be.
+    Errno(Errno),
+    /// It is not allowed.
+    Refused(SessionError),
+}
+
+impl From<Errno> for OpenError {
+    fn from(errno: Errno) -> OpenError {
+        OpenError::Errno(errno)
+    }
+}
+
 /// One source argument, opened.
 #[derive(Debug)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The tree; paths below it are paths of the transfer.
     pub(crate) tree: Tree,
     /// Only this name of the tree's root is copied; none: all of its content.
@@ -37,27 +95,28 @@ pub struct Origin {
 impl Origin {
     /// Opens a source argument: with a trailing slash its contents, without one the thing itself.
     /// Beneath `root`, if given, and then the argument is relative to it.
-    ///
-    /// # Errors
-    /// Says what can't be opened.
-    pub fn open(root: Option<&Dir>, argument: &[u8], options: &SyncOptions) -> Result<Origin, SessionError> {
-        let (directory, only) = split_argument(argument)
-            .map_err(|why| cannot_open(argument, &std::io::Error::other(why.to_string())))?;
+    fn open(root: Option<&Dir>, argument: &[u8], options: &SyncOptions) -> Result<Origin, OpenError> {
+        let refused = |why: &str| {
+            let shown = protocol::path::escaped(argument);
+            OpenError::Refused(SessionError::refused(Exit::Selection, format!("{shown:?} {why}")))
+        };
+        let (directory, only) = split_argument(argument).map_err(|why| refused(&why.to_string()))?;
+        if argument.split(|&byte| byte == b'/').any(|part| part == tree::STAGING_NAME) {
+            return Err(refused("holds what is not complete yet: it can't be a source"));
+        }
         let follow = if options.copy_links { Follow::Anywhere } else { Follow::Never };
         let tree = match root {
             None => Tree::open(tree::path_of(&directory), follow),
             Some(root) => {
-                let path = beneath(&directory).ok_or_else(|| outside(argument))?;
+                let path = beneath(&directory)
+                    .ok_or_else(|| refused("leads out of the directory that this agent is held to"))?;
                 Tree::open_beneath(root, &path, follow)
             }
-        };
-        let tree = tree.map_err(|error| cannot_open(argument, &error.into()))?;
+        }?;
         if let Some(name) = &only {
             let path = RelPath::root().join(name);
-            let dir = tree.dir(&RelPath::root()).map_err(|error| cannot_open(argument, &error.into()))?;
-            let there = dir.info(name.as_bytes());
-            let there = if options.copy_links { tree.info_followed(&path).or(there) } else { there };
-            there.map_err(|error| cannot_open(argument, &error.into()))?;
+            let there = tree.dir(&RelPath::root())?.info(name.as_bytes());
+            if options.copy_links { tree.info_followed(&path).or(there) } else { there }?;
         }
         Ok(Origin { tree, only })
     }
@@ -69,16 +128,10 @@ pub(crate) fn beneath(path: &[u8]) -> Option<RelPath> {
     RelPath::new(parts.collect::<Vec<_>>().join(&b'/')).ok()
 }
 
-fn outside(argument: &[u8]) -> SessionError {
+fn cannot_open(argument: &[u8], cause: Errno) -> SessionError {
     let shown = protocol::path::escaped(argument);
-    let exit = protocol::stats::Exit::Selection;
-    SessionError::refused(exit, format!("{shown:?} leads out of the directory that this agent is held to"))
-}
-
-fn cannot_open(argument: &[u8], cause: &std::io::Error) -> SessionError {
-    let shown = protocol::path::escaped(argument);
-    let exit = protocol::stats::Exit::Partial;
-    SessionError::refused(exit, format!("cannot open the source {shown:?}: {cause}"))
+    let cause = std::io::Error::from(cause);
+    SessionError::refused(Exit::Partial, format!("cannot open the source {shown:?}: {cause}"))
 }
 
 /// The directory to open and the one name to take of it.
@@ -124,7 +177,7 @@ pub(crate) struct Listings {
 
 /// The scan of all arguments.
 pub(crate) struct Scan<'a> {
-    pub(crate) origins: &'a [Origin],
+    pub(crate) sources: &'a Sources,
     pub(crate) options: &'a SyncOptions,
     pub(crate) listings: &'a Listings,
     pub(crate) outgoing: &'a Outgoing,
@@ -150,6 +203,8 @@ struct Job {
     origins: Vec<u16>,
     /// Its device, where one file system is not left.
     device: Option<(u32, u32)>,
+    /// A source that may have had this directory too could not be read.
+    misses_origin: bool,
     /// Where links are followed: the directories above it.
     above: Option<Arc<Above>>,
 }
@@ -162,17 +217,18 @@ struct Above {
 
 impl<'a> Scan<'a> {
     pub(crate) fn new(
-        origins: &'a [Origin],
+        sources: &'a Sources,
         options: &'a SyncOptions,
         listings: &'a Listings,
         outgoing: &'a Outgoing,
         monitor: &'a dyn Monitor,
         progress: &'a Progress,
     ) -> Scan<'a> {
-        let all = (0..u16::try_from(origins.len()).unwrap_or(u16::MAX)).collect();
-        let top = Job { path: RelPath::root(), origins: all, device: None, above: None };
+        let all = (0..u16::try_from(sources.origins.len()).unwrap_or(u16::MAX)).collect();
+        let misses_origin = sources.misses_contents;
+        let top = Job { path: RelPath::root(), origins: all, device: None, misses_origin, above: None };
         Scan {
-            origins,
+            sources,
             options,
             listings,
             outgoing,
@@ -189,15 +245,16 @@ impl<'a> Scan<'a> {
     /// The first message: what the top of the transfer is.
     pub(crate) fn begin(&self) -> Result<Begin, SessionError> {
         let now = tree::now();
+        let origins = &self.sources.origins[..];
         let mut begin = Begin { root: None, names: protocol::message::OwnerNames::default(), single: false };
-        if let Some(origin) = self.origins.iter().find(|origin| origin.only.is_none()) {
+        if let Some(origin) = origins.iter().find(|origin| origin.only.is_none()) {
             let info = origin.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
             let info = info.map_err(|error| SessionError::io("read the source directory", error))?;
             begin.names = self.names.of([(info.uid, info.gid)].into_iter());
             let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
             begin.root = info.entry(name, Vec::new(), now);
         }
-        if let [Origin { tree, only: Some(name) }] = self.origins {
+        if let [Origin { tree, only: Some(name) }] = origins {
             let dir = tree.dir(&RelPath::root());
             let info = if self.options.copy_links {
                 tree.info_followed(&RelPath::root().join(name))
@@ -207,6 +264,11 @@ impl<'a> Scan<'a> {
             begin.single = info.is_ok_and(|info| !info.is_dir());
         }
         Ok(begin)
+    }
+
+    /// Tells of the arguments that could not be opened; the session must have begun.
+    pub(crate) fn report_missing(&self) {
+        self.sources.missing.iter().cloned().for_each(|problem| self.problem(problem));
     }
 
     /// Works until every directory is listed. Any number of threads may.
@@ -271,7 +333,7 @@ impl<'a> Scan<'a> {
     fn list(&self, job: &Job, sheet: &mut Sheet) -> Result<(), SessionError> {
         let directory = Arc::new(job.path.clone());
         // A mount point that is not entered is listed as empty, but nothing is known of its content.
-        let mut complete = !job.origins.is_empty();
+        let mut complete = !job.origins.is_empty() && !job.misses_origin;
         let mut opened = Vec::new();
         for &origin in &job.origins {
             match self.open(job, origin) {
@@ -298,9 +360,10 @@ impl<'a> Scan<'a> {
             let (candidates, after) = rest.split_at(same);
             rest = after;
             let found = self.entry(job, name, candidates, &opened, above.as_ref());
-            if let Some((entry, listed, job)) = found {
+            if let Some((entry, listed, below)) = found {
                 part.push(entry, listed);
-                jobs.extend(job);
+                let misses_origin = job.misses_origin || opened.len() < job.origins.len();
+                jobs.extend(below.map(|below| Job { misses_origin, ..below }));
             }
             if part.is_full() && !rest.is_empty() {
                 let full = std::mem::take(&mut part);
@@ -312,7 +375,7 @@ impl<'a> Scan<'a> {
     }
 
     fn open(&self, job: &Job, origin: u16) -> Result<(Dir, tree::Names), Errno> {
-        let origin = &self.origins[usize::from(origin)];
+        let origin = &self.sources.origins[usize::from(origin)];
         let dir = origin.tree.dir(&job.path)?;
         let names = match &origin.only {
             Some(name) if job.path.is_root() => tree::Names::single(name.as_bytes()),
@@ -400,7 +463,7 @@ impl<'a> Scan<'a> {
         if !self.options.copy_links || !info.is_link() {
             return Ok((info, false));
         }
-        match self.origins[usize::from(origin)].tree.info_followed(&path()) {
+        match self.sources.origins[usize::from(origin)].tree.info_followed(&path()) {
             Ok(info) => Ok((info, true)),
             Err(Errno::NOENT) => Err(Problem {
                 side: Side::Source,
@@ -462,7 +525,7 @@ impl<'a> Scan<'a> {
         } else {
             Vec::new()
         };
-        Some(Job { path: path.clone(), origins, device, above: above.cloned() })
+        Some(Job { path: path.clone(), origins, device, misses_origin: false, above: above.cloned() })
     }
 
     fn add(

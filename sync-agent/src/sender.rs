@@ -8,7 +8,7 @@ use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::Outgoing;
 use crate::monitor::Progress;
-use crate::scan::{Listed, ListedPiece, Listings, Origin, compressor};
+use crate::scan::{Listed, ListedPiece, Listings, Sources, compressor};
 use crate::source::SourceEnd;
 use crate::tree::{self, Dir, Info};
 use crate::workers::lock;
@@ -75,7 +75,7 @@ impl Feed {
 
 /// One sending thread.
 pub(crate) struct Sender<'a> {
-    origins: &'a [Origin],
+    sources: &'a Sources,
     index: &'a Index,
     listings: &'a Listings,
     feeds: &'a Mutex<HashMap<u32, Arc<Feed>>>,
@@ -97,7 +97,7 @@ impl<'a> Sender<'a> {
         outgoing: &'a Outgoing,
     ) -> Sender<'a> {
         Sender {
-            origins: end.origins,
+            sources: end.sources,
             index: end.index,
             listings,
             feeds,
@@ -176,14 +176,14 @@ impl<'a> Sender<'a> {
             Errno::LOOP | Errno::NXIO | Errno::ISDIR => Failure::ChangedKind,
             error => Failure::Errno { operation, errno: error.raw_os_error() },
         };
-        let origin = &self.origins[usize::from(listed.origin)];
+        let origin = &self.sources.origins[usize::from(listed.origin)];
         let file = if listed.followed {
             origin.tree.open_followed(&job.piece.directory.join(&listed.name))
         } else {
             self.directory(&job.piece, listed.origin).and_then(|dir| dir.open_file(listed.name.as_bytes()))
         };
         let file = file.map_err(|error| failed(Operation::Open, error))?;
-        let info = tree::info_of(&file).map_err(|error| failed(Operation::Stat, error))?;
+        let info = tree::settled_info_of(&file).map_err(|error| failed(Operation::Stat, error))?;
         if info.is_file() { Ok((file, info)) } else { Err(Failure::ChangedKind) }
     }
 
@@ -194,7 +194,7 @@ impl<'a> Sender<'a> {
             .is_some_and(|(at, path, _)| *at == origin && Arc::ptr_eq(path, &piece.directory));
         if !is_open {
             self.directory = None;
-            let dir = self.origins[usize::from(origin)].tree.dir(&piece.directory)?;
+            let dir = self.sources.origins[usize::from(origin)].tree.dir(&piece.directory)?;
             self.directory = Some((origin, Arc::clone(&piece.directory), dir));
         }
         self.directory.as_ref().map(|(_, _, dir)| dir).ok_or(Errno::NOENT)

@@ -4,7 +4,7 @@ use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::{Incoming, Link, Outgoing};
 use crate::monitor::{Monitor, Progress};
-use crate::scan::{Listings, Origin, Scan};
+use crate::scan::{Listings, Scan, Sources};
 use crate::sender::{Feed, Job, Sender};
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, bounded, never, select, unbounded};
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Everything a source's end needs besides the link.
 pub struct SourceEnd<'a> {
     /// The opened arguments.
-    pub origins: &'a [Origin],
+    pub sources: &'a Sources,
     /// What was asked.
     pub options: &'a SyncOptions,
     /// Who hears of problems met here, and of what the destination reports.
@@ -67,10 +67,11 @@ impl SourceEnd<'_> {
             window: Condvar::new(),
             pieces: Mutex::new(HashMap::new()),
         };
-        let scan = &Scan::new(self.origins, self.options, listings, outgoing, self.monitor, self.progress);
+        let scan = &Scan::new(self.sources, self.options, listings, outgoing, self.monitor, self.progress);
         let scanners_left = &AtomicUsize::new(SCANNERS);
         std::thread::scope(|scope| {
             let begun = scan.begin().and_then(|begin| outgoing.say(&Message::Begin(Box::new(begin))));
+            scan.report_missing();
             for _ in 0..SCANNERS {
                 spawn(scope, "scan", failure, move || {
                     let result = scan.work();

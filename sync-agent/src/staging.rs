@@ -7,7 +7,7 @@
 
 use crate::error::SessionError;
 use crate::journal;
-use crate::tree::{Dir, STAGING_NAME, Tree};
+use crate::tree::{Dir, Info, STAGING_NAME, Tree};
 use crate::workers::lock;
 use protocol::path::RelPath;
 use rustix::io::Errno;
@@ -47,7 +47,10 @@ pub(crate) struct Staged {
 
 const PART: &str = ".part";
 const KEEP: &str = ".keep";
+/// A journal that is being written or waits for the sync: its file was not touched yet.
 const PATCH: &str = ".patch";
+/// A journal whose file may be half patched.
+const BEGUN: &str = ".begun";
 
 fn key(path: &RelPath) -> Key {
     let mut key = Key::default();
@@ -58,6 +61,22 @@ fn key(path: &RelPath) -> Key {
 fn file_name(key: &Key, ending: &str) -> String {
     let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     hex + ending
+}
+
+/// Why what stands in the place of a staging area in `dir` can't be one, if it can't.
+pub(crate) fn obstacle(dir: &Dir) -> Option<&'static str> {
+    let info = dir.info(STAGING_NAME).ok()?;
+    if !info.is_dir() {
+        return Some("has something called .sync-agent-staging that is not a directory: move it away");
+    }
+    (!is_trusted(&info)).then_some(
+        "has a .sync-agent-staging that another user made or may write to, so it is not used: remove it",
+    )
+}
+
+/// Nobody else can have put anything into it, least of all a journal.
+fn is_trusted(info: &Info) -> bool {
+    info.uid == rustix::process::geteuid().as_raw() && info.raw_mode & 0o077 == 0
 }
 
 impl Staging {
@@ -101,6 +120,13 @@ impl Staging {
                 error,
             )
         })
+    }
+
+    /// Writes the names in every area to disk.
+    pub(crate) fn sync_entries(&self) -> Result<(), SessionError> {
+        let sync = |area: &Arc<Area>| area.dir.sync_entries();
+        let synced = self.areas().iter().try_for_each(sync);
+        synced.map_err(|error| SessionError::io("write the staging directory to disk", error))
     }
 
     /// What is left of `path`, as a file to read, with its length.
@@ -156,9 +182,7 @@ impl Area {
         }
         let name = protocol::path::Name::new(STAGING_NAME).map_err(|_| Errno::INVAL)?;
         let dir = parent.dir(&name)?;
-        let info = dir.own_info()?;
-        if info.uid != rustix::process::geteuid().as_raw() || info.raw_mode & 0o077 != 0 {
-            // Somebody else made it: nothing in it can be trusted, least of all a journal.
+        if !is_trusted(&dir.own_info()?) {
             return Err(Errno::PERM);
         }
         let area = Area { dir, home: home.clone(), kept: Mutex::default(), next: AtomicU64::new(0) };
@@ -170,7 +194,7 @@ impl Area {
     /// Carries out the journals of files that an earlier run was patching in place when it ended.
     fn roll_forward(&self, tree: &Tree) -> Result<(), Errno> {
         let names = self.dir.names()?;
-        let journals: Vec<&[u8]> = names.iter().filter(|name| name.ends_with(PATCH.as_bytes())).collect();
+        let journals: Vec<&[u8]> = names.iter().filter(|name| name.ends_with(BEGUN.as_bytes())).collect();
         if journals.is_empty() {
             return Ok(());
         }
@@ -228,12 +252,21 @@ impl Area {
     fn clear(&self) -> Result<(), Errno> {
         // A journal that is still there belongs to a file that is half patched.
         let names = self.dir.names()?;
-        let mut useless = names.iter().filter(|name| !name.ends_with(PATCH.as_bytes()));
+        let mut useless = names.iter().filter(|name| !name.ends_with(BEGUN.as_bytes()));
         useless.try_for_each(|name| remove_all(&self.dir, name))
     }
 }
 
 impl Staged {
+    /// Marks a journal that is on disk: from now on its file may be half patched. The caller syncs the
+    /// area's entries before it touches the file.
+    pub(crate) fn begin_patch(&mut self) -> Result<(), Errno> {
+        let begun = self.name.replace(PATCH, BEGUN);
+        self.area.dir.rename(self.name.as_bytes(), &self.area.dir, begun.as_bytes())?;
+        self.name = begun;
+        Ok(())
+    }
+
     /// Keeps what was written so far as a basis for the next try.
     pub(crate) fn keep(self, length: u64) {
         let Some(key) = self.key.filter(|_| length > 0) else { return self.discard() };

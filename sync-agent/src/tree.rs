@@ -358,9 +358,46 @@ impl Dir {
     /// Takes the lock that stands for the tree; it ends with the handle.
     ///
     /// # Errors
-    /// `EWOULDBLOCK` when another process has it.
+    /// `EWOULDBLOCK` when another process has it, of this directory or of one above it.
     pub fn lock(&self) -> Result<(), Errno> {
+        self.lock_alone()?;
+        let mut info = self.own_info()?;
+        let mut above = fs::openat(&self.0, c"..", DIRECTORY, Mode::empty());
+        // What can't be opened can't be another run's either, if that is of the same user.
+        while let Ok(dir) = above {
+            let next = info_of(&dir)?;
+            if (next.device, next.inode) == (info.device, info.inode) {
+                break;
+            }
+            fs::flock(&dir, fs::FlockOperation::NonBlockingLockShared)?;
+            info = next;
+            above = fs::openat(&dir, c"..", DIRECTORY, Mode::empty());
+        }
+        Ok(())
+    }
+
+    /// Takes the lock of this directory without a look at those above it.
+    ///
+    /// # Errors
+    /// As [`Dir::lock`].
+    pub fn lock_alone(&self) -> Result<(), Errno> {
         fs::flock(&self.0, fs::FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Whether nothing can be written on the directory's file system, whoever asks.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn is_read_only(&self) -> Result<bool, Errno> {
+        Ok(fs::fstatvfs(&self.0)?.f_flag.contains(fs::StatVfsMountFlags::RDONLY))
+    }
+
+    /// Writes the directory's own entries to disk.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sync_entries(&self) -> Result<(), Errno> {
+        fs::fsync(&self.0)
     }
 }
 
@@ -516,6 +553,25 @@ impl Info {
 
 /// A modification time this near to now may come again with another content.
 const YOUNG_S: i64 = 2;
+
+/// At least a tick of any kernel's clock for file times (100 Hz and more).
+const TICK_NS: i128 = 20_000_000;
+
+/// Attributes of an open file, taken when the tick in which it was last changed is over: whatever is
+/// written from now on shows in them.
+///
+/// # Errors
+/// The system's.
+pub fn settled_info_of(file: &File) -> Result<Info, Errno> {
+    let info = info_of(file)?;
+    let nanos = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+    let since_change = nanos(now()) - nanos(info.ctime);
+    if since_change.abs() >= TICK_NS {
+        return Ok(info);
+    }
+    std::thread::sleep(std::time::Duration::from_nanos(TICK_NS as u64));
+    info_of(file)
+}
 
 /// This machine's clock.
 #[must_use]

@@ -5,11 +5,11 @@ use crate::ssh::system;
 use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
 use crossbeam_channel::Receiver;
 use protocol::ProtocolError;
+use protocol::frame::Frame;
 use protocol::message::{Finished, Message, Role, Start, hello};
-use protocol::options::SyncOptions;
 use protocol::stats::Exit;
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_agent::agent;
@@ -18,7 +18,7 @@ use sync_agent::error::SessionError;
 use sync_agent::index::Index;
 use sync_agent::link::{self, Link, LinkState};
 use sync_agent::monitor::{Monitor, Progress};
-use sync_agent::scan::Origin;
+use sync_agent::scan::Sources;
 use sync_agent::source::SourceEnd;
 
 /// What this program knows of the user, the machine and the terminal; read once, by `main`.
@@ -135,7 +135,8 @@ pub fn sync(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<O
 }
 
 fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
-    let origins = open_origins(&job.source, &job.options)?;
+    refuse_overlap(job)?;
+    let sources = Sources::open(None, &job.source.paths, &job.options)?;
     let (source_link, destination_link) = link::in_process();
     let counters = Arc::clone(source_link.outgoing.state());
     counters.limit_bandwidth(job.options.bandwidth_bytes_per_s);
@@ -146,7 +147,7 @@ fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outc
         let source = scope.spawn(move || {
             let progress = Progress::default();
             let (options, stop) = (&job.options, crossbeam_channel::never());
-            SourceEnd { origins: &origins, options, monitor: &silent, progress: &progress, index, stop }
+            SourceEnd { sources: &sources, options, monitor: &silent, progress: &progress, index, stop }
                 .run(source_link)
         });
         let result = destination_end(job, environment, watch, index).run(destination_link);
@@ -158,6 +159,46 @@ fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outc
         }
     })?;
     Ok(outcome(finished, &counters))
+}
+
+/// Neither a copy into itself, which has no end, nor a deletion of the source is what anybody asks for.
+fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let canonical = |path: &[u8]| std::fs::canonicalize(OsStr::from_bytes(path)).ok();
+    let refused = |why: String| Err(SessionError::refused(Exit::Selection, why));
+    let argument = job.destination.paths.first().map_or(&[][..], Vec::as_slice);
+    let Some(destination) = canonical(argument) else { return Ok(()) };
+    for path in &job.source.paths {
+        let Some(source) = canonical(path).filter(|source| source.is_dir()) else { continue };
+        let names_contents = sync_agent::scan::names_contents(OsStr::from_bytes(path).as_ref());
+        if let Ok(inside) = destination.strip_prefix(&source)
+            && !inside.as_os_str().is_empty()
+        {
+            let top = if names_contents { None } else { source.file_name() };
+            let inside = Path::new(top.unwrap_or_default()).join(inside);
+            let is_excluded = |path: &Path| {
+                job.options.filter.excludes(path.as_os_str().as_bytes(), true, protocol::filter::Side::Sender)
+            };
+            if !inside.ancestors().any(|path| !path.as_os_str().is_empty() && is_excluded(path)) {
+                let (inside, source) = (inside.display(), source.display());
+                return refused(format!(
+                    "the destination is inside the source {source}: copy to another place, or leave it out with \
+                     --exclude=/{inside}"
+                ));
+            }
+        }
+        if job.options.delete.extraneous
+            && names_contents
+            && source.starts_with(&destination)
+            && source != destination
+        {
+            let source = source.display();
+            return refused(format!(
+                "--delete would remove the source {source}, which is inside the destination"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Tells the other end of a problem met here.
@@ -174,7 +215,7 @@ impl Monitor for Forward {
 
 fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
     let role = Role::Source { arguments: job.source.paths.clone() };
-    let remote = Remote::start(&job.source, job, role, environment)?;
+    let remote = Remote::start(&job.source, job, role, environment, &watch.stop)?;
     let counters = Arc::clone(remote.link.outgoing.state());
     let index = index(job, environment);
     let result = remote.run(|link| destination_end(job, environment, watch, &index).run(link))?;
@@ -182,12 +223,13 @@ fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
 }
 
 fn push(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
-    let origins = open_origins(&job.source, &job.options)?;
+    let sources = Sources::open(None, &job.source.paths, &job.options)?;
     let argument = job.destination.paths.first().cloned().unwrap_or_default();
-    let remote = Remote::start(&job.destination, job, Role::Destination { argument }, environment)?;
+    let role = Role::Destination { argument };
+    let remote = Remote::start(&job.destination, job, role, environment, &watch.stop)?;
     let counters = Arc::clone(remote.link.outgoing.state());
     let end = SourceEnd {
-        origins: &origins,
+        sources: &sources,
         options: &job.options,
         monitor: watch.monitor,
         progress: watch.progress,
@@ -209,10 +251,6 @@ fn index(job: &Job, environment: &Environment) -> Index {
         job.state_dir.as_ref().or(environment.state_dir.as_ref()).map(PathBuf::as_path),
         &job.options,
     )
-}
-
-fn open_origins(source: &Side, options: &SyncOptions) -> Result<Vec<Origin>, SessionError> {
-    source.paths.iter().map(|path| Origin::open(None, path, options)).collect()
 }
 
 fn destination_end<'a>(
@@ -248,8 +286,39 @@ const ENDING: Duration = Duration::from_secs(3);
 const PROGRAM: &str = concat!("sync-client ", env!("CARGO_PKG_VERSION"));
 
 impl Remote {
-    fn start(side: &Side, job: &Job, role: Role, environment: &Environment) -> Result<Remote, RunError> {
-        let connection = &job.connection;
+    /// Connects, unless the operator stops the run first.
+    fn start(
+        side: &Side,
+        job: &Job,
+        role: Role,
+        environment: &Environment,
+        stop: &Receiver<()>,
+    ) -> Result<Remote, RunError> {
+        let start = Message::Start(Box::new(Start { role, options: job.options.clone() })).encode();
+        if start.body().len() > protocol::limits::FRAME_BYTES {
+            let message =
+                "the arguments and filter rules are too long for one run; split it, or shorten them";
+            return Err(SessionError::refused(Exit::Usage, message).into());
+        }
+        let (side, connection, environment) = (side.clone(), job.connection.clone(), environment.clone());
+        let limit = job.options.bandwidth_bytes_per_s;
+        let (connected, connecting) = crossbeam_channel::bounded(1);
+        std::thread::spawn(move || {
+            let _ = connected.send(Remote::connect(&side, &connection, &environment, start, limit));
+        });
+        crossbeam_channel::select! {
+            recv(connecting) -> remote => remote.unwrap_or(Err(SessionError::Panic("connect").into())),
+            recv(stop) -> _ => Err(SessionError::Interrupted.into()),
+        }
+    }
+
+    fn connect(
+        side: &Side,
+        connection: &Connection,
+        environment: &Environment,
+        start: Frame,
+        limit_bytes_per_s: u64,
+    ) -> Result<Remote, RunError> {
         let host = side.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
         let mut command = connection.agent.clone();
         command.extend_from_slice(b" --stdio");
@@ -265,14 +334,13 @@ impl Remote {
             outcome,
             is_builtin: connection.program.is_none(),
         };
-        let start = Start { role, options: job.options.clone() };
         let begun = remote
             .link
             .outgoing
             .say(&Message::Hello(hello(PROGRAM)))
-            .and_then(|()| remote.link.outgoing.say(&Message::Start(Box::new(start))))
+            .and_then(|()| remote.link.outgoing.send(start))
             .and_then(|()| agent::greet(&remote.link, PROGRAM));
-        remote.link.outgoing.state().limit_bandwidth(job.options.bandwidth_bytes_per_s);
+        remote.link.outgoing.state().limit_bandwidth(limit_bytes_per_s);
         match begun {
             Ok(()) => Ok(remote),
             Err(error) => Err(remote.explain(error)),

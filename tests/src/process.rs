@@ -3,7 +3,8 @@
 //! Waiting is by pidfd and condition variable, never by a guessed time.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;

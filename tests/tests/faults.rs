@@ -326,6 +326,90 @@ fn a_second_client_on_one_destination_is_told_so_at_once_and_no_lock_outlives_a_
     assert_converged(&sandbox);
 }
 
+#[test]
+fn a_run_inside_the_destination_of_another_is_told_so() {
+    let sandbox = Sandbox::new();
+    let inside = sandbox.destination().join("inside");
+    fs::create_dir(&inside).expect("a new directory");
+    write_at(&sandbox.source().join("file"), b"new", 1_600_000_000);
+    let lock = fs::File::open(sandbox.destination()).expect("it is there");
+    lock.try_lock().expect("nobody has it");
+    let line = ["-a", &contents_of(&sandbox.source()), &inside.display().to_string()].map(str::to_owned);
+    sandbox.sync(&line).expect_code(40).expect_stderr("above it");
+    drop(lock);
+    sandbox.sync(&line).success();
+}
+
+// What is refused before the first byte moves
+
+#[test]
+fn what_cannot_become_a_destination_is_refused_at_once() {
+    tests::require!("root");
+    let sandbox = Sandbox::new();
+    write_at(&sandbox.source().join("file"), b"new", 1_600_000_000);
+    let source = contents_of(&sandbox.source());
+    let destination = sandbox.path().join("disk");
+    fs::create_dir(&destination).expect("a new directory");
+    let disk = Tmpfs::mount(&destination, 8 << 20);
+    let line = ["-a", &source, &destination.display().to_string()].map(str::to_owned);
+    for (name, make, unmake) in [
+        ("mounted read-only", &["mount", "-o", "remount,ro"][..], &["mount", "-o", "remount,rw"][..]),
+        ("not a directory", &["touch"], &["rm"]),
+        ("another user", &["install", "-d", "-o", "nobody"], &["rmdir"]),
+    ] {
+        let run = |words: &[&str]| {
+            let mut command = sandbox.command(words[0]);
+            command.args(&words[1..]);
+            let staging = destination.join(".sync-agent-staging");
+            command.arg(if words[0] == "mount" { &destination } else { &staging });
+            process::run(command).success();
+        };
+        run(make);
+        sandbox.sync(&line).expect_code(11).expect_stderr(name).expect_stderr("nothing was changed");
+        assert!(!destination.join("file").exists(), "{name}");
+        run(unmake);
+    }
+    sandbox.sync(&line).success();
+    drop(disk);
+}
+
+#[test]
+fn overlapping_trees_are_refused() {
+    let sandbox = Sandbox::new();
+    let path = |name: &str| sandbox.source().join(name).display().to_string();
+    for name in ["a", "backup"] {
+        fs::create_dir(path(name)).expect("a new directory");
+    }
+    write_at(&sandbox.source().join("a/file"), b"precious", 1_600_000_000);
+    for (line, text) in [
+        (&["-a", &path(""), &path("backup")][..], "--exclude=/backup"),
+        (&["-a", "--delete", &path("a/"), &path("")], "inside the destination"),
+        (&["-a", &path(".sync-agent-staging/"), &path("backup")], "can't be a source"),
+    ] {
+        sandbox.sync(line).expect_code(3).expect_stderr(text);
+    }
+    sandbox.sync(["-a", "--exclude=/backup", &path(""), &path("backup")]).success();
+    sandbox.sync(["-a", &path("a/"), &path("")]).success();
+    for name in ["a/file", "backup/a/file", "file"] {
+        assert_eq!(fs::read(path(name)).expect("it is there"), b"precious", "{name}");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_run_that_is_still_connecting() {
+    let sandbox = Sandbox::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let shell = format!("ssh -p {port} -i {}", sandbox.key().display());
+    let destination = sandbox.destination().display().to_string();
+    let mut run = sandbox.start_sync(["-a", "-e", &shell, "127.0.0.1:/nowhere/", &destination]);
+    let (_connection, _) = silent.accept().expect("the client connects");
+    let started = Instant::now();
+    run.signal(process::Signal::INT);
+    run.wait().expect_code(20);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
 // The disk
 
 #[test]

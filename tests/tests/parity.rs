@@ -232,7 +232,7 @@ fn an_absent_source_is_reported_as_rsync_does() {
 }
 
 #[test]
-fn deletions_stay_within_what_the_sources_list() {
+fn deletions_and_missing_sources_are_dealt_with_as_rsync_does() {
     tests::require!("rsync");
     let make = |root: &Path| {
         for (path, content) in [
@@ -258,6 +258,11 @@ fn deletions_stay_within_what_the_sources_list() {
         &["--delete", "from/dir", "from/file", "from/dir/", "to/"],
         &["--delete", "--exclude=/logs", "--exclude=/local", "from/", "to/"],
         &["--delete", "--exclude=/data/deep/file", "from/", "to/"],
+        &["from/dir", "no-such-file", "from/file", "to/"],
+        &["no-such-file", "no-such-directory/", "to/"],
+        &["from/file", "no/such/directory"],
+        &["from/dir", "no/such/directory"],
+        &["--delete", "from/", "no-such-directory/", "to/"],
         &["--include=*/", "--include=file", "--exclude=*", "from/", "to/"],
     ] {
         let sandbox = Sandbox::new();
