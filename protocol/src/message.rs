@@ -1,7 +1,7 @@
 //! The messages: what can be said, and by whom. `FORMAT.md` has the order in which it may be said.
 
 use crate::entry::{Entry, Timestamp};
-use crate::frame::Frame;
+use crate::frame::{Frame, HEADER_BYTES};
 use crate::itemize::Item;
 use crate::options::SyncOptions;
 use crate::path::{Name, RelPath};
@@ -198,18 +198,23 @@ pub struct Record {
     pub step: Step,
 }
 
-/// Bytes at the end of a frame, kept where they arrived.
+/// Bytes at the start of a frame's body, kept where they arrived.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bulk {
     bytes: Vec<u8>,
-    from: usize,
+    end: usize,
 }
 
 impl Bulk {
+    /// The first `length` bytes of a frame's body.
+    fn new(frame: Frame, length: usize) -> Bulk {
+        Bulk { bytes: frame.into_bytes(), end: HEADER_BYTES + length }
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.from..]
+        &self.bytes[HEADER_BYTES..self.end]
     }
 }
 
@@ -337,14 +342,14 @@ impl Message {
             SCANNED => Message::Scanned(codec::decode_all(body, "scan end")?),
             REQUEST => Message::Request(codec::decode_all(body, "request")?),
             SIGNATURE => {
-                let (file, rest) = codec::decode(body, "signature")?;
-                let from = frame.as_bytes().len() - rest.len();
-                Message::Signature { file, blocks: Bulk { bytes: frame.into_bytes(), from } }
+                let (bulk_bytes, head) = split_bulk(body)?;
+                let file = codec::decode_all(head, "signature")?;
+                Message::Signature { file, blocks: Bulk::new(frame, bulk_bytes) }
             }
             DATA => {
-                let ((lane, records), rest) = codec::decode(body, "data")?;
-                let from = frame.as_bytes().len() - rest.len();
-                Message::Data(Data { lane, records, bulk: Bulk { bytes: frame.into_bytes(), from } })
+                let (bulk_bytes, head) = split_bulk(body)?;
+                let (lane, records) = codec::decode_all(head, "data")?;
+                Message::Data(Data { lane, records, bulk: Bulk::new(frame, bulk_bytes) })
             }
             RELEASE => Message::Release(codec::decode_all(body, "release")?),
             REPORT => Message::Report(codec::decode_all(body, "report")?),
@@ -389,29 +394,57 @@ fn simple<T: Encode>(kind: u8, body: &T) -> Frame {
     Frame::finish(bytes, kind)
 }
 
+/// Bytes behind an encoded part that follows bulk: its length (little endian).
+const HEAD_LENGTH_BYTES: usize = 4;
+
 fn with_bulk<T: Encode>(kind: u8, head: &T, bulk: &[u8]) -> Frame {
     let mut bytes = Frame::begin(bulk.len() + 64);
-    codec::encode_into(head, &mut bytes);
     bytes.extend_from_slice(bulk);
+    finish_bulk(bytes, kind, head)
+}
+
+/// Completes a frame that holds its bulk.
+fn finish_bulk<T: Encode>(mut bytes: Vec<u8>, kind: u8, head: &T) -> Frame {
+    let bulk_end = bytes.len();
+    codec::encode_into(head, &mut bytes);
+    let head_bytes = u32::try_from(bytes.len() - bulk_end).unwrap_or(u32::MAX);
+    bytes.extend_from_slice(&head_bytes.to_le_bytes());
     Frame::finish(bytes, kind)
 }
 
+/// The length of a body's bulk, and its encoded part.
+fn split_bulk(body: &[u8]) -> Result<(usize, &[u8]), ProtocolError> {
+    let wrong = ProtocolError::Frame("the encoded part is longer than the frame");
+    let (rest, head_bytes) = body.split_last_chunk::<HEAD_LENGTH_BYTES>().ok_or(wrong)?;
+    match rest.len().checked_sub(u32::from_le_bytes(*head_bytes) as usize) {
+        Some(bulk_bytes) => Ok((bulk_bytes, &rest[bulk_bytes..])),
+        None => Err(ProtocolError::Frame("the encoded part is longer than the frame")),
+    }
+}
+
 /// Collects answers until they are worth a frame.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DataBuilder {
     lane: u8,
     records: Vec<Record>,
-    bulk: Vec<u8>,
+    /// The frame to be: room for its header, and the bulk.
+    bytes: Vec<u8>,
 }
 
 /// Records in one frame, so that many small or unchanged files don't outgrow it.
 const RECORDS_PER_FRAME: usize = 2048;
+/// Room for the records of large files behind their bytes, so that the frame does not move when it ends.
+const RECORDS_RESERVE_BYTES: usize = 1 << 10;
 
 impl DataBuilder {
     /// A builder for one of the sender's threads.
     #[must_use]
     pub fn new(lane: u8) -> DataBuilder {
-        DataBuilder { lane, ..DataBuilder::default() }
+        DataBuilder { lane, records: Vec::new(), bytes: DataBuilder::begin() }
+    }
+
+    fn begin() -> Vec<u8> {
+        Frame::begin(limits::DATA_BYTES + RECORDS_RESERVE_BYTES)
     }
 
     /// Appends a step that has no bytes.
@@ -421,34 +454,90 @@ impl DataBuilder {
 
     /// Appends literal bytes, at most what [`DataBuilder::room_bytes`] says.
     pub fn literal(&mut self, file: u32, bytes: &[u8]) {
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.bytes.extend_from_slice(bytes);
+        self.count_literal(file, bytes.len());
+    }
+
+    /// Appends the literal bytes that `read` puts behind what the vector has, at most what
+    /// [`DataBuilder::room_bytes`] says; returns them.
+    ///
+    /// # Errors
+    /// `read`'s; then nothing is appended.
+    pub fn literal_with<E>(
+        &mut self,
+        file: u32,
+        read: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<&[u8], E> {
+        let from = self.append_with(read)?;
+        self.count_literal(file, self.bytes.len() - from);
+        Ok(&self.bytes[from..])
+    }
+
+    /// Appends the whole small file that `read` puts behind what the vector has; `known` tells what was
+    /// read, or why it is of no use.
+    ///
+    /// # Errors
+    /// `read`'s and `known`'s; then nothing is appended.
+    pub fn small_with<E>(
+        &mut self,
+        file: u32,
+        read: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        known: impl FnOnce(&[u8]) -> Result<ReadFile, E>,
+    ) -> Result<(), E> {
+        let from = self.append_with(read)?;
+        let content = &self.bytes[from..];
+        match known(content) {
+            Ok(read) => {
+                let bytes = u32::try_from(content.len()).unwrap_or(u32::MAX);
+                self.step(file, Step::Small { bytes, read });
+                Ok(())
+            }
+            Err(error) => {
+                self.bytes.truncate(from);
+                Err(error)
+            }
+        }
+    }
+
+    /// Appends a whole small file.
+    pub fn small(&mut self, file: u32, content: &[u8], read: ReadFile) {
+        self.bytes.extend_from_slice(content);
+        let bytes = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        self.step(file, Step::Small { bytes, read });
+    }
+
+    /// Where what `read` appended begins.
+    fn append_with<E>(&mut self, read: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<usize, E> {
+        let from = self.bytes.len();
+        match read(&mut self.bytes) {
+            Ok(()) => Ok(from),
+            Err(error) => {
+                self.bytes.truncate(from);
+                Err(error)
+            }
+        }
+    }
+
+    fn count_literal(&mut self, file: u32, bytes: usize) {
+        let length = u32::try_from(bytes).unwrap_or(u32::MAX);
         match self.records.last_mut() {
             Some(Record { file: last, step: Step::Literal { bytes: so_far } }) if *last == file => {
                 *so_far += length;
             }
             _ => self.step(file, Step::Literal { bytes: length }),
         }
-        self.bulk.extend_from_slice(bytes);
-    }
-
-    /// Appends a whole small file.
-    pub fn small(&mut self, file: u32, content: &[u8], read: ReadFile) {
-        let bytes = u32::try_from(content.len()).unwrap_or(u32::MAX);
-        self.step(file, Step::Small { bytes, read });
-        self.bulk.extend_from_slice(content);
     }
 
     /// How many literal bytes still fit.
     #[must_use]
     pub fn room_bytes(&self) -> usize {
-        limits::DATA_BYTES.saturating_sub(self.bulk.len())
+        limits::DATA_BYTES.saturating_sub(self.bytes.len() - HEADER_BYTES)
     }
 
     /// Whether it is time for [`DataBuilder::take`].
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.bulk.len() + limits::SMALL_FILE_BYTES as usize > limits::DATA_BYTES
-            || self.records.len() >= RECORDS_PER_FRAME
+        self.room_bytes() < limits::SMALL_FILE_BYTES as usize || self.records.len() >= RECORDS_PER_FRAME
     }
 
     /// Whether nothing was appended since the last frame.
@@ -459,9 +548,9 @@ impl DataBuilder {
 
     /// What was collected, as a frame; the builder is empty again.
     pub fn take(&mut self) -> Frame {
-        let frame = with_bulk(DATA, &(self.lane, &self.records), &self.bulk);
+        let bytes = std::mem::replace(&mut self.bytes, DataBuilder::begin());
+        let frame = finish_bulk(bytes, DATA, &(self.lane, &self.records));
         self.records.clear();
-        self.bulk.clear();
         frame
     }
 }

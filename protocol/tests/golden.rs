@@ -1,6 +1,6 @@
 //! The wire of protocol version 1, byte by byte.
 //!
-//! These bytes are never edited. A later version of the protocol gets a table of its own beside this
+//! From the first release on these bytes are never edited. A later version of the protocol gets a table of its own beside this
 //! one, and this one stays as long as version 1 is spoken.
 
 #![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
@@ -44,15 +44,15 @@ const VERSION_1: [(&str, &str); 16] = [
     ),
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
     ("request", "23000000060003fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002"),
-    ("signature", "1b0000000700fb2c01a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5"),
+    ("signature", "1f0000000700a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5fb2c0103000000"),
     (
         "data",
-        "aa00000008000106fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb000300010203040506070809 \
-         0a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa0405000102030405060708090a0b0c0d0e0f10 \
-         1112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd0000000004000000000102030405060708090a0b0c0d \
-         0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca076c6974736d616c6c",
+        "ae00000008006c6974736d616c6c0106fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb00030001 \
+         02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa0405000102030405060708 \
+         090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd0000000004000000000102030405 \
+         060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a2000000",
     ),
-    ("data of failed files", "1000000008000004000600010601020602030603030a"),
+    ("data of failed files", "1400000008000004000600010601020602030603030a10000000"),
     ("release", "0b00000009000400fafbfb00fc00000100"),
     (
         "report",

@@ -279,8 +279,10 @@ fn read_file() -> ReadFile {
 
 fn data(lane: u8, steps: &[(u32, Step)], bulk_bytes: usize) -> Message {
     let records: Vec<Record> = steps.iter().map(|&(file, step)| Record { file, step }).collect();
-    let mut body = encoded((lane, records));
-    body.extend(vec![b'x'; bulk_bytes]);
+    let head = encoded((lane, records));
+    let mut body = vec![b'x'; bulk_bytes];
+    body.extend_from_slice(&head);
+    body.extend_from_slice(&u32::try_from(head.len()).unwrap().to_le_bytes());
     Message::decode(frame(8, 0, &body)).unwrap()
 }
 

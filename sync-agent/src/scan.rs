@@ -276,8 +276,14 @@ impl<'a> Scan<'a> {
         let mut sheet = Sheet::new(self.options);
         while let Some(job) = self.next_job(&mut sheet)? {
             let result = self.list(&job, &mut sheet);
-            lock(&self.stack).active -= 1;
-            self.changed.notify_all();
+            let mut stack = lock(&self.stack);
+            stack.active -= 1;
+            // Only the last one's end is news to those who wait: jobs are announced when they are sent.
+            let is_last = stack.active == 0;
+            drop(stack);
+            if is_last || result.is_err() {
+                self.changed.notify_all();
+            }
             result?;
         }
         Ok(())

@@ -202,14 +202,9 @@ impl<'a> Sender<'a> {
 
     fn send_small(&mut self, number: u32, file: &File, before: &Info) -> Result<(), Failure> {
         let size = before.size_bytes as usize;
-        self.buffer.resize(size, 0);
-        if size > 0 {
-            read_exact(file, &mut self.buffer, 0)?;
-        }
-        let hash = blake3::hash(&self.buffer).into();
-        let read = unchanged(file, before, hash)?;
-        self.builder.small(number, &self.buffer, read);
-        Ok(())
+        let read = |bytes: &mut Vec<u8>| if size > 0 { append(file, bytes, size, 0) } else { Ok(()) };
+        let known = |content: &[u8]| unchanged(file, before, blake3::hash(content).into());
+        self.builder.small_with(number, read, known)
     }
 
     fn hash(&mut self, number: u32, file: &File, before: &Info) -> Result<(), Failure> {
@@ -238,20 +233,20 @@ impl<'a> Sender<'a> {
         before: &Info,
     ) -> Result<Result<(), Failure>, SessionError> {
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(limits::DATA_BYTES, 0);
         self.builder.step(number, Step::Open { size_bytes: before.size_bytes });
         let mut at = 0;
         while at < before.size_bytes {
-            let length = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-            if let Err(failure) = read_exact(file, &mut buffer[..length], at) {
-                return Ok(Err(failure));
+            if self.builder.room_bytes() == 0 {
+                self.flush()?;
             }
-            hasher.update(&buffer[..length]);
-            self.literal(number, &buffer[..length])?;
+            let left = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX);
+            let length = left.min(self.builder.room_bytes());
+            match self.builder.literal_with(number, |bytes| append(file, bytes, length, at)) {
+                Ok(bytes) => hasher.update(bytes),
+                Err(failure) => return Ok(Err(failure)),
+            };
             at += length as u64;
         }
-        self.buffer = buffer;
         Ok(self.end(number, file, before, hasher))
     }
 
@@ -385,6 +380,15 @@ fn for_each_window(
         at += length as u64;
     }
     Ok(())
+}
+
+/// Reads straight into a frame.
+fn append(file: &File, bytes: &mut Vec<u8>, length: usize, at: u64) -> Result<(), Failure> {
+    match tree::append_from(file, bytes, length, at) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::Changed),
+        Err(error) => Err(Failure::Errno { operation: Operation::Read, errno: error.raw_os_error() }),
+    }
 }
 
 fn read_exact(file: &File, buffer: &mut [u8], at: u64) -> Result<(), Failure> {

@@ -193,7 +193,7 @@ impl Area {
 
     /// Carries out the journals of files that an earlier run was patching in place when it ended.
     fn roll_forward(&self, tree: &Tree) -> Result<(), Errno> {
-        let names = self.dir.names()?;
+        let names = self.dir.reopened()?.names()?;
         let journals: Vec<&[u8]> = names.iter().filter(|name| name.ends_with(BEGUN.as_bytes())).collect();
         if journals.is_empty() {
             return Ok(());
@@ -207,7 +207,7 @@ impl Area {
 
     /// Sorts what an earlier run left: the longer of what there is for a file is kept, the rest goes.
     fn recover(&self) -> Result<(), Errno> {
-        for name in self.dir.names()?.iter() {
+        for name in self.dir.reopened()?.names()?.iter() {
             let Some((key, is_part)) = parse_name(name) else {
                 remove_all(&self.dir, name)?;
                 continue;
@@ -251,7 +251,7 @@ impl Area {
 
     fn clear(&self) -> Result<(), Errno> {
         // A journal that is still there belongs to a file that is half patched.
-        let names = self.dir.names()?;
+        let names = self.dir.reopened()?.names()?;
         let mut useless = names.iter().filter(|name| !name.ends_with(BEGUN.as_bytes()));
         useless.try_for_each(|name| remove_all(&self.dir, name))
     }

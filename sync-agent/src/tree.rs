@@ -194,6 +194,14 @@ impl Dir {
         self.0.try_clone().map(Dir).map_err(|_| Errno::MFILE)
     }
 
+    /// The same directory with a reading position of its own.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn reopened(&self) -> Result<Dir, Errno> {
+        fs::openat(&self.0, c".", DIRECTORY, Mode::empty()).map(Dir)
+    }
+
     /// A directory below this one.
     ///
     /// # Errors
@@ -211,14 +219,14 @@ impl Dir {
         info_of(&self.0)
     }
 
-    /// The names in it, in order of their bytes, without `.`, `..` and [`STAGING_NAME`].
+    /// The names in it, in order of their bytes, without `.`, `..` and [`STAGING_NAME`]. Once for a handle:
+    /// it reads on where the handle stands.
     ///
     /// # Errors
     /// Reading failed; what was read before is lost on purpose, a part of a directory is not a listing.
     pub fn names(&self) -> Result<Names, Errno> {
         let mut names = Names::default();
         let mut buffer = [MaybeUninit::uninit(); 32 << 10];
-        fs::seek(&self.0, fs::SeekFrom::Start(0))?;
         let mut entries = fs::RawDir::new(&self.0, &mut buffer);
         while let Some(entry) = entries.next() {
             match entry {
@@ -469,6 +477,26 @@ fn times(mtime: Timestamp) -> Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: i64::from(mtime.nanos) },
     }
+}
+
+/// Appends exactly `length` bytes of a file from `at`, without clearing the memory first.
+///
+/// # Errors
+/// The system's; none (`Ok(false)`) where the file ends early.
+pub fn append_from(file: &File, bytes: &mut Vec<u8>, length: usize, mut at: u64) -> Result<bool, Errno> {
+    let end = bytes.len() + length;
+    bytes.reserve(length);
+    while bytes.len() < end {
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(bytes), at) {
+            Ok(0) => return Ok(false),
+            Ok(count) => at += count as u64,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // The vector may have had room for more than was asked for.
+    bytes.truncate(end);
+    Ok(true)
 }
 
 /// Attributes of an open file.
