@@ -51,8 +51,17 @@ pub enum Compression {
     },
 }
 
-/// One change of permission bits, as `--chmod` takes it.
+/// Permission bits of one class that others get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct ModeCopy {
+    /// Where the class's three bits are: 6 for the user's, 3 for the group's, 0 for the others'.
+    pub shift: u8,
+    /// The bits of the classes that get them.
+    pub to: u16,
+}
+
+/// One change of permission bits, as `--chmod` takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 pub struct ModeChange {
     /// Applies to directories.
     pub directories: bool,
@@ -64,6 +73,8 @@ pub struct ModeChange {
     pub set: u16,
     /// Execute bits (of `0111`) that are set only where the entry is a directory or has one already.
     pub set_if_executable: u16,
+    /// Bits that are set then because another class had them.
+    pub copy: Option<ModeCopy>,
 }
 
 /// What to do with what the destination has and the source has not.
@@ -135,6 +146,8 @@ impl ModeChange {
             return mode;
         }
         let conditional = if is_dir || mode & 0o111 != 0 { self.set_if_executable } else { 0 };
-        mode & !self.clear | self.set | conditional
+        let spread =
+            |copy: ModeCopy| (mode.checked_shr(u32::from(copy.shift)).unwrap_or(0) & 7) * 0o111 & copy.to;
+        mode & !self.clear | self.set | conditional | self.copy.map_or(0, spread)
     }
 }

@@ -13,7 +13,7 @@ use protocol::message::{
     Abort, Begin, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile, Report,
     Request, Role, Scanned, Start, Step, VERSION, Want, signature_frame,
 };
-use protocol::options::{Compression, Delete, ModeChange, Preserve, QuickCheck, SyncOptions};
+use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats};
 use std::fmt::Write as _;
@@ -28,8 +28,9 @@ const VERSION_1: [(&str, &str); 16] = [
     ),
     (
         "start as the destination",
-        "5a000000020001062f7372762fff010001010100010100010102010001000101fc000002000101fbe80300020100052a \
-         2e746d700000092f6b6565702f2a2a2a01010012fb000449010377777700010301000101fd00f2052a01000000fb5802",
+        "5d000000020001062f7372762fff010001010100010100010102010001000101fc000002000101fbe80300020100052a \
+         2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00f2052a01000000 \
+         fb5802",
     ),
     ("begin", "2700000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b0101fbe803036f70730000"),
     ("begin with a single file", "0b00000003000001fbe803036f70730001"),
@@ -194,6 +195,7 @@ fn everything() -> SyncOptions {
             clear: 0o22,
             set: 0o2000,
             set_if_executable: 0o111,
+            copy: Some(ModeCopy { shift: 6, to: 0o077 }),
         }],
         chown: (Some(b"www".to_vec()), None),
         compression: Compression::Zstd { level: 3 },

@@ -42,8 +42,8 @@ pub fn index_for(state_dir: Option<&Path>, options: &SyncOptions) -> Index {
     }
 }
 
-/// How long a client may take to say what it wants.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long either end may take to say hello, and a client to say what it wants.
+pub const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How this program introduces itself.
 pub const PROGRAM: &str = concat!("sync-agent ", env!("CARGO_PKG_VERSION"));
 
@@ -62,7 +62,7 @@ pub fn answer(
         error @ (SessionError::Refused { .. } | SessionError::Protocol(_) | SessionError::FileIo { .. }),
     ) = &result
     {
-        let _ = outgoing.say(&Message::Abort(error.to_abort()));
+        outgoing.say_within(&Message::Abort(error.to_abort()), link::LAST_WORD);
     }
     drop(outgoing);
     end.wait(END_DEADLINE);
@@ -74,19 +74,19 @@ const END_DEADLINE: Duration = Duration::from_secs(10);
 
 fn hello(link: &Link) -> Result<Start, SessionError> {
     link.outgoing.say(&Message::Hello(message::hello(PROGRAM)))?;
-    greet(link, PROGRAM)?;
+    greet(link, PROGRAM, START_DEADLINE)?;
     match link.incoming.message_within(START_DEADLINE)? {
         Message::Start(start) => Ok(*start),
         other => Err(unexpected(&other, "the client must say what to do first")),
     }
 }
 
-/// Reads the peer's hello and checks that both speak the same version.
+/// Reads the peer's hello, within `deadline`, and checks that both speak the same version.
 ///
 /// # Errors
 /// Something else came, or versions that have nothing in common.
-pub fn greet(link: &Link, program: &str) -> Result<(), SessionError> {
-    let theirs = match link.incoming.message_within(START_DEADLINE)? {
+pub fn greet(link: &Link, program: &str, deadline: Duration) -> Result<(), SessionError> {
+    let theirs = match link.incoming.message_within(deadline)? {
         Message::Hello(hello) => hello,
         Message::Abort(abort) => return Err(SessionError::Peer(abort)),
         other => return Err(unexpected(&other, "a hello must come first")),

@@ -9,14 +9,17 @@ use crate::journal;
 use crate::receiver::Target;
 use crate::run::Run;
 use crate::staging::Staged;
-use crate::tree::Dir;
+use crate::tree::{Dir, Walk};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, select};
+use protocol::destination::DirectoryId;
 use protocol::entry::Kind;
 use protocol::path::RelPath;
 use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A verified entry with its metadata, waiting for its name.
@@ -42,8 +45,8 @@ pub(crate) enum Placement {
 /// What the committer is told.
 #[derive(Debug)]
 pub(crate) enum Commit {
-    /// An entry is ready.
-    Ready(Ready),
+    /// Entries are ready.
+    Ready(Vec<Ready>),
     /// Commit what is there, and answer.
     Flush(Sender<()>),
 }
@@ -64,7 +67,7 @@ pub(crate) fn work(
     loop {
         let commit_now = select! {
             recv(commits) -> commit => commit.map_err(|_| RecvTimeoutError::Disconnected),
-            recv(stopped) -> _ => return Ok(()),
+            recv(stopped) -> _ => return save_verified(run, commits, batch),
             recv(at(due)) -> _ => Err(RecvTimeoutError::Timeout),
         };
         match commit_now {
@@ -72,8 +75,8 @@ pub(crate) fn work(
                 if batch.is_empty() {
                     due = Instant::now() + BATCH_TIME;
                 }
-                bytes += ready.bytes;
-                batch.push(ready);
+                bytes += ready.iter().map(|ready| ready.bytes).sum::<u64>();
+                batch.extend(ready);
                 if batch.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
                     continue;
                 }
@@ -91,21 +94,56 @@ pub(crate) fn work(
     }
 }
 
+/// A full disk ends the run: what is verified still gets its name, which takes no room.
+fn save_verified(
+    run: &Run<'_>,
+    commits: &Receiver<Commit>,
+    mut batch: Vec<Ready>,
+) -> Result<(), SessionError> {
+    if !run.is_full.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    for commit in commits.try_iter() {
+        if let Commit::Ready(ready) = commit {
+            batch.extend(ready);
+        }
+    }
+    commit(run, &mut batch)
+}
+
 fn commit(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
     if !batch.is_empty() {
         run.staging.sync()?;
-        let mut parent = Parent { open: None };
+        let mut parent = Parent::default();
         let (patches, renames): (Vec<Ready>, Vec<Ready>) =
             batch.drain(..).partition(|ready| ready.how == Placement::Patch);
-        renames.into_iter().for_each(|ready| place(run, &mut parent, ready));
+        let ended: Vec<Ended> =
+            renames.into_iter().filter_map(|ready| place(run, &mut parent, ready)).collect();
+        let mut session = lock(&run.session);
+        for Ended { directory, touched } in ended {
+            if touched {
+                session.touch(directory);
+            }
+            session.let_go(directory);
+        }
+        drop(session);
         patch_all(run, patches)?;
     }
     complete_directories(run);
     Ok(())
 }
 
+/// An entry whose story is over: its directory can be let go.
+struct Ended {
+    directory: DirectoryId,
+    /// It has its name: the directory's time is no longer what it was.
+    touched: bool,
+}
+
 /// The directory of the last rename, still open.
+#[derive(Default)]
 struct Parent {
+    walk: Walk,
     open: Option<(Arc<RelPath>, Dir)>,
 }
 
@@ -113,7 +151,7 @@ impl Parent {
     fn dir(&mut self, run: &Run<'_>, path: &Arc<RelPath>) -> Result<&Dir, Errno> {
         if !self.open.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, path)) {
             self.open = None;
-            let dir = run.tree.dir(path)?;
+            let dir = self.walk.dir(run.tree, path)?;
             self.open = Some((Arc::clone(path), dir));
         }
         self.open.as_ref().map(|(_, dir)| dir).ok_or(Errno::NOENT)
@@ -122,34 +160,39 @@ impl Parent {
 
 /// Places what took a directory's name, once the content of that directory is gone.
 pub(crate) fn place_waiting(run: &Run<'_>) {
-    let mut parent = Parent { open: None };
+    let mut parent = Parent::default();
     for ready in std::mem::take(&mut *lock(&run.waiting)) {
         if let Ok(dir) = parent.dir(run, &ready.target.parent) {
             // Not empty: what is in it stays, and the rename says so.
             let _ = dir.remove_dir(ready.target.name().as_bytes());
         }
-        settle(run, &mut parent, ready);
+        let Ended { directory, touched } = settle(run, &mut parent, ready);
+        let mut session = lock(&run.session);
+        if touched {
+            session.touch(directory);
+        }
+        session.let_go(directory);
     }
 }
 
-fn place(run: &Run<'_>, parent: &mut Parent, ready: Ready) {
+fn place(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Option<Ended> {
     let replaces_directory = ready.target.existing.is_some_and(|info| info.is_dir());
     if replaces_directory {
         lock(&run.waiting).push(ready);
-    } else {
-        settle(run, parent, ready);
+        return None;
     }
+    Some(settle(run, parent, ready))
 }
 
-fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) {
+fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
     let Ready { target, staged, literal, matched, .. } = ready;
     let placed = parent
         .dir(run, &target.parent)
         .and_then(|dir| staged.area.dir.rename(staged.name.as_bytes(), dir, target.name().as_bytes()));
+    let touched = placed.is_ok();
     match placed {
         Ok(()) => {
             staged.placed();
-            lock(&run.session).touch(target.directory);
             match target.wanted.entry.kind {
                 Kind::File { .. } => run.transferred(&target, target.change, literal, matched),
                 _ => {
@@ -172,35 +215,50 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) {
             run.fail(&target, Operation::Rename, error);
         }
     }
-    run.let_go(target.directory);
+    Ended { directory: target.directory, touched }
 }
 
 /// Patches files in place. Their journals are on disk; that they are used is on disk before the first byte
 /// changes, and the files are on disk before the journals go.
-fn patch_all(run: &Run<'_>, mut patches: Vec<Ready>) -> Result<(), SessionError> {
-    if patches.is_empty() {
+fn patch_all(run: &Run<'_>, patches: Vec<Ready>) -> Result<(), SessionError> {
+    let mut opened: Vec<(Ready, File)> = patches.into_iter().filter_map(|ready| open(run, ready)).collect();
+    if opened.is_empty() {
         return Ok(());
     }
-    for ready in &mut patches {
+    for (ready, _) in &mut opened {
         ready.staged.begin_patch().map_err(|error| SessionError::io("begin a patch in place", error))?;
     }
     run.staging.sync_entries()?;
-    let patched: Vec<Staged> = patches.into_iter().filter_map(|ready| patch(run, ready)).collect();
+    let patched: Vec<Staged> =
+        opened.into_iter().filter_map(|(ready, file)| patch(run, ready, &file)).collect();
     run.staging.sync()?;
     patched.into_iter().for_each(Staged::discard);
     Ok(())
 }
 
+/// Opens the file that is to be patched; one that can't be keeps its content.
+fn open(run: &Run<'_>, ready: Ready) -> Option<(Ready, File)> {
+    let Ready { target, staged, .. } = &ready;
+    let size_bytes = target.wanted.entry.size_bytes();
+    match journal::open_target(&staged.area.dir, staged.name.as_bytes(), run.tree, size_bytes) {
+        Ok(file) => Some((ready, file)),
+        Err(error) => {
+            run.fail(target, Operation::Write, error);
+            run.let_go(target.directory);
+            ready.staged.discard();
+            None
+        }
+    }
+}
+
 /// Patches a file in place; returns its journal, which goes when the file is on disk. The journal of a
 /// patch that failed half-way stays, for the next run to carry out.
-fn patch(run: &Run<'_>, ready: Ready) -> Option<Staged> {
+fn patch(run: &Run<'_>, ready: Ready, file: &File) -> Option<Staged> {
     let Ready { target, staged, literal, matched, .. } = ready;
-    let size_bytes = target.wanted.entry.size_bytes();
-    let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), run.tree, size_bytes);
+    let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), file);
     let is_patched = patched.is_ok();
-    let applied = patched
-        .map_err(|error| (Operation::Write, error))
-        .and_then(|file| target.wanted.apply_to_file(&file));
+    let applied =
+        patched.map_err(|error| (Operation::Write, error)).and_then(|()| target.wanted.apply_to_file(file));
     match applied {
         Ok(()) => run.transferred(&target, target.change, literal, matched),
         Err((operation, error)) => run.fail(&target, operation, error),
@@ -212,8 +270,9 @@ fn patch(run: &Run<'_>, ready: Ready) -> Option<Staged> {
 /// Sets the metadata of directories whose content is complete, children before parents.
 pub(crate) fn complete_directories(run: &Run<'_>) {
     let complete = lock(&run.session).take_complete();
+    let mut walk = Walk::default();
     for directory in complete {
-        let held = run.tree.dir(&directory.path).and_then(|dir| dir.hold_self());
+        let held = walk.hold(run.tree, &directory.path);
         let applied =
             held.map_err(|error| (Operation::Open, error)).and_then(|held| directory.metadata.apply(&held));
         if let Err((operation, error)) = applied {

@@ -6,7 +6,7 @@
 use crate::commit::Ready;
 use crate::merge::Extraneous;
 use crate::run::Run;
-use crate::tree::Dir;
+use crate::tree::{Dir, Held};
 use crate::workers::lock;
 use protocol::entry::Kind;
 use protocol::filter::Side as FilterSide;
@@ -119,12 +119,8 @@ fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
 /// Removes what is in a directory; whether all of it is gone.
 pub(crate) fn remove_content(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let path = parent.join(name);
-    let opened = dir.dir(name).and_then(|below| {
-        if !run.options.dry_run && !run.translation.ownership.is_root {
-            let _ = below.hold_self().and_then(|held| held.set_mode(0o700));
-        }
-        below.names().map(|names| (below, names))
-    });
+    let closed = make_accessible(run, dir, name);
+    let opened = dir.dir(name).and_then(|below| below.names().map(|names| (below, names)));
     let (below, names) = match opened {
         Ok(opened) => opened,
         Err(error) => return fail(run, &path, error),
@@ -140,7 +136,20 @@ pub(crate) fn remove_content(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &
         }
         let _ = crate::staging::remove_all(&below, crate::tree::STAGING_NAME);
     }
+    if let (false, Some((held, mode))) = (all, closed) {
+        let _ = held.set_mode(mode);
+    }
     all
+}
+
+/// Gives who is not root the right to empty a directory; returns the mode to restore if it stays.
+fn make_accessible(run: &Run<'_>, dir: &Dir, name: &Name) -> Option<(Held, u16)> {
+    if run.options.dry_run || run.translation.ownership.is_root {
+        return None;
+    }
+    let held = dir.hold(name.as_bytes()).ok()?;
+    let mode = held.info().ok()?.raw_mode & 0o7777;
+    (mode & 0o700 != 0o700 && held.set_mode(mode | 0o700).is_ok()).then_some((held, mode))
 }
 
 /// Whether a directory's content goes: what takes its place is there, and nothing in it is protected.

@@ -7,7 +7,7 @@ use crate::commit::{self, Commit};
 use crate::delete;
 use crate::error::SessionError;
 use crate::index::Index;
-use crate::link::{Incoming, Link, Outgoing};
+use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
 use crate::merge;
 use crate::metadata::Translation;
 use crate::monitor::{Monitor, Progress};
@@ -16,7 +16,7 @@ use crate::receiver::{self, Receiver as Writer, Task};
 use crate::run::Run;
 use crate::scan::beneath;
 use crate::staging::{self, Staging};
-use crate::tree::{self, Dir, Follow, Tree};
+use crate::tree::{self, Dir, Follow, Tree, Walk};
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use protocol::destination::{DestinationEvent, DestinationSession, Standing};
@@ -57,8 +57,9 @@ const WRITERS: usize = 2;
 /// Frames that wait for a writing thread: then the source is told to wait, by not reading on.
 const WRITER_FRAMES: usize = 12;
 
-/// Verified entries that wait for the committer: while it syncs, whoever verifies more waits too.
-const COMMITS_WAITING: usize = 8192;
+/// Frames' worth of verified entries that wait for the committer: while it syncs, whoever verifies more
+/// waits too.
+const COMMITS_WAITING: usize = 256;
 
 /// The destination's root, opened.
 struct Root {
@@ -81,11 +82,15 @@ impl DestinationEnd<'_> {
         let result = self.run_session(&outgoing, &incoming);
         match &result {
             Ok(finished) => {
-                let _ = outgoing.say(&Message::Finished(Box::new(finished.clone())));
+                let message = Message::Finished(Box::new(finished.clone()));
+                match self.options.timeout_s {
+                    0 => drop(outgoing.say(&message)),
+                    seconds => outgoing.say_within(&message, Duration::from_secs(u64::from(seconds))),
+                }
             }
             Err(SessionError::Peer(_) | SessionError::Connection(_) | SessionError::NothingSaid) => {}
             Err(error) => {
-                let _ = outgoing.say(&Message::Abort(error.to_abort()));
+                outgoing.say_within(&Message::Abort(error.to_abort()), LAST_WORD);
             }
         }
         result
@@ -172,7 +177,7 @@ impl DestinationEnd<'_> {
         let (parent, name) = self.split_destination().ok_or_else(|| cannot(Errno::NOENT))?;
         let (tree, dir) = self.open_tree(&parent).map_err(|error| match error {
             Errno::NOENT => SessionError::refused(
-                if begin.single { Exit::Selection } else { Exit::FileIo },
+                if begin.single && !self.argument.ends_with(b"/") { Exit::Selection } else { Exit::FileIo },
                 format!("the directory that {shown:?} would be made in does not exist; make it first"),
             ),
             error => cannot(error),
@@ -293,6 +298,7 @@ impl DestinationEnd<'_> {
             file_systems: Mutex::new(HashMap::new()),
             empty_source: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
             merges,
             tasks,
             commits,
@@ -303,9 +309,8 @@ impl DestinationEnd<'_> {
             for _ in 0..MERGERS {
                 let (to_merge, stopped) = (to_merge.clone(), stopped.clone());
                 spawn(scope, "merge", failure, move || {
-                    each(&to_merge, &stopped, |batch| {
-                        batch.into_iter().try_for_each(|ready| merge::merge(run, ready))
-                    })
+                    let mut walk = Walk::default();
+                    each(&to_merge, &stopped, |batch| merge::merge_all(run, &mut walk, batch))
                 });
             }
             for _ in 0..TASKERS {

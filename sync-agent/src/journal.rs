@@ -76,12 +76,11 @@ impl Journal {
     }
 }
 
-/// Carries out the synced journal `name` of this run, after which the file has `size_bytes`; returns it.
-/// Room for growth is reserved before the first byte changes.
-pub(crate) fn apply(staging: &Dir, name: &[u8], tree: &Tree, size_bytes: u64) -> Result<File, Errno> {
+/// Opens the file that the synced journal `name` of this run is for, after which it has `size_bytes`. Room for
+/// growth is reserved before the first byte changes: what can fail fails here.
+pub(crate) fn open_target(staging: &Dir, name: &[u8], tree: &Tree, size_bytes: u64) -> Result<File, Errno> {
     let journal = staging.open_file(name)?;
-    let mut reader = Reader::open(&journal)?;
-    let target = reader.target(tree)?.ok_or(Errno::STALE)?;
+    let target = Reader::open(&journal)?.target(tree)?.ok_or(Errno::STALE)?;
     let old_bytes = tree::info_of(&target)?.size_bytes;
     if size_bytes > old_bytes {
         let reserve = rustix::fs::FallocateFlags::KEEP_SIZE;
@@ -90,21 +89,29 @@ pub(crate) fn apply(staging: &Dir, name: &[u8], tree: &Tree, size_bytes: u64) ->
             Err(error) => return Err(error),
         }
     }
-    reader.patch(&target).map_err(errno)?;
     Ok(target)
 }
 
-/// Carries out a journal that an earlier run left, if it is complete and its file is still there. The
-/// caller syncs, then removes the journal.
-pub(crate) fn redo(staging: &Dir, name: &[u8], tree: &Tree) -> Result<(), Errno> {
+/// Carries out the journal `name` on the file that [`open_target`] opened.
+pub(crate) fn apply(staging: &Dir, name: &[u8], target: &File) -> Result<(), Errno> {
+    let journal = staging.open_file(name)?;
+    Reader::open(&journal)?.patch(target).map_err(errno)
+}
+
+/// Carries out a journal that an earlier run left, if it is complete and its file is still there; whether the
+/// journal is of no more use. The caller syncs, then removes it. A file that this run may not write to, or that is
+/// being executed, keeps its journal: it is not as any source had it, so the run will see to it or say why not.
+pub(crate) fn redo(staging: &Dir, name: &[u8], tree: &Tree) -> Result<bool, Errno> {
     let journal = staging.open_file(name)?;
     if !is_complete(&journal).map_err(errno)? {
-        return Ok(());
+        return Ok(true);
     }
     let mut reader = Reader::open(&journal)?;
-    match reader.target(tree)? {
-        Some(target) => reader.patch(&target).map_err(errno),
-        None => Ok(()),
+    match reader.target(tree) {
+        Ok(Some(target)) => reader.patch(&target).map_err(errno).map(|()| true),
+        Ok(None) => Ok(true),
+        Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY | Errno::ROFS) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Frames that may wait in a queue; data frames have about 256 KiB.
 const QUEUE_FRAMES: usize = 24;
+/// How long the reason for an early end may wait for a place in the queue.
+pub const LAST_WORD: Duration = Duration::from_secs(2);
 /// How often a silent line is kept alive, unless the peer's timeout asks for more.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Bytes of foreign output shown when the peer turns out not to be an agent.
@@ -140,6 +142,13 @@ impl Outgoing {
     /// As [`Outgoing::send`].
     pub fn say(&self, message: &Message) -> Result<(), SessionError> {
         self.send(message.encode())
+    }
+
+    /// Sends a last message, without waiting longer than `deadline` for a line that stands still.
+    pub fn say_within(&self, message: &Message, deadline: Duration) {
+        let frame = message.encode();
+        self.state.sent_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
+        let _ = self.frames.send_timeout(Ok(frame), deadline);
     }
 
     /// The same link, whose waiting senders give up when `stop`'s other end is dropped.

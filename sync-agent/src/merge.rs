@@ -11,14 +11,14 @@ use crate::metadata::Wanted;
 use crate::monitor::errno;
 use crate::receiver::{Target, Task};
 use crate::run::Run;
-use crate::tree::{Dir, Info, Names};
+use crate::tree::{Dir, Info, Names, Walk};
 use crate::workers::lock;
 use protocol::decide::{Action, decide};
 use protocol::destination::{DirectoryId, ReadyPiece, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::itemize::{Change, Content};
 use protocol::limits;
-use protocol::message::{Message, Request, Want};
+use protocol::message::{Message, Piece, Request, Want};
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Operation, Problem, Side};
 use rustix::io::Errno;
@@ -53,34 +53,68 @@ struct Merge<'a, 'r> {
     list: u32,
     names: &'a protocol::message::OwnerNames,
     own: &'a mut OwnListing,
-    requests: Vec<Request>,
+    asked: &'a mut Asked,
     standings: Vec<(Name, Standing<Wanted>)>,
 }
 
-/// Merges a piece; problems with single entries are reported, not returned.
-pub(crate) fn merge(run: &Run<'_>, ready: ReadyPiece<Wanted>) -> Result<(), SessionError> {
+/// What the merges of a batch ask the source for, all at once.
+#[derive(Default)]
+struct Asked {
+    /// Files wanted whole, not yet numbered.
+    whole: Vec<Target>,
+    /// Requests that are numbered.
+    requests: Vec<Request>,
+}
+
+/// A piece that was merged.
+pub(crate) struct Merged {
+    pub(crate) directory: DirectoryId,
+    pub(crate) piece: Piece,
+    pub(crate) standings: Vec<(Name, Standing<Wanted>)>,
+}
+
+/// Merges pieces, most of which are small: what the session has to know of them it is told at once.
+/// Problems with single entries are reported, not returned.
+pub(crate) fn merge_all(
+    run: &Run<'_>,
+    walk: &mut Walk,
+    batch: Vec<ReadyPiece<Wanted>>,
+) -> Result<(), SessionError> {
+    let mut asked = Asked::default();
+    let merged: Vec<Merged> = batch.into_iter().map(|ready| merge(run, walk, ready, &mut asked)).collect();
+    let requests = run.request_whole(asked.whole, asked.requests);
+    for requests in requests.chunks(REQUESTS_PER_FRAME) {
+        run.outgoing.say(&Message::Request(requests.to_vec()))?;
+    }
+    run.merged(merged)
+}
+
+/// Requests in one frame: far below its limit.
+const REQUESTS_PER_FRAME: usize = 4096;
+
+fn merge(run: &Run<'_>, walk: &mut Walk, ready: ReadyPiece<Wanted>, asked: &mut Asked) -> Merged {
     let ReadyPiece { directory, standing, mut piece } = ready;
     let kept = lock(&run.own_listings).remove(&directory);
-    let opened = kept.map_or_else(|| open(run, &piece.directory, &standing), Ok);
+    let opened = kept.map_or_else(|| open(run, walk, &piece.directory, &standing), Ok);
     let mut own = match opened {
         Ok(own) => own,
         Err(error) => {
             run.problem(errno(Side::Destination, &piece.directory, Operation::List, error));
-            run.merged(directory, &piece, skip_directories(&piece.entries))?;
-            return Ok(());
+            let standings = skip_directories(&piece.entries);
+            return Merged { directory, piece, standings };
         }
     };
     if piece.directory.is_root() {
         rename_single(run, &mut piece.entries);
     }
-    let (requests, standings) = {
+    let standings = {
         let mut merge = Merge {
             run,
             directory,
             list: piece.list,
             names: &piece.names,
             own: &mut own,
-            requests: Vec::new(),
+            asked,
             standings: Vec::new(),
         };
         run.listed(&piece.entries);
@@ -90,20 +124,22 @@ pub(crate) fn merge(run: &Run<'_>, ready: ReadyPiece<Wanted>) -> Result<(), Sess
         if piece.last {
             merge.rest_is_extraneous();
         }
-        (merge.requests, merge.standings)
+        merge.standings
     };
     if piece.last {
         note_extraneous(run, directory, &piece, &mut own);
     } else {
         lock(&run.own_listings).insert(directory, own);
     }
-    if !requests.is_empty() {
-        run.outgoing.say(&Message::Request(requests))?;
-    }
-    run.merged(directory, &piece, standings)
+    Merged { directory, piece, standings }
 }
 
-fn open(run: &Run<'_>, path: &RelPath, standing: &Standing<Wanted>) -> Result<OwnListing, Errno> {
+fn open(
+    run: &Run<'_>,
+    walk: &mut Walk,
+    path: &RelPath,
+    standing: &Standing<Wanted>,
+) -> Result<OwnListing, Errno> {
     let mut own = OwnListing {
         dir: None,
         info: None,
@@ -114,7 +150,7 @@ fn open(run: &Run<'_>, path: &RelPath, standing: &Standing<Wanted>) -> Result<Ow
         path: Arc::new(path.clone()),
     };
     if !matches!(standing, Standing::Absent) {
-        let dir = run.tree.dir(path)?;
+        let dir = walk.dir(run.tree, path)?;
         let info = dir.own_info()?;
         run.will_sync(&dir, info.device);
         own.info = Some(info);
@@ -144,12 +180,7 @@ fn rename_single(run: &Run<'_>, entries: &mut [Entry]) {
 
 /// What the directory has beyond the listing is removed at the end, if that is asked for and the
 /// listing is known to be whole.
-fn note_extraneous(
-    run: &Run<'_>,
-    directory: DirectoryId,
-    piece: &protocol::message::Piece,
-    own: &mut OwnListing,
-) {
+fn note_extraneous(run: &Run<'_>, directory: DirectoryId, piece: &Piece, own: &mut OwnListing) {
     let room = std::mem::take(&mut own.room);
     let mut names = std::mem::take(&mut own.extraneous);
     if !piece.complete {
@@ -174,6 +205,12 @@ impl Merge<'_, '_> {
             Ok(existing) => existing,
             Err(error) => return self.fail(entry, Operation::Stat, error),
         };
+        let is_device = matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. });
+        if is_device && !self.run.translation.ownership.is_root {
+            // Only root can make one; as with owners, others do without.
+            let path = self.own.path.join(&entry.name);
+            return self.run.monitor.note(&format!("skipping non-regular file {:?}", path.to_string()));
+        }
         let info = existing.as_ref().map(|(info, _)| info);
         let wanted = self.run.translation.wanted(entry.clone(), info, self.names);
         let there = existing.as_ref().map(|(_, entry)| entry);
@@ -341,7 +378,7 @@ impl Merge<'_, '_> {
         }
         lock(&self.run.session).hold(self.directory);
         let (target, how) = (Arc::new(target), Placement::Rename);
-        self.run.commit(Ready { target, staged, how, bytes: 0, literal: 0, matched: 0 });
+        self.run.commit(vec![Ready { target, staged, how, bytes: 0, literal: 0, matched: 0 }]);
     }
 
     fn transfer(&mut self, target: Target) {
@@ -351,19 +388,14 @@ impl Merge<'_, '_> {
         let worth_a_delta = size.min(basis_bytes) > limits::SMALL_FILE_BYTES && !self.run.options.whole_file
             || kept && size > limits::SMALL_FILE_BYTES
             || self.run.options.inplace && basis_bytes > 0 && size > limits::SMALL_FILE_BYTES;
-        let mut session = lock(&self.run.session);
-        session.hold(self.directory);
         if worth_a_delta {
+            let mut session = lock(&self.run.session);
+            session.hold(self.directory);
             session.reserve(self.list);
             drop(session);
             self.run.task(Task::Delta(Arc::new(target)));
         } else {
-            let request = session.request(self.list, target.index, Want::Whole);
-            drop(session);
-            self.requests.extend(request);
-            if let Some(request) = request {
-                self.run.expect(request, Arc::new(target));
-            }
+            self.asked.whole.push(target);
         }
     }
 
@@ -375,7 +407,7 @@ impl Merge<'_, '_> {
         if let Some(request) = request {
             let target = Arc::new(target);
             self.run.expect(request, Arc::clone(&target));
-            self.requests.push(request);
+            self.asked.requests.push(request);
             self.run.task(Task::Hash(request.file, target));
         }
     }

@@ -27,6 +27,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// An entry of the source with what it is to become here.
 #[derive(Debug, Clone)]
@@ -105,6 +106,10 @@ pub(crate) struct Receiver<'a, 'r> {
     run: &'a Run<'r>,
     sinks: HashMap<u32, Sink>,
     buffer: Vec<u8>,
+    /// What the frame at hand has brought to an end, told to the others at once.
+    ready: Vec<Ready>,
+    resolved: Vec<u32>,
+    let_go: Vec<DirectoryId>,
 }
 
 /// A file being written.
@@ -133,12 +138,20 @@ const COPY_BYTES: usize = 256 << 10;
 
 impl<'a, 'r> Receiver<'a, 'r> {
     pub(crate) fn new(run: &'a Run<'r>) -> Receiver<'a, 'r> {
-        Receiver { run, sinks: HashMap::new(), buffer: vec![0; COPY_BYTES] }
+        Receiver {
+            run,
+            sinks: HashMap::new(),
+            buffer: vec![0; COPY_BYTES],
+            ready: Vec::new(),
+            resolved: Vec::new(),
+            let_go: Vec::new(),
+        }
     }
 
     /// Takes in a frame's answers, which the session has checked.
     pub(crate) fn receive(&mut self, data: &Data) -> Result<(), SessionError> {
         let mut bulk = data.bulk.as_slice();
+        let mut small = self.targets_of_small(data).into_iter();
         for Record { file, step } in &data.records {
             let mut take = |bytes: u32| {
                 let (now, rest) = bulk.split_at((bytes as usize).min(bulk.len()));
@@ -150,7 +163,12 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 Step::Literal { bytes } => self.literal(*file, take(bytes))?,
                 Step::Match { block, count } => self.matched(*file, block, count)?,
                 Step::End(read) => self.end(*file, read)?,
-                Step::Small { bytes, read } => self.small(*file, take(bytes), read)?,
+                Step::Small { bytes, read } => {
+                    let content = take(bytes);
+                    if let Some(target) = small.next().flatten() {
+                        self.small(*file, &target, content, read)?;
+                    }
+                }
                 Step::Hashed { size_bytes, read } => {
                     if let Some(flight) = lock(&self.run.flights).get_mut(file) {
                         flight.theirs = Some((size_bytes, read));
@@ -160,7 +178,26 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 Step::Failed(failure) => self.failed(*file, failure)?,
             }
         }
-        Ok(())
+        self.tell()
+    }
+
+    /// For each small file of a frame, what it is to become.
+    fn targets_of_small(&self, data: &Data) -> Vec<Option<Arc<Target>>> {
+        let flights = lock(&self.run.flights);
+        let small = data.records.iter().filter(|record| matches!(record.step, Step::Small { .. }));
+        small.map(|record| flights.get(&record.file).map(|flight| Arc::clone(&flight.target))).collect()
+    }
+
+    /// Tells the committer and the session what has come to an end.
+    fn tell(&mut self) -> Result<(), SessionError> {
+        self.run.commit(std::mem::take(&mut self.ready));
+        if self.resolved.is_empty() {
+            return Ok(());
+        }
+        let result = self.run.resolve_all(&self.resolved, &self.let_go);
+        self.resolved.clear();
+        self.let_go.clear();
+        result
     }
 
     /// Keeps what was written of files that are not complete, for the next run.
@@ -268,7 +305,13 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if let Some(existing) = self.patched(&sink.target) {
             let path = sink.target.path();
             let (staged, file) = self.run.area(&sink.target)?.create_journal(&path)?;
-            sink.output = Output::Patch(staged, Box::new(Journal::begin(file, &path, &existing)?));
+            match Journal::begin(file, &path, &existing) {
+                Ok(journal) => sink.output = Output::Patch(staged, Box::new(journal)),
+                Err(error) => {
+                    staged.discard();
+                    return Err(error);
+                }
+            }
             return Ok(());
         }
         let (staged, file) = self.run.area(&sink.target)?.create(&sink.target.path())?;
@@ -320,17 +363,22 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
     }
 
-    fn small(&mut self, file: u32, content: &[u8], read: ReadFile) -> Result<(), SessionError> {
-        let Some((_, target)) = self.flight(file) else { return Ok(()) };
+    fn small(
+        &mut self,
+        file: u32,
+        target: &Target,
+        content: &[u8],
+        read: ReadFile,
+    ) -> Result<(), SessionError> {
         if *blake3::hash(content).as_bytes() != read.hash {
-            return self.mismatch(file, &target);
+            return self.mismatch(file, target);
         }
-        let existing = self.patched(&target);
-        let target = at_mtime(&target, read, content.len() as u64);
+        let existing = self.patched(target);
+        let target = at_mtime(target, read, content.len() as u64);
         if let Some(existing) = existing {
             return self.small_patch(file, target, &existing, content);
         }
-        let created = self.run.area(&target).and_then(|area| area.create(&target.path()));
+        let created = self.run.area(&target).and_then(|area| area.create_small());
         let (staged, out) = match created {
             Ok(created) => created,
             Err(error) => {
@@ -356,9 +404,19 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let path = target.path();
         let begun = self.run.area(&target).and_then(|area| area.create_journal(&path));
         let written = begun.map_err(io::Error::from).and_then(|(staged, out)| {
-            let mut journal = Journal::begin(out, &path, existing)?;
-            journal.record(0, content)?;
-            Ok((staged, journal))
+            let mut journal = Journal::begin(out, &path, existing);
+            if let Ok(begun) = &mut journal
+                && let Err(error) = begun.record(0, content)
+            {
+                journal = Err(error);
+            }
+            match journal {
+                Ok(journal) => Ok((staged, journal)),
+                Err(error) => {
+                    staged.discard();
+                    Err(error)
+                }
+            }
         });
         match written {
             Ok((staged, journal)) => {
@@ -388,8 +446,9 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
         self.run.done(&target);
         let how = Placement::Patch;
-        self.run.commit(Ready { target: Arc::new(target), staged, how, bytes: literal, literal, matched });
-        self.run.resolve(file)
+        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes: literal, literal, matched });
+        self.resolved.push(file);
+        Ok(())
     }
 
     /// A verified file: sets its metadata and hands it to the committer.
@@ -410,8 +469,9 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.run.done(&target);
         let bytes = target.wanted.entry.size_bytes();
         let how = Placement::Rename;
-        self.run.commit(Ready { target: Arc::new(target), staged, how, bytes, literal, matched });
-        self.run.resolve(file)
+        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, literal, matched });
+        self.resolved.push(file);
+        Ok(())
     }
 
     /// The old file has the new content already: only its metadata is set.
@@ -462,9 +522,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
     }
 
     /// Ends the story of a file that is not committed.
-    fn give_up(&self, file: u32, target: &Target) -> Result<(), SessionError> {
-        self.run.let_go(target.directory);
-        self.run.resolve(file)
+    fn give_up(&mut self, file: u32, target: &Target) -> Result<(), SessionError> {
+        self.let_go.push(target.directory);
+        self.resolved.push(file);
+        Ok(())
     }
 
     /// Reports what failed here and passes over the rest of the file.
@@ -488,8 +549,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         if is_full(errno.raw_os_error()) {
             let cause = io::Error::from(errno);
+            self.run.is_full.store(true, Ordering::Release);
             let what = format!(
-                "write {} at the destination (make room on its file system and run again: what arrived is kept)",
+                "write {} at the destination (make room on its file system and run again; the files that arrived \
+                 whole are in place)",
                 target.path()
             );
             return Err(SessionError::io(what, cause));

@@ -4,7 +4,7 @@ use crate::commit::{Commit, Ready};
 use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::Outgoing;
-use crate::merge::{Extraneous, OwnListing};
+use crate::merge::{Extraneous, Merged, OwnListing};
 use crate::metadata::{Translation, Wanted};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::receiver::{Flight, Target, Task};
@@ -12,10 +12,10 @@ use crate::staging::{Area, Staging};
 use crate::tree::{Dir, Tree};
 use crate::workers::lock;
 use crossbeam_channel::Sender;
-use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece, Standing};
+use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
 use protocol::entry::Entry;
 use protocol::itemize::{Change, Item};
-use protocol::message::{Message, Piece, Request};
+use protocol::message::{Message, Request, Want};
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Exit, Operation, Problem, Side, Stats};
@@ -53,6 +53,8 @@ pub(crate) struct Run<'r> {
     pub(crate) file_systems: Mutex<HashMap<(u32, u32), Dir>>,
     pub(crate) empty_source: AtomicBool,
     pub(crate) stopped: AtomicBool,
+    /// A file system of the destination has no more room.
+    pub(crate) is_full: AtomicBool,
     pub(crate) merges: Sender<Vec<ReadyPiece<Wanted>>>,
     pub(crate) tasks: Sender<Task>,
     pub(crate) commits: Sender<Commit>,
@@ -64,15 +66,30 @@ pub(crate) struct Run<'r> {
 const MERGE_BATCH: usize = 32;
 
 impl Run<'_> {
-    /// A piece was merged.
-    pub(crate) fn merged(
-        &self,
-        directory: DirectoryId,
-        piece: &Piece,
-        standings: Vec<(Name, Standing<Wanted>)>,
-    ) -> Result<(), SessionError> {
-        lock(&self.session).merged(directory, piece, standings);
+    /// Pieces were merged.
+    pub(crate) fn merged(&self, all: Vec<Merged>) -> Result<(), SessionError> {
+        let mut session = lock(&self.session);
+        for Merged { directory, piece, standings } in all {
+            session.merged(directory, &piece, standings);
+        }
+        drop(session);
         self.advance()
+    }
+
+    /// Numbers requests for whole files, which hold their directories; adds them to `requests`.
+    pub(crate) fn request_whole(&self, targets: Vec<Target>, mut requests: Vec<Request>) -> Vec<Request> {
+        let mut expected = Vec::with_capacity(targets.len());
+        let mut session = lock(&self.session);
+        for target in targets {
+            session.hold(target.directory);
+            if let Some(request) = session.request(target.list, target.index, Want::Whole) {
+                expected.push((request.file, Flight::new(request.want, Arc::new(target))));
+                requests.push(request);
+            }
+        }
+        drop(session);
+        lock(&self.flights).extend(expected);
+        requests
     }
 
     /// Hands on what the session has made possible: pieces to merge, pieces to release, the end.
@@ -107,8 +124,20 @@ impl Run<'_> {
 
     /// A file needs nothing more from the source; its directory is let go by whoever ends its story.
     pub(crate) fn resolve(&self, file: u32) -> Result<(), SessionError> {
-        lock(&self.flights).remove(&file);
-        lock(&self.session).resolve(file);
+        self.resolve_all(&[file], &[])
+    }
+
+    /// As [`Run::resolve`]; the story of what is in `let_go` ends here.
+    pub(crate) fn resolve_all(&self, files: &[u32], let_go: &[DirectoryId]) -> Result<(), SessionError> {
+        let mut flights = lock(&self.flights);
+        files.iter().for_each(|file| {
+            flights.remove(file);
+        });
+        drop(flights);
+        let mut session = lock(&self.session);
+        let_go.iter().for_each(|&directory| session.let_go(directory));
+        files.iter().for_each(|&file| session.resolve(file));
+        drop(session);
         self.room.notify_all();
         self.advance()
     }
@@ -122,8 +151,10 @@ impl Run<'_> {
         let _ = self.tasks.send(task);
     }
 
-    pub(crate) fn commit(&self, ready: Ready) {
-        let _ = self.commits.send(Commit::Ready(ready));
+    pub(crate) fn commit(&self, ready: Vec<Ready>) {
+        if !ready.is_empty() {
+            let _ = self.commits.send(Commit::Ready(ready));
+        }
     }
 
     /// The staging area for an entry's file system.

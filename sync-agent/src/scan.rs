@@ -63,10 +63,22 @@ impl Sources {
             }
         }
         match first {
+            Some((argument, Errno::NOENT)) if has_wildcard(argument) => Err(SessionError::refused(
+                Exit::Usage,
+                format!(
+                    "there is no {:?}, and wildcards are not expanded here (rsync leaves that to the shell there): \
+                     name the directory, and choose with --include and --exclude",
+                    protocol::path::escaped(argument)
+                ),
+            )),
             Some((argument, cause)) if sources.origins.is_empty() => Err(cannot_open(argument, cause)),
             _ => Ok(sources),
         }
     }
+}
+
+fn has_wildcard(argument: &[u8]) -> bool {
+    argument.iter().any(|byte| b"*?[".contains(byte))
 }
 
 /// Why a source argument is not opened.
@@ -195,6 +207,16 @@ struct Stack {
     jobs: Vec<Job>,
     active: usize,
     stopped: bool,
+}
+
+/// What a name in a directory turned out to be.
+enum Found {
+    /// To be copied: the entry, what to remember of it, and the directory to list for it.
+    Entry(Box<Entry>, Listed, Option<Job>),
+    /// Not to be copied.
+    LeftOut,
+    /// It could not be looked at; that was reported.
+    Failed,
 }
 
 /// A directory to list.
@@ -342,7 +364,7 @@ impl<'a> Scan<'a> {
         let mut complete = !job.origins.is_empty() && !job.misses_origin;
         let mut opened = Vec::new();
         for &origin in &job.origins {
-            match self.open(job, origin) {
+            match self.open(job, origin, sheet) {
                 Ok((dir, names)) => opened.push((origin, dir, names)),
                 Err(error) => {
                     complete = false;
@@ -365,11 +387,15 @@ impl<'a> Scan<'a> {
             let same = rest.iter().take_while(|(other, _)| *other == name).count();
             let (candidates, after) = rest.split_at(same);
             rest = after;
-            let found = self.entry(job, name, candidates, &opened, above.as_ref());
-            if let Some((entry, listed, below)) = found {
-                part.push(entry, listed);
-                let misses_origin = job.misses_origin || opened.len() < job.origins.len();
-                jobs.extend(below.map(|below| Job { misses_origin, ..below }));
+            match self.entry(job, name, candidates, &opened, above.as_ref()) {
+                Found::Entry(entry, listed, below) => {
+                    part.push(*entry, listed);
+                    let misses_origin = job.misses_origin || opened.len() < job.origins.len();
+                    jobs.extend(below.map(|below| Job { misses_origin, ..below }));
+                }
+                Found::LeftOut => {}
+                // It is there: what the destination has of it is not extraneous.
+                Found::Failed => complete = false,
             }
             if part.is_full() && !rest.is_empty() {
                 let full = std::mem::take(&mut part);
@@ -380,9 +406,11 @@ impl<'a> Scan<'a> {
         self.add(sheet, &directory, part, &mut jobs, end)
     }
 
-    fn open(&self, job: &Job, origin: u16) -> Result<(Dir, tree::Names), Errno> {
-        let origin = &self.sources.origins[usize::from(origin)];
-        let dir = origin.tree.dir(&job.path)?;
+    fn open(&self, job: &Job, origin: u16, sheet: &mut Sheet) -> Result<(Dir, tree::Names), Errno> {
+        let at = usize::from(origin);
+        let origin = &self.sources.origins[at];
+        sheet.walks.resize_with(self.sources.origins.len(), tree::Walk::default);
+        let dir = sheet.walks[at].dir(&origin.tree, &job.path)?;
         let names = match &origin.only {
             Some(name) if job.path.is_root() => tree::Names::single(name.as_bytes()),
             None if !self.options.recursive => tree::Names::default(),
@@ -400,7 +428,7 @@ impl<'a> Scan<'a> {
         Some(Arc::new(Above { device: info.device, inode: info.inode, parent }))
     }
 
-    /// The entry for one name, what to remember of it, and the directory to list for it.
+    /// What one name is.
     fn entry(
         &self,
         job: &Job,
@@ -408,44 +436,44 @@ impl<'a> Scan<'a> {
         candidates: &[(&[u8], usize)],
         opened: &[(u16, Dir, tree::Names)],
         above: Option<&Arc<Above>>,
-    ) -> Option<(Entry, Listed, Option<Job>)> {
-        let name = Name::new(name).ok()?;
+    ) -> Found {
+        let Ok(name) = Name::new(name) else { return Found::Failed };
         let path = || job.path.join(&name);
         if !job.path.has_room_for(&name) {
             self.problem(errno(Side::Source, &job.path, Operation::List, Errno::NAMETOOLONG));
-            return None;
+            return Found::Failed;
         }
         let (origin, dir, _) = &opened[candidates[0].1];
         let (info, followed) = match self.info(dir, *origin, &job.path, &name) {
             Ok(found) => found,
             Err(problem) => {
+                let is_gone = problem.cause == Cause::Vanished;
                 self.problem(problem);
-                return None;
+                return if is_gone { Found::LeftOut } else { Found::Failed };
             }
         };
         if !self.is_copied(&info) || self.is_excluded(&job.path, &name, info.is_dir()) {
-            return None;
+            return Found::LeftOut;
         }
         let target = if info.is_link() {
             match dir.read_link(name.as_bytes()) {
                 Ok(target) => target,
                 Err(error) => {
                     self.problem(errno(Side::Source, &path(), Operation::ReadLink, error));
-                    return None;
+                    return Found::Failed;
                 }
             }
         } else {
             Vec::new()
         };
-        let entry = info.entry(name.clone(), target, now_for(&info))?;
+        let Some(entry) = info.entry(name.clone(), target, now_for(&info)) else { return Found::LeftOut };
         let below = entry.is_dir().then(|| self.below(job, &path(), &info, candidates, opened, above));
         let below = match below {
-            Some(None) => return None,
+            Some(None) => return Found::Failed,
             Some(job) => job,
             None => None,
         };
-        let listed = Listed { name, info, origin: *origin, followed };
-        Some((entry, listed, below))
+        Found::Entry(Box::new(entry), Listed { name, info, origin: *origin, followed }, below)
     }
 
     fn info(
@@ -631,6 +659,8 @@ struct Sheet {
     entries: usize,
     bytes: usize,
     compressor: Option<Compressor>,
+    /// Where the thread is in each source.
+    walks: Vec<tree::Walk>,
 }
 
 /// Entries (and one for each piece) that make a frame worth sending: some 30 KiB.
@@ -642,7 +672,14 @@ const PIECE_BYTES: usize = 256 << 10;
 
 impl Sheet {
     fn new(options: &SyncOptions) -> Sheet {
-        Sheet { pieces: Vec::new(), jobs: Vec::new(), entries: 0, bytes: 0, compressor: compressor(options) }
+        Sheet {
+            pieces: Vec::new(),
+            jobs: Vec::new(),
+            entries: 0,
+            bytes: 0,
+            compressor: compressor(options),
+            walks: Vec::new(),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::link::Outgoing;
 use crate::monitor::Progress;
 use crate::scan::{Listed, ListedPiece, Listings, Sources, compressor};
 use crate::source::SourceEnd;
-use crate::tree::{self, Dir, Info};
+use crate::tree::{self, Dir, Info, Walk};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, select};
 use protocol::frame::{Compressor, Frame};
@@ -85,7 +85,11 @@ pub(crate) struct Sender<'a> {
     compressor: Option<Compressor>,
     /// The directory of the last request, still open: the next one is likely in it.
     directory: Option<(u16, Arc<RelPath>, Dir)>,
+    /// Where the thread is in each source.
+    walks: Vec<Walk>,
     buffer: Vec<u8>,
+    /// Files whose last step is in the frame at hand.
+    answered: Vec<u32>,
 }
 
 impl<'a> Sender<'a> {
@@ -106,28 +110,34 @@ impl<'a> Sender<'a> {
             builder: DataBuilder::new(lane),
             compressor: compressor(end.options),
             directory: None,
+            walks: Vec::new(),
             buffer: Vec::new(),
+            answered: Vec::new(),
         }
     }
 
     /// Serves requests until there will be no more.
-    pub(crate) fn work(&mut self, jobs: &Receiver<Job>, stop: &Receiver<()>) -> Result<(), SessionError> {
+    pub(crate) fn work(
+        &mut self,
+        jobs: &Receiver<Vec<Job>>,
+        stop: &Receiver<()>,
+    ) -> Result<(), SessionError> {
         loop {
-            let job = match jobs.try_recv() {
-                Ok(job) => job,
+            let batch = match jobs.try_recv() {
+                Ok(batch) => batch,
                 Err(_) => {
                     self.flush()?;
                     self.directory = None;
                     select! {
-                        recv(jobs) -> job => match job {
-                            Ok(job) => job,
+                        recv(jobs) -> batch => match batch {
+                            Ok(batch) => batch,
                             Err(_) => return Ok(()),
                         },
                         recv(stop) -> _ => return Ok(()),
                     }
                 }
             };
-            self.serve(&job)?;
+            batch.iter().try_for_each(|job| self.serve(job))?;
         }
     }
 
@@ -137,7 +147,7 @@ impl<'a> Sender<'a> {
         if let Err(failure) = self.send(job, listed)? {
             self.builder.step(file, Step::Failed(failure));
         }
-        lock(&self.listings.session).answered(file);
+        self.answered.push(file);
         if job.feed.is_some() {
             lock(self.feeds).remove(&file);
         }
@@ -194,7 +204,9 @@ impl<'a> Sender<'a> {
             .is_some_and(|(at, path, _)| *at == origin && Arc::ptr_eq(path, &piece.directory));
         if !is_open {
             self.directory = None;
-            let dir = self.sources.origins[usize::from(origin)].tree.dir(&piece.directory)?;
+            let at = usize::from(origin);
+            self.walks.resize_with(self.sources.origins.len(), Walk::default);
+            let dir = self.walks[at].dir(&self.sources.origins[at].tree, &piece.directory)?;
             self.directory = Some((origin, Arc::clone(&piece.directory), dir));
         }
         self.directory.as_ref().map(|(_, _, dir)| dir).ok_or(Errno::NOENT)
@@ -332,6 +344,9 @@ impl<'a> Sender<'a> {
         if self.builder.is_empty() {
             return Ok(());
         }
+        let mut session = lock(&self.listings.session);
+        self.answered.drain(..).for_each(|file| session.answered(file));
+        drop(session);
         let frame = self.builder.take();
         let frame = self.compressed(frame);
         self.outgoing.send(frame)

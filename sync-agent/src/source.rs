@@ -2,12 +2,13 @@
 
 use crate::error::SessionError;
 use crate::index::Index;
-use crate::link::{Incoming, Link, Outgoing};
+use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
 use crate::monitor::{Monitor, Progress};
 use crate::scan::{Listings, Scan, Sources};
 use crate::sender::{Feed, Job, Sender};
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, bounded, never, select, unbounded};
+use protocol::limits;
 use protocol::message::{Finished, Message, Report, Request, Want};
 use protocol::options::SyncOptions;
 use protocol::source::{SourceEvent, SourceSession};
@@ -51,14 +52,14 @@ impl SourceEnd<'_> {
                 SessionError::Peer(_) | SessionError::Connection(_) | SessionError::NothingSaid
             )
         {
-            let _ = outgoing.say(&Message::Abort(error.to_abort()));
+            outgoing.say_within(&Message::Abort(error.to_abort()), LAST_WORD);
         }
         result
     }
 
     fn run_threads(&self, outgoing: &Outgoing, incoming: &Incoming) -> Result<Finished, SessionError> {
         let (stop, stopped) = bounded::<()>(0);
-        let (to_senders, jobs) = unbounded::<Job>();
+        let (to_senders, jobs) = unbounded::<Vec<Job>>();
         let outgoing = &outgoing.stoppable(stopped.clone());
         let failure = &Failure::new();
         let feeds = &Mutex::new(HashMap::<u32, Arc<Feed>>::new());
@@ -87,8 +88,8 @@ impl SourceEnd<'_> {
                 });
             }
             let served = begun.and_then(|()| {
-                self.receive(incoming, listings, feeds, failure, |job| {
-                    let _ = to_senders.send(job);
+                self.receive(incoming, listings, feeds, failure, |jobs| {
+                    let _ = to_senders.send(jobs);
                 })
             });
             drop(stop);
@@ -112,7 +113,7 @@ impl SourceEnd<'_> {
         listings: &Listings,
         feeds: &Mutex<HashMap<u32, Arc<Feed>>>,
         failure: &Failure,
-        serve: impl Fn(Job),
+        serve: impl Fn(Vec<Job>),
     ) -> Result<Finished, SessionError> {
         let timeout_s = self.options.timeout_s;
         loop {
@@ -132,9 +133,7 @@ impl SourceEnd<'_> {
             let event = lock(&listings.session).receive(message)?;
             match event {
                 SourceEvent::Requests(requests) => {
-                    for request in requests {
-                        serve(job(request, listings, feeds)?);
-                    }
+                    batches(requests, listings, feeds)?.into_iter().for_each(&serve)
                 }
                 SourceEvent::Signature { file, blocks } => {
                     if let Some(feed) = lock(feeds).get(&file) {
@@ -163,17 +162,31 @@ impl SourceEnd<'_> {
     }
 }
 
-fn job(
-    request: Request,
+/// Requests as jobs: small files many at once, for one thread; a large one alone, so that all threads have one.
+fn batches(
+    requests: Vec<Request>,
     listings: &Listings,
     feeds: &Mutex<HashMap<u32, Arc<Feed>>>,
-) -> Result<Job, SessionError> {
-    let piece = lock(&listings.pieces).get(&request.list).cloned();
-    let piece = piece.ok_or(SessionError::Panic("source"))?;
-    let feed = matches!(request.want, Want::Delta { .. }).then(|| {
-        let feed = Arc::new(Feed::default());
-        lock(feeds).insert(request.file, Arc::clone(&feed));
-        feed
-    });
-    Ok(Job { request, piece, feed })
+) -> Result<Vec<Vec<Job>>, SessionError> {
+    let pieces = lock(&listings.pieces);
+    let (mut batches, mut batch, mut batch_bytes) = (Vec::new(), Vec::new(), 0);
+    for request in requests {
+        let piece = pieces.get(&request.list).cloned().ok_or(SessionError::Panic("source"))?;
+        let feed = matches!(request.want, Want::Delta { .. }).then(|| {
+            let feed = Arc::new(Feed::default());
+            lock(feeds).insert(request.file, Arc::clone(&feed));
+            feed
+        });
+        batch_bytes += piece.entries[request.index as usize].info.size_bytes;
+        batch.push(Job { request, piece, feed });
+        if batch_bytes >= limits::DATA_BYTES as u64 || batch.len() >= BATCH_JOBS {
+            batches.push(std::mem::take(&mut batch));
+            batch_bytes = 0;
+        }
+    }
+    batches.push(batch);
+    Ok(batches)
 }
+
+/// Files that one thread is given at once.
+const BATCH_JOBS: usize = 128;

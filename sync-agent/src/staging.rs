@@ -195,19 +195,22 @@ impl Area {
     fn roll_forward(&self, tree: &Tree) -> Result<(), Errno> {
         let names = self.dir.reopened()?.names()?;
         let journals: Vec<&[u8]> = names.iter().filter(|name| name.ends_with(BEGUN.as_bytes())).collect();
-        if journals.is_empty() {
+        let mut done = Vec::new();
+        for name in journals {
+            if journal::redo(&self.dir, name, tree)? {
+                done.push(name);
+            }
+        }
+        if done.is_empty() {
             return Ok(());
         }
-        for name in &journals {
-            journal::redo(&self.dir, name, tree)?;
-        }
         self.dir.sync_file_system()?;
-        journals.iter().try_for_each(|name| self.dir.remove_file(name))
+        done.iter().try_for_each(|name| self.dir.remove_file(name))
     }
 
     /// Sorts what an earlier run left: the longer of what there is for a file is kept, the rest goes.
     fn recover(&self) -> Result<(), Errno> {
-        for name in self.dir.reopened()?.names()?.iter() {
+        for name in self.dir.reopened()?.names()?.iter().filter(|name| !name.ends_with(BEGUN.as_bytes())) {
             let Some((key, is_part)) = parse_name(name) else {
                 remove_all(&self.dir, name)?;
                 continue;
@@ -233,6 +236,13 @@ impl Area {
         let name = file_name(&key, PART);
         let file = self.dir.create_file(name.as_bytes())?;
         Ok((Staged { area: Arc::clone(self), name, key: Some(key) }, file))
+    }
+
+    /// A new, empty file for content that is of no use to a later run.
+    pub(crate) fn create_small(self: &Arc<Area>) -> Result<(Staged, File), Errno> {
+        let staged = self.name();
+        let file = self.dir.create_file(staged.name.as_bytes())?;
+        Ok((staged, file))
     }
 
     /// A new, empty journal for patching the file at `path`.

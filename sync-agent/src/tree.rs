@@ -142,6 +142,50 @@ impl Tree {
     }
 }
 
+/// Opens one directory of a tree after another; the parent of the last one stays open, for most are
+/// followed by a sibling, and one name costs less than a path.
+#[derive(Debug, Default)]
+pub struct Walk {
+    parent: Option<(RelPath, Dir)>,
+}
+
+impl Walk {
+    /// A directory of `tree`, which is the same one in every call.
+    ///
+    /// # Errors
+    /// As [`Tree::dir`].
+    pub fn dir(&mut self, tree: &Tree, path: &RelPath) -> Result<Dir, Errno> {
+        match path.split_last() {
+            Some((parent, name)) if tree.follow == Follow::Never => {
+                let parent = self.parent(tree, parent)?;
+                let flags = DIRECTORY | OFlags::NOFOLLOW;
+                retry(|| fs::openat(&parent.0, name.as_bytes(), flags, Mode::empty())).map(Dir)
+            }
+            _ => tree.dir(path),
+        }
+    }
+
+    /// Holds a directory of `tree`, without the right to read it.
+    ///
+    /// # Errors
+    /// As [`Tree::dir`].
+    pub fn hold(&mut self, tree: &Tree, path: &RelPath) -> Result<Held, Errno> {
+        match path.split_last() {
+            Some((parent, name)) => self.parent(tree, parent)?.hold(name.as_bytes()),
+            None => tree.dir(path)?.hold_self(),
+        }
+    }
+
+    fn parent(&mut self, tree: &Tree, path: RelPath) -> Result<&Dir, Errno> {
+        if self.parent.as_ref().is_none_or(|(open, _)| *open != path) {
+            self.parent = None;
+            let dir = tree.dir(&path)?;
+            self.parent = Some((path, dir));
+        }
+        self.parent.as_ref().map(|(_, dir)| dir).ok_or(Errno::NOENT)
+    }
+}
+
 fn resolve(base: &OwnedFd, path: &RelPath, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
     resolve_bytes(base, path.as_bytes(), flags, how)
 }

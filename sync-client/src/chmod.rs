@@ -1,6 +1,6 @@
 //! `--chmod`: rsync's comma-separated changes of permission bits.
 
-use protocol::options::ModeChange;
+use protocol::options::{ModeChange, ModeCopy};
 
 /// Parses the argument of `--chmod`.
 ///
@@ -23,7 +23,13 @@ fn parse_one(part: &str) -> Result<Vec<ModeChange>, String> {
     let wrong = || format!("--chmod: {part:?} is not understood; write for example D755,F644 or go-w,u+rwX");
     if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()) {
         let mode = u16::from_str_radix(rest, 8).ok().filter(|&mode| mode <= 0o7777).ok_or_else(wrong)?;
-        return Ok(vec![ModeChange { directories, files, clear: 0o7777, set: mode, set_if_executable: 0 }]);
+        return Ok(vec![ModeChange {
+            directories,
+            files,
+            clear: 0o7777,
+            set: mode,
+            ..ModeChange::default()
+        }]);
     }
     let at = rest.find(['+', '-', '=']).ok_or_else(wrong)?;
     let (who, action) = rest.split_at(at);
@@ -31,6 +37,7 @@ fn parse_one(part: &str) -> Result<Vec<ModeChange>, String> {
     let (operator, what) = action.split_at(1);
     let mut bits = 0;
     let mut conditional = 0;
+    let mut copy = None;
     for letter in what.chars() {
         match letter {
             'r' => bits |= who & 0o444,
@@ -39,14 +46,18 @@ fn parse_one(part: &str) -> Result<Vec<ModeChange>, String> {
             'X' => conditional |= who & 0o111,
             's' => bits |= who & 0o6000,
             't' => bits |= 0o1000,
+            'u' | 'g' | 'o' if what.len() == 1 && operator != "-" => {
+                let shift = [('u', 6), ('g', 3), ('o', 0)].into_iter().find(|&(class, _)| class == letter);
+                copy = shift.map(|(_, shift)| ModeCopy { shift, to: who & 0o777 });
+            }
             _ => return Err(wrong()),
         }
     }
-    let change = ModeChange { directories, files, clear: 0, set: 0, set_if_executable: 0 };
+    let change = ModeChange { directories, files, copy, ..ModeChange::default() };
     Ok(vec![match operator {
         "+" => ModeChange { set: bits, set_if_executable: conditional, ..change },
         "-" => ModeChange { clear: bits | conditional, ..change },
-        _ => ModeChange { clear: who & 0o6777, set: bits, set_if_executable: conditional, ..change },
+        _ => ModeChange { clear: who & 0o777, set: bits, set_if_executable: conditional, ..change },
     }])
 }
 
@@ -78,12 +89,16 @@ mod tests {
             ("a+X", 0o600, true, 0o711),
             ("u+s,+t", 0o755, false, 0o5755),
             ("u-s", 0o4755, false, 0o755),
+            ("u=rwX,go=", 0o7777, false, 0o7700),
+            ("g=u,o=g", 0o750, false, 0o777),
+            ("o+g", 0o741, false, 0o745),
+            ("go=u", 0o4705, true, 0o4777),
         ] {
             let changes = parse(argument).unwrap();
             let mode = changes.iter().fold(before, |mode, change| change.apply(mode, is_dir));
             assert_eq!(mode, after, "{argument} {before:o}");
         }
-        for argument in ["", "x", "D", "u~x", "99999", "8", "q+x", "u+q"] {
+        for argument in ["", "x", "D", "u~x", "99999", "8", "q+x", "u+q", "u=gx", "g-u"] {
             assert!(parse(argument).is_err(), "{argument}");
         }
     }

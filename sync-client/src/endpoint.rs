@@ -167,7 +167,14 @@ fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
     let canonical = |path: &[u8]| std::fs::canonicalize(OsStr::from_bytes(path)).ok();
     let refused = |why: String| Err(SessionError::refused(Exit::Selection, why));
     let argument = job.destination.paths.first().map_or(&[][..], Vec::as_slice);
-    let Some(destination) = canonical(argument) else { return Ok(()) };
+    // One that is still to be made is where its parent is.
+    let to_be_made = || {
+        let argument = Path::new(OsStr::from_bytes(argument));
+        let parent = argument.parent()?;
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        Some(canonical(parent.as_os_str().as_bytes())?.join(argument.file_name()?))
+    };
+    let Some(destination) = canonical(argument).or_else(to_be_made) else { return Ok(()) };
     for path in &job.source.paths {
         let Some(source) = canonical(path).filter(|source| source.is_dir()) else { continue };
         let names_contents = sync_agent::scan::names_contents(OsStr::from_bytes(path).as_ref());
@@ -334,12 +341,16 @@ impl Remote {
             outcome,
             is_builtin: connection.program.is_none(),
         };
+        let greeting = match connection.timeout_s {
+            0 => agent::START_DEADLINE,
+            seconds => agent::START_DEADLINE.min(Duration::from_secs(u64::from(seconds))),
+        };
         let begun = remote
             .link
             .outgoing
             .say(&Message::Hello(hello(PROGRAM)))
             .and_then(|()| remote.link.outgoing.send(start))
-            .and_then(|()| agent::greet(&remote.link, PROGRAM));
+            .and_then(|()| agent::greet(&remote.link, PROGRAM, greeting));
         remote.link.outgoing.state().limit_bandwidth(limit_bytes_per_s);
         match begun {
             Ok(()) => Ok(remote),

@@ -221,6 +221,13 @@ fn sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {
     };
     let mut source: Option<Side> = None;
     for argument in sources {
+        // rsync's short form for a further source on the same machine.
+        if let (Some(side), Some(path)) = (&mut source, argument.as_bytes().strip_prefix(b":"))
+            && side.host.is_some()
+        {
+            side.paths.push(path.to_vec());
+            continue;
+        }
         let (host, path) = match parse(argument)? {
             Location::Local(path) => (None, path),
             Location::Remote { host, path } => (Some(host), path),

@@ -75,9 +75,23 @@ impl Location {
         }
         let (user, name) = parse_user_and_name(&bytes[..colon]).map_err(malformed)?;
         let path = &bytes[colon + 1..];
-        let path = if path.is_empty() { b".".to_vec() } else { path.to_vec() };
+        let path = from_login_directory(path).map_err(malformed)?;
         Ok(Location::Remote { host: Host { user, name, port: None }, path })
     }
+}
+
+/// The path as the agent takes it, which starts in the login directory; rsync leaves `~` to the shell there.
+fn from_login_directory(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let rest = match path.strip_prefix(b"~") {
+        None => path,
+        Some(b"") => b"",
+        Some(rest) if rest.starts_with(b"/") => {
+            let first = rest.iter().position(|&byte| byte != b'/').unwrap_or(rest.len());
+            &rest[first..]
+        }
+        Some(_) => return Err("another user's home directory has to be written out"),
+    };
+    Ok(if rest.is_empty() { b".".to_vec() } else { rest.to_vec() })
 }
 
 /// The position of the colon after a host: one that comes before any slash, and after any brackets.
@@ -147,6 +161,10 @@ mod tests {
             (":a", Location::Local(":a".into())),
             ("host:dir/", remote(None, "host", None, "dir/")),
             ("me@host:", remote(Some("me"), "host", None, ".")),
+            ("host:~", remote(None, "host", None, ".")),
+            ("host:~/", remote(None, "host", None, ".")),
+            ("host:~/a b/", remote(None, "host", None, "a b/")),
+            ("host:a~", remote(None, "host", None, "a~")),
             ("me@[::1]:/x", remote(Some("me"), "::1", None, "/x")),
             ("[fe80::1%eth0]:x", remote(None, "fe80::1%eth0", None, "x")),
             ("ssh://me@host:2222/a b/", remote(Some("me"), "host", Some(2222), "/a b/")),
@@ -162,6 +180,7 @@ mod tests {
         for argument in [
             "",
             "host::module/x",
+            "host:~other/x",
             "rsync://host/module",
             "ssh://host",
             "ssh:///x",

@@ -1,6 +1,7 @@
 //! What can go wrong: what the operator is told, and that every name keeps its old or its new content.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::address::Address;
@@ -305,6 +306,20 @@ fn a_silent_connection_times_out() {
 }
 
 #[test]
+fn a_push_that_is_stalled_with_full_queues_times_out() {
+    tests::require!("sshd", "python3");
+    let sandbox = Sandbox::new();
+    let sshd = Sshd::start(&sandbox);
+    write_at(&sandbox.source().join("large"), &Rng::new(1).bytes(96 << 20), 1_600_000_000);
+    let proxy = Proxy::start(sshd.port(), 0, 0, 0, 3_000_000);
+    sandbox.trust(proxy.port(), &sshd.host_keys());
+    let output =
+        process::run(push_command(&sandbox, &sshd.address().at_port(proxy.port()), &["--timeout=2"]));
+    output.expect_code(30);
+    assert!(output.elapsed < SOON, "{output}");
+}
+
+#[test]
 fn a_second_client_on_one_destination_is_told_so_at_once_and_no_lock_outlives_a_kill() {
     tests::require!("sshd", "python3");
     let sandbox = Sandbox::new();
@@ -338,6 +353,84 @@ fn a_run_inside_the_destination_of_another_is_told_so() {
     sandbox.sync(&line).expect_code(40).expect_stderr("above it");
     drop(lock);
     sandbox.sync(&line).success();
+}
+
+// What a user without rights meets
+
+/// `sync-client sync ARGUMENTS` in the sandbox, which is made theirs to enter, as a user without rights.
+fn sync_as_nobody(sandbox: &Sandbox, arguments: &[&str]) -> Output {
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65534;
+    let program = sandbox.path().join("client-for-all");
+    if !program.exists() {
+        fs::copy(tests::sandbox::program("sync-client"), &program).expect("room for a copy");
+        for path in [sandbox.path(), &program] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        }
+        std::os::unix::fs::chown(sandbox.destination(), Some(NOBODY), None).expect("a test as root");
+    }
+    let mut command = sandbox.command(&program);
+    command.arg("sync").args(arguments).env("HOME", "/nonexistent").uid(NOBODY).gid(NOBODY);
+    process::run(command)
+}
+
+#[test]
+fn what_the_source_may_not_look_at_is_not_deleted() {
+    tests::require!("root");
+    let sandbox = Sandbox::new();
+    let (from, to) = (contents_of(&sandbox.source()), sandbox.destination());
+    let at = |path: &str| sandbox.source().join(path);
+    for path in ["closed", "open"] {
+        fs::create_dir(at(path)).expect("a new directory");
+        write_at(&at(path).join("file"), b"content", 1_600_000_000);
+    }
+    let line = ["-rt", "--delete", &from, to.to_str().expect("text")];
+    sync_as_nobody(&sandbox, &line).success();
+    fs::remove_file(at("open/file")).expect("it is ours");
+    // Its names can be read, but nothing else of what is in it.
+    fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o744)).expect("it is ours");
+    sync_as_nobody(&sandbox, &line).expect_code(23).expect_stderr("closed/file");
+    assert!(to.join("closed/file").exists(), "it is there at the source");
+    assert!(!to.join("open/file").exists(), "elsewhere deletions go on");
+}
+
+#[test]
+fn links_that_lead_nowhere_protect_what_they_stood_for() {
+    let sandbox = Sandbox::new();
+    let (from, to) = (contents_of(&sandbox.source()), sandbox.destination());
+    std::os::unix::fs::symlink("nowhere", sandbox.source().join("dangling")).expect("a new link");
+    std::os::unix::fs::symlink(".", sandbox.source().join("loop")).expect("a new link");
+    fs::create_dir(to.join("loop")).expect("a new directory");
+    for path in ["dangling", "loop/file"] {
+        write_at(&to.join(path), b"what the link once stood for", 1_600_000_000);
+    }
+    sandbox.sync(["-aL", "--delete", &from, to.to_str().expect("text")]).expect_code(23);
+    for path in ["dangling", "loop/file"] {
+        assert!(to.join(path).exists(), "{path}");
+    }
+}
+
+#[test]
+fn a_user_without_rights_leaves_modes_and_devices_alone() {
+    tests::require!("root");
+    let sandbox = Sandbox::new();
+    let (from, to) = (contents_of(&sandbox.source()), sandbox.destination());
+    let mut command = sandbox.command("mknod");
+    command.arg(sandbox.source().join("null")).args(["c", "1", "3"]);
+    process::run(command).success();
+    write_at(&sandbox.source().join("file"), b"new", 1_600_000_000);
+    fs::create_dir(sandbox.source().join("x")).expect("a new directory");
+    write_at(&sandbox.source().join("x/k.keep"), b"kept", 1_600_000_000);
+    let to = to.to_str().expect("text");
+    sync_as_nobody(&sandbox, &["-rtD", "--chmod=D555", &from, to])
+        .success()
+        .expect_stderr("skipping non-regular");
+    assert!(!sandbox.destination().join("null").exists());
+    fs::remove_dir_all(sandbox.source().join("x")).expect("it is ours");
+    sync_as_nobody(&sandbox, &["-rt", "--delete", "--exclude=*.keep", &from, to]).success();
+    let mode =
+        fs::metadata(sandbox.destination().join("x")).expect("a kept file is in it").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o555);
 }
 
 // What is refused before the first byte moves

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
+use tests::process::Running;
 use tests::sandbox::Sandbox;
 use tests::seed::{Rng, seeds};
 use tests::snapshot::{NOTHING, assert_same, snapshot};
@@ -74,4 +75,25 @@ fn a_patch_killed_at_any_moment_is_rolled_back_or_forward_by_the_next_run() {
         sandbox.sync(["-a", "--inplace", &paths[0], &paths[1]]).success();
         assert_same(&snapshot(&sandbox.source()), &snapshot(&sandbox.destination()), &NOTHING);
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_to_fails_alone() {
+    let sandbox = Sandbox::new();
+    let (from, to) = (sandbox.source(), sandbox.destination());
+    fs::copy("/bin/sleep", to.join("program")).expect("a copy");
+    write_at(&from.join("program"), &Rng::new(1).bytes(100_000), 1_600_000_000);
+    write_at(&from.join("other"), b"new", 1_600_000_000);
+    let mut command = sandbox.command(to.join("program"));
+    command.arg("600");
+    // Nobody writes to what is being executed.
+    let mut running = Running::start(command);
+    let line = [format!("{}/", from.display()), to.display().to_string()];
+    sandbox.sync(["-a", "--inplace"].iter().map(|&word| word.to_owned()).chain(line.clone())).expect_code(23);
+    assert_eq!(fs::read(to.join("other")).expect("it is there"), b"new");
+    assert!(!to.join(".sync-agent-staging").exists(), "nothing is left of what was never begun");
+    running.kill();
+    drop(running);
+    sandbox.sync(["-a".to_owned()].into_iter().chain(line)).success();
+    assert_same(&snapshot(&from), &snapshot(&to), &NOTHING);
 }
