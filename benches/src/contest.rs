@@ -23,7 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How often the memory of our processes is looked at; a peak of the last moments may be missed.
-const MEMORY_EVERY: Duration = Duration::from_millis(20);
+const MEMORY_EVERY: Duration = Duration::from_millis(10);
 /// What is younger is compared by content by us, and has its time left as it is by rsync (which compares
 /// whole seconds), so that a source made just now would give neither its usual work.
 const YOUNG: Duration = Duration::from_secs(3);
@@ -81,9 +81,9 @@ pub struct Sample {
     pub seconds: f64,
     /// Bytes both ways, as the program counts them; not of `cp`.
     pub wire_bytes: Option<u64>,
-    /// Peak resident memory of our client.
+    /// Peak resident memory of our client; none if it ended before it was looked at.
     pub client_peak_bytes: Option<u64>,
-    /// Peak resident memory of our agent.
+    /// Peak resident memory of our agent; none locally, or if it ended before it was looked at.
     pub agent_peak_bytes: Option<u64>,
     /// The line that was run, with paths relative to the run's directory.
     pub command: String,
@@ -272,8 +272,8 @@ impl Arena {
             contender,
             seconds: output.elapsed.as_secs_f64(),
             wire_bytes: wire_bytes(&output, contender),
-            client_peak_bytes: is_ours.then_some(peaks.client_bytes),
-            agent_peak_bytes: (is_ours && case.flow != Flow::Local).then_some(peaks.agent_bytes),
+            client_peak_bytes: Some(peaks.client_bytes).filter(|&bytes| is_ours && bytes > 0),
+            agent_peak_bytes: Some(peaks.agent_bytes).filter(|&bytes| is_ours && bytes > 0),
             command: self.shortened(&output.line),
         };
         note(&format!("{}: round {round}: {} {:.3} s", case.name, contender.name(), sample.seconds));

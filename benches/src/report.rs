@@ -32,9 +32,9 @@ pub struct CaseReport {
     pub rsync_s: f64,
     /// Our median wall time.
     pub ours_s: f64,
-    /// Highest peak of our client in any round.
-    pub client_peak_bytes: u64,
-    /// Highest peak of our agent in any round; none locally.
+    /// Highest peak of our client in any round; none if no round was long enough to see one.
+    pub client_peak_bytes: Option<u64>,
+    /// Highest peak of our agent in any round; none locally, and as above.
     pub agent_peak_bytes: Option<u64>,
     /// rsync's median bytes both ways, of the variant that is compared with.
     pub rsync_wire_bytes: Option<u64>,
@@ -90,11 +90,7 @@ impl CaseReport {
             rsync,
             rsync_s: median_s(samples, rsync).expect("rsync ran"),
             ours_s: median_s(samples, Contender::Ours).expect("ours ran"),
-            client_peak_bytes: samples
-                .iter()
-                .filter_map(|sample| sample.client_peak_bytes)
-                .max()
-                .unwrap_or(0),
+            client_peak_bytes: samples.iter().filter_map(|sample| sample.client_peak_bytes).max(),
             agent_peak_bytes: samples.iter().filter_map(|sample| sample.agent_peak_bytes).max(),
             rsync_wire_bytes: median_wire_bytes(samples, rsync),
             rsync_compressed_wire_bytes: median_wire_bytes(samples, Contender::RsyncCompressed),
@@ -120,9 +116,9 @@ impl CaseReport {
             ));
         }
         let bar = mib(case.memory_bar_bytes());
-        claims.push(Claim::new("client's peak memory, MiB", mib(self.client_peak_bytes), bar));
-        if let Some(agent) = self.agent_peak_bytes {
-            claims.push(Claim::new("agent's peak memory, MiB", mib(agent), bar));
+        for (whose, peak) in [("client", self.client_peak_bytes), ("agent", self.agent_peak_bytes)] {
+            let claim = peak.map(|bytes| Claim::new(format!("{whose}'s peak memory, MiB"), mib(bytes), bar));
+            claims.extend(claim);
         }
         claims
     }
@@ -138,7 +134,7 @@ impl CaseReport {
             format!("{:.2}", time.found),
             format!("{:.2}", time.bar),
             time.verdict().to_owned(),
-            format!("{:.0}", mib(self.client_peak_bytes)),
+            or_dash(self.client_peak_bytes.map(|bytes| format!("{:.0}", mib(bytes)))),
             or_dash(self.agent_peak_bytes.map(|bytes| format!("{:.0}", mib(bytes)))),
             or_dash(self.rsync_wire_bytes.map(megabytes)),
             or_dash(self.ours_wire_bytes.map(megabytes)),
@@ -233,7 +229,7 @@ impl Report {
              {WAN_MBIT} Mbit/s. Medians of {} rounds, rsync before ours in each. rsync ran with and without `-z` in \
              the first round, and is compared by the faster of the two. After every run the destination equalled \
              the source: types, modes, owners, times to the nanosecond, contents, link targets. Memory is the \
-             highest VmHWM of any round, looked at every 20 ms. Wire bytes are both ways, as each program counts \
+             highest VmHWM of any round, looked at every 10 ms. Wire bytes are both ways, as each program counts \
              them itself (ours before the encryption, as rsync's). Before a pass that is to fill the index, \
              files were left alone for {} s.\n\n",
             self.rounds, self.settle_s, self.rounds, self.settle_s

@@ -23,7 +23,7 @@ const EXIT_USAGE: u8 = 2;
 /// Runs rsync and sync-client side by side and compares wall time, memory and bytes on the wire.
 ///
 /// Everything is made in one temporary directory, which is removed at the end; all cases together need some
-/// 12 GB there. The programs are built, or taken from SYNC_BIN_DIR. Ends with 0 if every bar is met, with 1
+/// 10 GB there. The programs are built, or taken from SYNC_BIN_DIR. Ends with 0 if every bar is met, with 1
 /// if one is missed.
 #[derive(Parser)]
 #[command(version)]
