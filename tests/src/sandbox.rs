@@ -44,7 +44,12 @@ impl Sandbox {
         Sandbox::below(&chosen_or(env::temp_dir()))
     }
 
-    fn below(parent: &Path) -> Sandbox {
+    /// Below `parent`.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn below(parent: &Path) -> Sandbox {
         let directory =
             tempfile::Builder::new().prefix("sync-test-").tempdir_in(parent).expect("a temporary directory");
         let sandbox = Sandbox { directory };
