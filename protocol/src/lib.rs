@@ -8,7 +8,8 @@
 //! - [`path`], [`entry`], [`options`] and [`filter`] are the nouns the messages are made of;
 //! - [`decide`] compares two entries, [`itemize`] says in rsync's letters what differed;
 //! - [`signature`] and [`matcher`] are the delta engine;
-//! - [`source`] and [`destination`] are the session's two state machines.
+//! - [`source`] and [`destination`] are the session's two state machines;
+//! - [`probe`] is what `bench` asks and is answered, outside of any session.
 
 pub mod codec;
 pub mod decide;
@@ -22,6 +23,7 @@ pub mod matcher;
 pub mod message;
 pub mod options;
 pub mod path;
+pub mod probe;
 pub mod signature;
 pub mod source;
 pub mod stats;

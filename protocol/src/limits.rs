@@ -25,3 +25,11 @@ pub const DATA_BYTES: usize = 256 << 10;
 pub const SMALL_FILE_BYTES: u64 = 16 << 10;
 /// How often one file is asked for again because it changed while it was read.
 pub const CHANGE_RETRIES: u8 = 2;
+/// Longest time that one probe of `bench` may take, in milliseconds.
+pub const PROBE_MS: u32 = 600_000;
+/// Most bytes that one probe may send or write.
+pub const PROBE_BYTES: u64 = 64 << 30;
+/// Most files that one probe may create.
+pub const PROBE_FILES: u32 = 10_000;
+/// Most bytes in one frame of filler: what a data frame has.
+pub const FILLER_BYTES: usize = DATA_BYTES;

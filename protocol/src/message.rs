@@ -5,6 +5,7 @@ use crate::frame::{Frame, HEADER_BYTES};
 use crate::itemize::Item;
 use crate::options::SyncOptions;
 use crate::path::{Name, RelPath};
+use crate::probe::{Probe, ProbeResult};
 use crate::stats::{Exit, Operation, Problem, Stats};
 use crate::{ContentHash, ProtocolError, codec, limits};
 use bincode::{Decode, Encode};
@@ -34,6 +35,11 @@ pub enum Role {
     /// Stand next to the destination.
     Destination {
         /// The destination argument as typed.
+        argument: Vec<u8>,
+    },
+    /// Stand at either end of a future run and measure what it would have to work with.
+    Bench {
+        /// The directory as typed.
         argument: Vec<u8>,
     },
 }
@@ -291,6 +297,12 @@ pub enum Message {
     Abort(Abort),
     /// Nothing to say, still there.
     KeepAlive,
+    /// The client of a bench asks for a measurement.
+    Probe(Probe),
+    /// The agent's answer to it.
+    ProbeResult(ProbeResult),
+    /// Bytes that mean nothing: how fast they arrive is the measurement.
+    Filler(Bulk),
 }
 
 const HELLO: u8 = 1;
@@ -306,6 +318,9 @@ const REPORT: u8 = 10;
 const FINISHED: u8 = 11;
 const ABORT: u8 = 12;
 const KEEP_ALIVE: u8 = 13;
+const PROBE: u8 = 14;
+const PROBE_RESULT: u8 = 15;
+const FILLER: u8 = 16;
 
 impl Message {
     /// The message as a frame.
@@ -325,6 +340,9 @@ impl Message {
             Message::Finished(body) => simple(FINISHED, body),
             Message::Abort(body) => simple(ABORT, body),
             Message::KeepAlive => Frame::finish(Frame::begin(0), KEEP_ALIVE),
+            Message::Probe(body) => simple(PROBE, body),
+            Message::ProbeResult(body) => simple(PROBE_RESULT, body),
+            Message::Filler(bulk) => filler_frame(bulk.as_slice()),
         }
     }
 
@@ -356,6 +374,15 @@ impl Message {
             FINISHED => Message::Finished(codec::decode_all(body, "summary")?),
             ABORT => Message::Abort(codec::decode_all(body, "abort")?),
             KEEP_ALIVE if body.is_empty() => Message::KeepAlive,
+            PROBE => Message::Probe(sane_probe(body)?),
+            PROBE_RESULT => Message::ProbeResult(codec::decode_all(body, "measurement")?),
+            FILLER if body.len() > limits::FILLER_BYTES => {
+                return Err(ProtocolError::Unexpected { what: "filler", why: "longer than its limit" });
+            }
+            FILLER => {
+                let length = body.len();
+                Message::Filler(Bulk::new(frame, length))
+            }
             _ => return Err(ProtocolError::Frame("unknown kind")),
         };
         Ok(message)
@@ -378,6 +405,9 @@ impl Message {
             Message::Finished(_) => "summary",
             Message::Abort(_) => "abort",
             Message::KeepAlive => "keepalive",
+            Message::Probe(_) => "probe",
+            Message::ProbeResult(_) => "measurement",
+            Message::Filler(_) => "filler",
         }
     }
 }
@@ -386,6 +416,23 @@ impl Message {
 #[must_use]
 pub fn signature_frame(file: u32, blocks: &[u8]) -> Frame {
     with_bulk(SIGNATURE, &file, blocks)
+}
+
+/// A frame of filler, of at most [`limits::FILLER_BYTES`].
+#[must_use]
+pub fn filler_frame(bytes: &[u8]) -> Frame {
+    let mut body = Frame::begin(bytes.len());
+    body.extend_from_slice(bytes);
+    Frame::finish(body, FILLER)
+}
+
+fn sane_probe(body: &[u8]) -> Result<Probe, ProtocolError> {
+    let probe: Probe = codec::decode_all(body, "probe")?;
+    if probe.is_sane() {
+        Ok(probe)
+    } else {
+        Err(ProtocolError::Unexpected { what: "probe", why: "it asks for more than the limits allow" })
+    }
 }
 
 fn simple<T: Encode>(kind: u8, body: &T) -> Frame {

@@ -11,15 +11,16 @@ use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
 use protocol::itemize::{Change, Content, Item};
 use protocol::message::{
     Abort, Begin, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile, Report,
-    Request, Role, Scanned, Start, Step, VERSION, Want, signature_frame,
+    Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
 use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
 use protocol::path::{Name, RelPath};
+use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats};
 use std::fmt::Write as _;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
-const VERSION_1: [(&str, &str); 16] = [
+const VERSION_1: [(&str, &str); 36] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
@@ -63,6 +64,32 @@ const VERSION_1: [(&str, &str); 16] = [
     ("summary", "260000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0a"),
     ("abort", "150000000c00131361206c6f636b2069732068656c643a202fc3a9"),
     ("keepalive", "000000000d00"),
+    (
+        "start as one end of a bench",
+        "26000000020002042f7372760000000000000000000000000000000000000000000000000000000000000000",
+    ),
+    ("probe of the machine", "010000000e0000"),
+    ("probe of the round trip", "010000000e0001"),
+    ("probe that asks for filler", "0a0000000e0002fd0000000010000000"),
+    ("probe that sends filler", "020000000e0003fa"),
+    ("probe of the scan", "060000000e0004fcc0270900"),
+    ("probe of the tree's files", "040000000e0005fbd007"),
+    ("probe of the disk", "090000000e0006fc00000010fbd007"),
+    ("probe of small files", "070000000e0007fbe803fbd007"),
+    ("probe of the hash", "040000000e0008fbf401"),
+    ("probe of compression", "050000000e000913fbf401"),
+    ("probe that is the last", "010000000e000a"),
+    ("measurement by the client's clock", "010000000f0000"),
+    ("measurement refused", "080000000f0001066e6f3a20c3a9"),
+    ("measurement of a machine", "0d0000000f0002fb2c01fd0000000000010000"),
+    (
+        "measurement of a tree",
+        "250000000f0003fc70110100fb2c01fd0000000000010000fbfb00fd00000000800000000201fc002f6859",
+    ),
+    ("measurement of work", "100000000f000401fd0000000002000000fc00943577"),
+    ("measurement of a disk", "1f0000000f000502fd0000000002000000fc0094357703fd0000000002000000fc00943577"),
+    ("measurement of compression", "140000000f000604fd0000000002000000fc00943577fb2c0101"),
+    ("filler", "1400000010005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
 ];
 
 /// The preamble of version 1: `\0migsync`.
@@ -102,7 +129,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=13).collect());
+    assert_eq!(kinds, (1..=16).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -150,7 +177,53 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("summary", Message::Finished(Box::new(finished()))),
         ("abort", Message::Abort(Abort { exit: Exit::Refused, message: "a lock is held: /é".into() })),
         ("keepalive", Message::KeepAlive),
+        (
+            "start as one end of a bench",
+            start(Role::Bench { argument: b"/srv".to_vec() }, SyncOptions::default()),
+        ),
+        ("probe of the machine", Message::Probe(Probe::Machine)),
+        ("probe of the round trip", Message::Probe(Probe::Echo)),
+        ("probe that asks for filler", Message::Probe(Probe::Send { bytes: 64 << 30 })),
+        ("probe that sends filler", Message::Probe(Probe::Receive { bytes: 250 })),
+        ("probe of the scan", Message::Probe(Probe::Scan { limit_ms: 600_000 })),
+        ("probe of the tree's files", Message::Probe(Probe::ReadTree { limit_ms: 2000 })),
+        ("probe of the disk", Message::Probe(Probe::Disk { bytes: 256 << 20, limit_ms: 2000 })),
+        ("probe of small files", Message::Probe(Probe::Create { files: 1000, limit_ms: 2000 })),
+        ("probe of the hash", Message::Probe(Probe::Hash { limit_ms: 500 })),
+        ("probe of compression", Message::Probe(Probe::Compress { level: 19, limit_ms: 500 })),
+        ("probe that is the last", Message::Probe(Probe::Finish)),
+        ("measurement by the client's clock", Message::ProbeResult(ProbeResult::Done)),
+        ("measurement refused", Message::ProbeResult(ProbeResult::Refused("no: é".into()))),
+        (
+            "measurement of a machine",
+            Message::ProbeResult(ProbeResult::Machine(Machine { cores: 300, free_bytes: 1 << 40 })),
+        ),
+        ("measurement of a tree", Message::ProbeResult(ProbeResult::Tree(tree_size()))),
+        ("measurement of work", Message::ProbeResult(ProbeResult::Work(work(1)))),
+        ("measurement of a disk", Message::ProbeResult(ProbeResult::Disk { write: work(2), read: work(3) })),
+        (
+            "measurement of compression",
+            Message::ProbeResult(ProbeResult::Compressed { work: work(4), packed_bytes: 300, of_tree: true }),
+        ),
+        ("filler", Message::decode(filler_frame(&[0x5a; 20])).unwrap()),
     ]
+}
+
+fn work(files: u64) -> Work {
+    Work { files, bytes: 1 << 33, elapsed_ns: 2_000_000_000 }
+}
+
+fn tree_size() -> TreeSize {
+    TreeSize {
+        entries: 70_000,
+        files: 300,
+        bytes: 1 << 40,
+        large_files: 251,
+        large_bytes: 1 << 39,
+        unreadable: 2,
+        is_whole: true,
+        elapsed_ns: 1_500_000_000,
+    }
 }
 
 fn start(role: Role, options: SyncOptions) -> Message {

@@ -14,10 +14,11 @@ use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::frame::{Compressor, Frame, HEADER_BYTES, Header};
 use protocol::message::{
     Abort, Begin, DataBuilder, Failure, Finished, Message, OwnerNames, Piece, ReadFile, Record, Report,
-    Request, Role, Scanned, Start, Step, Want, hello, signature_frame,
+    Request, Role, Scanned, Start, Step, Want, filler_frame, hello, signature_frame,
 };
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
+use protocol::probe::Probe;
 use protocol::source::SourceSession;
 use protocol::stats::{Cause, Exit, Operation, Problem, Side, Stats};
 use protocol::{ProtocolError, limits};
@@ -764,7 +765,7 @@ fn corpus() -> Vec<Vec<u8>> {
 fn counts_that_claim_more_than_was_received_allocate_little() {
     #[derive(Encode, Decode)]
     struct Claim(u8, u64);
-    for kind in 0..=14u8 {
+    for kind in 0..=17u8 {
         for claimed in [1 << 16, 1 << 20, 1 << 24, 1 << 32, u64::MAX] {
             for ahead in 0..8 {
                 let body = [&[0; 8][..ahead], &encoded(Claim(0, claimed))].concat();
@@ -781,10 +782,37 @@ fn a_compressed_frame_cannot_open_beyond_the_limit() {
     let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).unwrap();
     for declared in [0u32, 1, 1 << 20, (1 << 20) + 1, 64 << 20, u32::MAX] {
         let body = [&declared.to_le_bytes()[..], &bomb].concat();
-        for kind in 0..=14 {
+        for kind in 0..=17 {
             let (result, peak) = counting::peak_bytes(|| read(frame(kind, 1, &body).as_bytes()));
             assert!(result.is_some_and(|result| result.is_err()), "declared {declared}");
             assert!(peak <= 2 << 20, "declared {declared}: {peak} bytes");
         }
     }
+}
+
+#[test]
+fn a_probe_that_asks_for_more_than_the_limits_allow_is_refused() {
+    let (bytes, files, limit_ms) = (limits::PROBE_BYTES, limits::PROBE_FILES, limits::PROBE_MS);
+    for (allowed, refused) in [
+        (Probe::Send { bytes }, Probe::Send { bytes: bytes + 1 }),
+        (Probe::Receive { bytes }, Probe::Receive { bytes: u64::MAX }),
+        (Probe::Scan { limit_ms }, Probe::Scan { limit_ms: limit_ms + 1 }),
+        (Probe::ReadTree { limit_ms }, Probe::ReadTree { limit_ms: u32::MAX }),
+        (Probe::Disk { bytes, limit_ms }, Probe::Disk { bytes: bytes + 1, limit_ms }),
+        (Probe::Disk { bytes, limit_ms }, Probe::Disk { bytes, limit_ms: limit_ms + 1 }),
+        (Probe::Create { files, limit_ms }, Probe::Create { files: files + 1, limit_ms }),
+        (Probe::Hash { limit_ms }, Probe::Hash { limit_ms: limit_ms + 1 }),
+        (Probe::Compress { level: 19, limit_ms }, Probe::Compress { level: 20, limit_ms }),
+        (Probe::Compress { level: 1, limit_ms }, Probe::Compress { level: 0, limit_ms }),
+    ] {
+        assert_eq!(Message::decode(Message::Probe(allowed).encode()), Ok(Message::Probe(allowed)));
+        assert!(Message::decode(Message::Probe(refused).encode()).is_err(), "{refused:?}");
+    }
+}
+
+#[test]
+fn filler_longer_than_its_limit_is_refused() {
+    let longest = filler_frame(&vec![1; limits::FILLER_BYTES]);
+    assert!(Message::decode(longest).is_ok());
+    assert!(Message::decode(filler_frame(&vec![1; limits::FILLER_BYTES + 1])).is_err());
 }

@@ -1,5 +1,6 @@
 //! The agent's side of a session: says hello, does what the client asks within what it is allowed.
 
+use crate::bench::BenchEnd;
 use crate::destination::DestinationEnd;
 use crate::error::SessionError;
 use crate::index::Index;
@@ -150,6 +151,11 @@ fn serve(
                 stop,
             };
             end.run(link).map(|finished| finished.exit)
+        }
+        Role::Bench { argument } => {
+            let read_only = permissions.read_only.then_some("this agent is read-only (--read-only)");
+            let end = BenchEnd::open(permissions.root.as_deref(), argument, read_only)?;
+            end.serve(&link, options.timeout_s, &stop)
         }
     }
 }

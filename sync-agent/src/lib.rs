@@ -2,11 +2,12 @@
 //!
 //! [`source::SourceEnd`] and [`destination::DestinationEnd`] run a session over a [`link::Link`]; they are
 //! the same code in the agent that sshd starts and inside the client. Around them: [`agent`] answers a
-//! client, [`serve`] is an SSH server of its own. Everything that touches the file system goes through
-//! [`tree`].
+//! client, [`serve`] is an SSH server of its own, [`bench`](mod@bench) measures. Everything that touches the
+//! file system goes through [`tree`].
 
 pub mod agent;
 mod basis;
+pub mod bench;
 mod commit;
 mod delete;
 pub mod destination;

@@ -407,6 +407,15 @@ impl Dir {
         fs::syncfs(&self.0)
     }
 
+    /// What this user may still write to the directory's file system, in bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn free_bytes(&self) -> Result<u64, Errno> {
+        let stat = fs::fstatvfs(&self.0)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Takes the lock that stands for the tree; it ends with the handle.
     ///
     /// # Errors

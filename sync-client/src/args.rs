@@ -174,6 +174,7 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(sync())
         .subcommand(verify())
+        .subcommand(bench())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")
@@ -425,4 +426,54 @@ fn verify() -> Command {
     let command = selection(command);
     let command = connection(command);
     output(command)
+}
+
+fn bench() -> Command {
+    let command = Command::new("bench")
+        .about("Measure the link, disks and processors of a copy, and forecast how long it would take")
+        .long_about(
+            "Measures what a copy of SOURCE to DESTINATION would have to work with, names the bottleneck, and forecasts \
+             the first pass, the next one and the cold one (after the service stopped: the downtime).\n\n\
+             Measured are the link (round trip; both ways over 1, 2 and 4 SSH connections), and at each end the disk \
+             (one file written, synced, read back; small files created), the scan of the tree, BLAKE3 and zstd on one \
+             core. Either side may be on another machine, as for `sync`; the other machine needs the same sync-agent. \
+             Without DESTINATION only the source is measured, and the link to it.\n\n\
+             The trees are only read. What is written goes to .sync-agent-staging inside the directory, takes no more than \
+             --size and a tenth of the free space, and is removed at once, also after an error or Ctrl-C. While it is there, \
+             a `sync` into the same directory is refused (40). Expect 10 to 15 times --seconds in all, and a busy disk and \
+             link meanwhile: on a live server think of --bwlimit (then one connection is measured) and \
+             --no-write.",
+        )
+        .after_help(
+            "Examples:\n  \
+             sync-client bench root@old:/srv/mongodb/data/ /srv/mongodb/\n  \
+             sync-client bench --change 5 --html bench.html root@old:/srv/data/ /srv/\n  \
+             sync-client bench --no-write root@old:/srv/data/      reads only, nothing is written anywhere\n  \
+             sync-client bench /srv/data/ /mnt/backup/             two disks of this machine\n\n\
+             Exit status: 0 measured (what could not be is a note), 1 usage, 3 a directory that can't be used, \
+             10 connection, 20 interrupted, 30 timeout, 41 host key, 42 authentication, 43 no agent.",
+        )
+        .arg(
+            Arg::new("paths")
+                .value_names(["SOURCE", "DESTINATION"])
+                .num_args(1..=2)
+                .required(true)
+                .value_parser(value_parser!(OsString))
+                .help("Directories: [USER@]HOST:PATH, ssh://[USER@]HOST[:PORT]/PATH, or a local path"),
+        )
+        .arg(
+            value("seconds", "S", "How long one measurement may take, 0.05 to 60 [default: 2]")
+                .value_parser(value_parser!(f64)),
+        )
+        .arg(value("size", "BYTES", "Size of the file written at each end, with K, M or G [default: 256M]"))
+        .arg(
+            value("change", "PERCENT", "Share of the tree that changes during a first pass [default: 1]")
+                .value_parser(value_parser!(f64)),
+        )
+        .arg(flag("no-write", None, "Write nothing at either end: the disks are measured by reading the tree"))
+        .arg(value("html", "FILE", "Write the figures as one page with plots"));
+    connection(command)
+        .next_help_heading("Output")
+        .arg(flag("quiet", Some('q'), "No progress on standard error"))
+        .arg(flag("json", None, "Print one JSON object a line, the last one a summary"))
 }

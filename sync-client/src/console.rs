@@ -454,7 +454,7 @@ fn kinds(kinds: &Kinds, number: impl Fn(u64) -> String) -> String {
 }
 
 /// A number with its thousands apart, as rsync prints totals.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {

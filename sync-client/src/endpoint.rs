@@ -279,8 +279,8 @@ fn destination_end<'a>(
 }
 
 /// An agent behind SSH that has said hello and was told what to do.
-struct Remote {
-    link: Link,
+pub(crate) struct Remote {
+    pub(crate) link: Link,
     host: String,
     command: String,
     outcome: ProcessOutcome,
@@ -294,7 +294,7 @@ const PROGRAM: &str = concat!("sync-client ", env!("CARGO_PKG_VERSION"));
 
 impl Remote {
     /// Connects, unless the operator stops the run first.
-    fn start(
+    pub(crate) fn start(
         side: &Side,
         job: &Job,
         role: Role,
@@ -371,7 +371,13 @@ impl Remote {
         }
     }
 
-    fn explain(&self, error: SessionError) -> RunError {
+    /// Ends the connection and waits for the agent's end.
+    pub(crate) fn close(self) {
+        drop(self.link);
+        let _ = self.outcome.wait(ENDING);
+    }
+
+    pub(crate) fn explain(&self, error: SessionError) -> RunError {
         explain(error, &self.host, &self.command, &self.outcome, self.is_builtin)
     }
 }

@@ -1,6 +1,7 @@
 //! The arguments as typed, resolved once into what is to be done.
 
 use crate::args::{ARCHIVE, refused_option};
+use crate::bench::BenchJob;
 use crate::chmod;
 use crate::location::{Host, Location};
 use crate::ssh::system::{self, SshArgs};
@@ -204,6 +205,69 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
     };
     let output = OutputOptions { itemize: true, times: true, dry_run: true, verify: true, ..output(matches) };
     Ok(Job { source, destination, options, connection: connection(matches)?, output, state_dir: None })
+}
+
+/// Resolves `bench`'s arguments.
+///
+/// # Errors
+/// As [`sync`].
+pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
+    let (source, destination) = bench_sides(matches)?;
+    let options = SyncOptions {
+        bandwidth_bytes_per_s: bandwidth(matches)?,
+        timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        ..SyncOptions::default()
+    };
+    let (json, quiet) = (matches.get_flag("json"), matches.get_flag("quiet"));
+    let output = OutputOptions { json, quiet, ..OutputOptions::default() };
+    let connection = connection(matches)?;
+    Ok(BenchJob {
+        job: Job { source, destination, options, connection, output, state_dir: None },
+        seconds: number(matches, "seconds", 2.0, 0.05..=60.0)?,
+        size_bytes: text(matches, "size")?.map_or(Ok(256 << 20), |size| bench_size(&size))?,
+        change_percent: number(matches, "change", 1.0, 0.0..=100.0)?,
+        read_only: matches.get_flag("no-write").then_some("--no-write was given"),
+        html: matches.get_one::<OsString>("html").map(PathBuf::from),
+    })
+}
+
+/// A side that was not given has no path and no host.
+fn bench_sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {
+    let side = |argument: &OsString| match Location::parse(argument) {
+        Ok(Location::Local(path)) => Ok(Side { host: None, paths: vec![path] }),
+        Ok(Location::Remote { host, path }) => Ok(Side { host: Some(host), paths: vec![path] }),
+        Err(error) => usage(error.to_string()),
+    };
+    let mut paths = values(matches, "paths");
+    let source = paths.next().map_or_else(|| usage("a directory is needed"), side)?;
+    let none = Side { host: None, paths: Vec::new() };
+    let destination = paths.next().map_or(Ok(none), side)?;
+    if source.host.is_some() && destination.host.is_some() {
+        return usage(
+            "one side must be on this machine: run sync-client on the source or on the destination",
+        );
+    }
+    Ok((source, destination))
+}
+
+fn number(
+    matches: &ArgMatches,
+    name: &str,
+    default: f64,
+    allowed: std::ops::RangeInclusive<f64>,
+) -> Result<f64, UsageError> {
+    let given = matches.get_one::<f64>(name).copied().unwrap_or(default);
+    if allowed.contains(&given) {
+        return Ok(given);
+    }
+    usage(format!("--{name}: {given} is not from {} to {}", allowed.start(), allowed.end()))
+}
+
+fn bench_size(size: &str) -> Result<u64, UsageError> {
+    match amount(size, 1).filter(|bytes| *bytes >= 1 << 20) {
+        Some(bytes) => Ok(bytes),
+        None => usage(format!("--size: {size:?} is not a number of bytes from 1M")),
+    }
 }
 
 fn sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {

@@ -1,9 +1,11 @@
 //! The operator's program: arguments, connections, progress and reports around the engine in `sync-agent`.
 //!
 //! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
-//! [`console`] says what happens. The library reads neither terminal nor environment: `main` does.
+//! [`console`] says what happens; [`bench`](mod@bench) measures instead. The library reads neither terminal nor
+//! environment: `main` does.
 
 pub mod args;
+pub mod bench;
 mod chmod;
 pub mod console;
 pub mod demo;

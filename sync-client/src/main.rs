@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use sync_agent::monitor::Progress;
 use sync_agent::signals;
+use sync_client::bench::BenchJob;
 use sync_client::console::{Console, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
-use sync_client::{args, demo};
+use sync_client::{args, bench, demo};
 
 /// Frames are made by one thread and dropped by another, all day long: the system's allocator gives their pages
 /// back and fetches them again.
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let code = match matches.subcommand() {
         Some(("sync", matches)) => run(job::sync(matches), &environment),
         Some(("verify", matches)) => run(job::verify(matches), &environment),
+        Some(("bench", matches)) => bench(job::bench(matches), &environment),
         Some(("demo", _)) => demo::run(&environment),
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
@@ -83,6 +85,23 @@ fn run(job: Result<Job, UsageError>, environment: &Environment) -> u8 {
             let code = error.exit_code();
             console.fail(&error, code);
             code
+        }
+    }
+}
+
+fn bench(job: Result<BenchJob, UsageError>, environment: &Environment) -> u8 {
+    let job = match job {
+        Ok(job) => job,
+        Err(error) => {
+            print_error(&error);
+            return Exit::Usage.code();
+        }
+    };
+    match signals::stop_on_signals() {
+        Ok(stop) => bench::run(&job, environment, is_utf8(), &stop),
+        Err(error) => {
+            print_error(&error);
+            Exit::StartUp.code()
         }
     }
 }
