@@ -355,11 +355,11 @@ impl WeakIndex {
             if self.bits[word] & bit != 0
                 && let Some(block) = self.confirm(signature, weak, &data[at..at + size], credit)
             {
-                *credit -= at as i64;
+                *credit -= (at + size) as i64;
                 return Some((at, block));
             }
             let Some(&incoming) = data.get(at + size) else {
-                *credit -= at as i64;
+                *credit -= (at + size) as i64;
                 return None;
             };
             rolling.rotate(size, data[at], incoming);

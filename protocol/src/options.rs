@@ -147,7 +147,7 @@ impl ModeChange {
         }
         let conditional = if is_dir || mode & 0o111 != 0 { self.set_if_executable } else { 0 };
         let spread =
-            |copy: ModeCopy| (mode.checked_shr(u32::from(copy.shift)).unwrap_or(0) & 7) * 0o111 & copy.to;
+            |copy: ModeCopy| ((mode.checked_shr(u32::from(copy.shift)).unwrap_or(0) & 7) * 0o111) & copy.to;
         mode & !self.clear | self.set | conditional | self.copy.map_or(0, spread)
     }
 }
