@@ -15,7 +15,7 @@
 use crate::message::{Begin, Data, Failure, Message, Piece, Record, Request, Scanned, Step, Want};
 use crate::path::{Name, RelPath};
 use crate::signature::BlockSize;
-use crate::stats::Problem;
+use crate::stats::{Problem, Times};
 use crate::{ProtocolError, limits};
 use std::collections::{HashMap, VecDeque};
 
@@ -35,6 +35,8 @@ pub enum DestinationEvent {
     Data(Data),
     /// Problems that the source met.
     Problems(Vec<Problem>),
+    /// Where the source's time went so far.
+    Spent(Times),
     /// The source ended the session.
     Aborted(crate::message::Abort),
     /// Nothing.
@@ -187,6 +189,7 @@ impl<M: Clone> DestinationSession<M> {
             }
             Message::Abort(abort) => Ok(DestinationEvent::Aborted(abort)),
             Message::KeepAlive => Ok(DestinationEvent::Nothing),
+            Message::Spent(times) => Ok(DestinationEvent::Spent(times)),
             other if !self.begun => unexpected(other.name(), "the source has not begun"),
             Message::List(pieces) => {
                 pieces.into_iter().try_for_each(|piece| self.list(piece))?;

@@ -6,6 +6,7 @@
 
 use crate::{ProtocolError, limits};
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 /// What each end sends first: no text that a login shell would print.
 pub const PREAMBLE: [u8; 8] = *b"\0migsync";
@@ -18,9 +19,46 @@ const OPENED_BYTES: usize = 4;
 /// A body shorter than this is not worth a compressor's call.
 const WORTH_COMPRESSING_BYTES: usize = 512;
 
-/// One frame, header and body.
+/// One frame, header and body. The memory of a large one is used again for the next.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame(Vec<u8>);
+
+/// Memory of large frames that are gone. One thread makes them, another drops them: left to the allocator, their
+/// pages are given back and fetched again for each.
+static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// How many are kept: about what is under way between two ends.
+const SPARES: usize = 16;
+/// Memory of less than this is left to the allocator.
+const LARGE_BYTES: usize = limits::DATA_BYTES / 2;
+
+/// Empty, with room for `capacity_bytes`; what it held before may still be behind its end.
+fn spare(capacity_bytes: usize) -> Vec<u8> {
+    let fits = |bytes: &Vec<u8>| bytes.capacity() >= capacity_bytes;
+    let kept = (capacity_bytes >= LARGE_BYTES)
+        .then(|| {
+            let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = spare.iter().rposition(fits)?;
+            Some(spare.swap_remove(at))
+        })
+        .flatten();
+    kept.unwrap_or_else(|| Vec::with_capacity(capacity_bytes))
+}
+
+/// Keeps the memory for the next frame.
+pub(crate) fn recycle(bytes: Vec<u8>) {
+    if (LARGE_BYTES..=limits::DATA_BYTES * 2).contains(&bytes.capacity()) {
+        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARES {
+            spare.push(bytes);
+        }
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        recycle(std::mem::take(&mut self.0));
+    }
+}
 
 /// A header that was checked: what a reader needs to read the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +86,13 @@ impl Header {
         u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]) as usize
     }
 
-    /// A frame with this header and a zeroed body for a reader to fill in.
+    /// A frame with this header, for a reader to fill in all of its body.
     #[must_use]
     pub fn frame(self) -> Frame {
-        let mut bytes = vec![0; HEADER_BYTES + self.body_bytes()];
+        let length = HEADER_BYTES + self.body_bytes();
+        let mut bytes = spare(length);
+        // Only what was never used is cleared.
+        bytes.resize(length, 0);
         bytes[..HEADER_BYTES].copy_from_slice(&self.0);
         Frame(bytes)
     }
@@ -60,7 +101,8 @@ impl Header {
 impl Frame {
     /// Starts a frame: the vector has room for the header, the caller appends the body.
     pub(crate) fn begin(capacity_bytes: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + capacity_bytes);
+        let mut bytes = spare(HEADER_BYTES + capacity_bytes);
+        bytes.clear();
         bytes.resize(HEADER_BYTES, 0);
         bytes
     }
@@ -97,8 +139,8 @@ impl Frame {
         &mut self.0[HEADER_BYTES..]
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.0
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
     }
 
     fn is_compressed(&self) -> bool {
@@ -121,7 +163,8 @@ impl Frame {
         if opened_bytes > limits::FRAME_BYTES {
             return Err(ProtocolError::Frame("a compressed frame opens beyond the limit"));
         }
-        let mut bytes = vec![0; HEADER_BYTES + opened_bytes];
+        let mut bytes = spare(HEADER_BYTES + opened_bytes);
+        bytes.resize(HEADER_BYTES + opened_bytes, 0);
         match zstd::bulk::decompress_to_buffer(packed, &mut bytes[HEADER_BYTES..]) {
             Ok(written) if written == opened_bytes => Ok(Frame::finish(bytes, self.kind())),
             _ => Err(ProtocolError::Frame("a compressed frame does not open to its declared length")),

@@ -14,7 +14,7 @@ pub const TARGET_BYTES: usize = 4096;
 /// Most entries in one piece of a listing.
 pub const PIECE_ENTRIES: usize = 1024;
 /// Most entries that were listed and not yet released: what either end remembers of the tree.
-pub const WINDOW_ENTRIES: usize = 65_536;
+pub const WINDOW_ENTRIES: usize = 16_384;
 /// Most bytes of signatures that one file may have; the block size follows from it.
 pub const SIGNATURE_BYTES: u64 = 12 << 20;
 /// Most bytes of signatures under way at once, over all files.

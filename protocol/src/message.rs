@@ -1,12 +1,12 @@
 //! The messages: what can be said, and by whom. `FORMAT.md` has the order in which it may be said.
 
 use crate::entry::{Entry, Timestamp};
-use crate::frame::{Frame, HEADER_BYTES};
+use crate::frame::{self, Frame, HEADER_BYTES};
 use crate::itemize::Item;
 use crate::options::SyncOptions;
 use crate::path::{Name, RelPath};
 use crate::probe::{Probe, ProbeResult};
-use crate::stats::{Exit, Operation, Problem, Stats};
+use crate::stats::{Exit, Operation, Problem, Stats, Times};
 use crate::{ContentHash, ProtocolError, codec, limits};
 use bincode::{Decode, Encode};
 
@@ -224,6 +224,12 @@ impl Bulk {
     }
 }
 
+impl Drop for Bulk {
+    fn drop(&mut self) {
+        frame::recycle(std::mem::take(&mut self.bytes));
+    }
+}
+
 impl std::fmt::Debug for Bulk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Bulk({} bytes)", self.as_slice().len())
@@ -257,6 +263,10 @@ pub struct Finished {
     pub stats: Stats,
     /// How it ended, as far as the destination knows.
     pub exit: Exit,
+    /// Where the destination's time went.
+    pub times: Times,
+    /// Where the source's time went, as far as it has told.
+    pub source_times: Times,
 }
 
 /// News for the client, where the client is not the destination.
@@ -297,6 +307,8 @@ pub enum Message {
     Abort(Abort),
     /// Nothing to say, still there.
     KeepAlive,
+    /// Where the source's time went so far.
+    Spent(Times),
     /// The client of a bench asks for a measurement.
     Probe(Probe),
     /// The agent's answer to it.
@@ -321,6 +333,7 @@ const KEEP_ALIVE: u8 = 13;
 const PROBE: u8 = 14;
 const PROBE_RESULT: u8 = 15;
 const FILLER: u8 = 16;
+const SPENT: u8 = 17;
 
 impl Message {
     /// The message as a frame.
@@ -340,6 +353,7 @@ impl Message {
             Message::Finished(body) => simple(FINISHED, body),
             Message::Abort(body) => simple(ABORT, body),
             Message::KeepAlive => Frame::finish(Frame::begin(0), KEEP_ALIVE),
+            Message::Spent(body) => simple(SPENT, body),
             Message::Probe(body) => simple(PROBE, body),
             Message::ProbeResult(body) => simple(PROBE_RESULT, body),
             Message::Filler(bulk) => filler_frame(bulk.as_slice()),
@@ -374,6 +388,7 @@ impl Message {
             FINISHED => Message::Finished(codec::decode_all(body, "summary")?),
             ABORT => Message::Abort(codec::decode_all(body, "abort")?),
             KEEP_ALIVE if body.is_empty() => Message::KeepAlive,
+            SPENT => Message::Spent(codec::decode_all(body, "times")?),
             PROBE => Message::Probe(sane_probe(body)?),
             PROBE_RESULT => Message::ProbeResult(codec::decode_all(body, "measurement")?),
             FILLER if body.len() > limits::FILLER_BYTES => {
@@ -405,6 +420,7 @@ impl Message {
             Message::Finished(_) => "summary",
             Message::Abort(_) => "abort",
             Message::KeepAlive => "keepalive",
+            Message::Spent(_) => "times",
             Message::Probe(_) => "probe",
             Message::ProbeResult(_) => "measurement",
             Message::Filler(_) => "filler",

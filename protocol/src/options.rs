@@ -44,11 +44,13 @@ pub enum Compression {
     /// As they are.
     #[default]
     None,
-    /// zstd at this level where it pays.
+    /// zstd at this level, but for what does not shrink.
     Zstd {
         /// 1 to 19.
         level: u8,
     },
+    /// zstd while the line is slower than that.
+    Auto,
 }
 
 /// Permission bits of one class that others get.

@@ -46,6 +46,48 @@ impl Kinds {
     }
 }
 
+/// Where the time of one end's threads went, in nanoseconds, added up over its threads: together it may be more
+/// than the run took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Times {
+    /// Listing directories, looking at entries, deciding.
+    pub scan_ns: u64,
+    /// Reading files.
+    pub read_ns: u64,
+    /// BLAKE3.
+    pub hash_ns: u64,
+    /// Signatures, and the search for what a basis has.
+    pub match_ns: u64,
+    /// zstd.
+    pub compress_ns: u64,
+    /// Waiting for the line to take a frame.
+    pub send_ns: u64,
+    /// Waiting for the other end.
+    pub wait_ns: u64,
+    /// Writing files.
+    pub write_ns: u64,
+    /// Syncing, renaming, last metadata.
+    pub commit_ns: u64,
+}
+
+impl Times {
+    /// Each with its name.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 9] {
+        [
+            ("scan", self.scan_ns),
+            ("read", self.read_ns),
+            ("hash", self.hash_ns),
+            ("match", self.match_ns),
+            ("compress", self.compress_ns),
+            ("send", self.send_ns),
+            ("wait", self.wait_ns),
+            ("write", self.write_ns),
+            ("commit", self.commit_ns),
+        ]
+    }
+}
+
 /// What the destination's end did; of a dry run, what it would have done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Stats {

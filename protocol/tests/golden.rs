@@ -16,11 +16,11 @@ use protocol::message::{
 use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
 use protocol::path::{Name, RelPath};
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
-use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats};
+use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
 use std::fmt::Write as _;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
-const VERSION_1: [(&str, &str); 36] = [
+const VERSION_1: [(&str, &str); 37] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
@@ -61,9 +61,14 @@ const VERSION_1: [(&str, &str); 36] = [
         "330000000a0005000003622f7800fb2c010100010100010001000103622f7801010103622f780b001a02082f7372762f \
          6e65770304736c6f77",
     ),
-    ("summary", "260000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0a"),
+    (
+        "summary",
+        "400000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0a01000000 \
+         00000000fb2c0101fc70110100000000000000fb2c01",
+    ),
     ("abort", "150000000c00131361206c6f636b2069732068656c643a202fc3a9"),
     ("keepalive", "000000000d00"),
+    ("times", "090000001100000005000000000000"),
     (
         "start as one end of a bench",
         "26000000020002042f7372760000000000000000000000000000000000000000000000000000000000000000",
@@ -129,7 +134,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=16).collect());
+    assert_eq!(kinds, (1..=17).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -177,6 +182,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("summary", Message::Finished(Box::new(finished()))),
         ("abort", Message::Abort(Abort { exit: Exit::Refused, message: "a lock is held: /é".into() })),
         ("keepalive", Message::KeepAlive),
+        ("times", Message::Spent(Times { hash_ns: 5, ..Times::default() })),
         (
             "start as one end of a bench",
             start(Role::Bench { argument: b"/srv".to_vec() }, SyncOptions::default()),
@@ -391,5 +397,6 @@ fn finished() -> Finished {
         compared_files: 11,
         compared_bytes: 12,
     };
-    Finished { stats, exit: Exit::Vanished }
+    let times = Times { scan_ns: 1, commit_ns: 300, ..Times::default() };
+    Finished { stats, exit: Exit::Vanished, times, source_times: Times { read_ns: 70_000, ..times } }
 }

@@ -20,7 +20,7 @@ use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::probe::Probe;
 use protocol::source::SourceSession;
-use protocol::stats::{Cause, Exit, Operation, Problem, Side, Stats};
+use protocol::stats::{Cause, Exit, Operation, Problem, Side, Stats, Times};
 use protocol::{ProtocolError, limits};
 
 /// How much the current thread has allocated, and at most at once.
@@ -160,7 +160,12 @@ fn samples() -> Vec<Message> {
     let (side, operation) = (Side::Source, Operation::Read);
     let problem = Problem { side, path: RelPath::root(), operation, cause: Cause::Vanished };
     let start = Start { role: Role::Source { arguments: Vec::new() }, options: SyncOptions::default() };
-    let finished = Finished { stats: Stats::default(), exit: Exit::Done };
+    let finished = Finished {
+        stats: Stats::default(),
+        exit: Exit::Done,
+        times: Times::default(),
+        source_times: Times::default(),
+    };
     vec![
         Message::Hello(hello("liar")),
         Message::Start(Box::new(start)),
@@ -234,7 +239,12 @@ fn source_in(state: usize) -> SourceSession {
         session.answered(0);
     }
     if state >= 4 {
-        let finished = Finished { stats: Stats::default(), exit: Exit::Done };
+        let finished = Finished {
+            stats: Stats::default(),
+            exit: Exit::Done,
+            times: Times::default(),
+            source_times: Times::default(),
+        };
         session.receive(Message::Finished(Box::new(finished))).unwrap();
     }
     session

@@ -25,7 +25,7 @@ use protocol::options::{Preserve, SyncOptions};
 use protocol::path::{Name, RelPath};
 use protocol::signature::{BlockSize, calculate};
 use protocol::source::{SourceEvent, SourceSession};
-use protocol::stats::{Exit, Operation, Stats};
+use protocol::stats::{Exit, Operation, Stats, Times};
 use protocol::{ProtocolError, limits};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -1484,7 +1484,12 @@ impl Simulation {
             self.say_to_source(&Message::Release(released));
         }
         self.destination.finished = true;
-        let finished = Finished { stats: Stats::default(), exit: Exit::Done };
+        let finished = Finished {
+            stats: Stats::default(),
+            exit: Exit::Done,
+            times: Times::default(),
+            source_times: Times::default(),
+        };
         self.say_to_source(&Message::Finished(Box::new(finished)));
     }
 

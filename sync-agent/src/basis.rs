@@ -3,6 +3,7 @@
 //! Usually the old file. Where an earlier run left a part of the new one, that part comes first and
 //! the old file goes on from there: what was fetched once is found again, and the rest still matches.
 
+use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::monitor::errno;
 use crate::receiver::Target;
@@ -117,11 +118,13 @@ fn send_signature(run: &Run<'_>, file: u32, basis: &Basis) -> Result<(), Session
     while at < basis.total_bytes {
         let left = usize::try_from(basis.total_bytes - at).unwrap_or(usize::MAX);
         let chunk = &mut buffer[..chunk_bytes.min(left)];
-        if basis.read_exact_at(chunk, at).is_err() {
+        let clock = &run.progress.clock;
+        if clock.time(Activity::Read, || basis.read_exact_at(chunk, at)).is_err() {
             // A basis that can't be read matches nothing: any content will do, BLAKE3 decides.
             chunk.fill(0);
         }
-        pending.extend_from_slice(&signature::calculate(chunk, basis.block_size));
+        let entries = clock.time(Activity::Match, || signature::calculate(chunk, basis.block_size));
+        pending.extend_from_slice(&entries);
         at += chunk.len() as u64;
         if pending.len() >= SIGNATURE_FRAME_BYTES || at == basis.total_bytes {
             for part in pending.chunks(SIGNATURE_FRAME_BYTES) {
@@ -159,8 +162,9 @@ fn hash(run: &Run<'_>, target: &Target) -> io::Result<ContentHash> {
     while at < size {
         let left = usize::try_from(size - at).unwrap_or(usize::MAX);
         let chunk = &mut buffer[..CHUNK_BYTES.min(left)];
-        file.read_exact_at(chunk, at)?;
-        hasher.update(chunk);
+        let clock = &run.progress.clock;
+        clock.time(Activity::Read, || file.read_exact_at(chunk, at))?;
+        clock.time(Activity::Hash, || hasher.update(chunk));
         at += chunk.len() as u64;
     }
     let mut stats = lock(&run.stats);

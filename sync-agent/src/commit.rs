@@ -4,6 +4,7 @@
 //! sync of the run, which comes before exit status 0. A sync that fails ends the run: what the kernel
 //! did with the pages is not known, so it is not tried again.
 
+use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::journal;
 use crate::receiver::Target;
@@ -112,6 +113,10 @@ fn save_verified(
 }
 
 fn commit(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
+    run.progress.clock.time(Activity::Commit, || commit_all(run, batch))
+}
+
+fn commit_all(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
     if !batch.is_empty() {
         run.staging.sync()?;
         let mut parent = Parent::default();

@@ -3,6 +3,7 @@
 //! One thread receives and never waits for the source; it may wait for the disk, and that is what
 //! slows a source that is faster than the disk.
 
+use crate::clock::Activity;
 use crate::commit::{self, Commit};
 use crate::delete;
 use crate::error::SessionError;
@@ -23,12 +24,12 @@ use protocol::destination::{DestinationEvent, DestinationSession, Standing};
 use protocol::message::{Begin, Data, Finished, Message};
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
-use protocol::stats::{Exit, Stats};
+use protocol::stats::{Exit, Stats, Times};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Everything a destination's end needs besides the link.
 pub struct DestinationEnd<'a> {
@@ -55,11 +56,11 @@ const MERGERS: usize = 2;
 const TASKERS: usize = 2;
 const WRITERS: usize = 2;
 /// Frames that wait for a writing thread: then the source is told to wait, by not reading on.
-const WRITER_FRAMES: usize = 12;
+const WRITER_FRAMES: usize = 8;
 
 /// Frames' worth of verified entries that wait for the committer: while it syncs, whoever verifies more
 /// waits too.
-const COMMITS_WAITING: usize = 256;
+const COMMITS_WAITING: usize = 64;
 
 /// The destination's root, opened.
 struct Root {
@@ -292,6 +293,7 @@ impl DestinationEnd<'_> {
             waiting: Mutex::new(Vec::new()),
             flights: Mutex::new(HashMap::new()),
             stats: Mutex::new(Stats::default()),
+            source_times: Mutex::new(Times::default()),
             worst: Mutex::new(Exit::Done),
             area_homes: Mutex::new(Vec::new()),
             is_named: begin.root.is_none(),
@@ -387,7 +389,10 @@ impl DestinationEnd<'_> {
             if lock(&run.session).is_idle() {
                 return Ok(());
             }
-            let Some(message) = self.next_message(incoming, &failure.raised, woken)? else { continue };
+            let since = Instant::now();
+            let message = self.next_message(incoming, &failure.raised, woken)?;
+            self.progress.clock.add(Activity::Wait, since);
+            let Some(message) = message else { continue };
             let event = lock(&run.session).receive(message)?;
             match event {
                 DestinationEvent::Listed => run.advance()?,
@@ -406,6 +411,7 @@ impl DestinationEnd<'_> {
                 DestinationEvent::Problems(problems) => {
                     problems.into_iter().for_each(|problem| run.problem(problem));
                 }
+                DestinationEvent::Spent(times) => *lock(&run.source_times) = times,
                 DestinationEvent::Aborted(abort) => return Err(SessionError::Peer(abort)),
                 DestinationEvent::Begin(_) | DestinationEvent::Nothing => {}
             }
@@ -438,7 +444,8 @@ impl DestinationEnd<'_> {
         }
         let stats = *lock(&run.stats);
         let exit = *lock(&run.worst);
-        Ok(Finished { stats, exit })
+        let (times, source_times) = (self.progress.clock.times(), *lock(&run.source_times));
+        Ok(Finished { stats, exit, times, source_times })
     }
 }
 

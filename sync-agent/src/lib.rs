@@ -8,6 +8,7 @@
 pub mod agent;
 mod basis;
 pub mod bench;
+pub mod clock;
 mod commit;
 mod delete;
 pub mod destination;
@@ -19,6 +20,7 @@ mod merge;
 mod metadata;
 pub mod monitor;
 mod owners;
+mod packer;
 pub mod pipe;
 mod receiver;
 mod run;

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Frames that may wait in a queue; data frames have about 256 KiB.
-const QUEUE_FRAMES: usize = 24;
+const QUEUE_FRAMES: usize = 16;
 /// How long the reason for an early end may wait for a place in the queue.
 pub const LAST_WORD: Duration = Duration::from_secs(2);
 /// How often a silent line is kept alive, unless the peer's timeout asks for more.
@@ -32,6 +32,8 @@ pub struct LinkState {
     /// When the next frame may leave under the limit.
     free_at: Mutex<Option<Instant>>,
     keep_alive_ms: AtomicU32,
+    /// What the line took while frames waited for it; 0: not known.
+    rate_bytes_per_s: AtomicU64,
 }
 
 impl LinkState {
@@ -45,6 +47,12 @@ impl LinkState {
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the line took lately, if it was ever what frames waited for.
+    #[must_use]
+    pub fn rate_bytes_per_s(&self) -> Option<u64> {
+        Some(self.rate_bytes_per_s.load(Ordering::Relaxed)).filter(|&rate| rate > 0)
     }
 
     /// Limits what this end sends; 0 is no limit.
@@ -254,6 +262,7 @@ fn write_frames(
     let mut writer = BufWriter::with_capacity(256 << 10, writer);
     writer.write_all(&PREAMBLE)?;
     writer.flush()?;
+    let mut gauge = Gauge::default();
     loop {
         let frame = match frames.recv_timeout(state.keep_alive()) {
             Ok(Ok(frame)) => frame,
@@ -265,7 +274,38 @@ fn write_frames(
         writer.write_all(frame.as_bytes())?;
         if frames.is_empty() {
             writer.flush()?;
+            gauge = Gauge::default();
+        } else if let Some(rate) = gauge.add(frame.as_bytes().len()) {
+            state.rate_bytes_per_s.store(rate, Ordering::Relaxed);
         }
+    }
+}
+
+/// Measures what the line takes while frames wait without a break.
+struct Gauge {
+    since: Instant,
+    bytes: u64,
+}
+
+/// Long enough that what the buffers on the way swallow at once does not look like a fast line for long.
+const GAUGE_BYTES: u64 = 2 << 20;
+
+impl Default for Gauge {
+    fn default() -> Gauge {
+        Gauge { since: Instant::now(), bytes: 0 }
+    }
+}
+
+impl Gauge {
+    /// Counts what was written; the rate, once enough was.
+    fn add(&mut self, bytes: usize) -> Option<u64> {
+        self.bytes += bytes as u64;
+        if self.bytes < GAUGE_BYTES {
+            return None;
+        }
+        let rate = self.bytes as f64 / self.since.elapsed().as_secs_f64().max(1e-6);
+        *self = Gauge::default();
+        Some((rate as u64).max(1))
     }
 }
 

@@ -59,11 +59,6 @@ enum Command {
     },
 }
 
-/// Frames are made by one thread and dropped by another, all day long: the system's allocator gives their pages
-/// back and fetches them again.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -4,6 +4,7 @@
 //! metadata) is done at once or handed to the committer, files are asked for. What is here and was
 //! not listed is noted as extraneous, and nothing is removed before the end.
 
+use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::delete;
 use crate::error::SessionError;
@@ -23,6 +24,7 @@ use protocol::path::{Name, RelPath};
 use protocol::stats::{Operation, Problem, Side};
 use rustix::io::Errno;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A directory's own side of the merge, kept between the pieces of a large one.
 pub(crate) struct OwnListing {
@@ -80,9 +82,11 @@ pub(crate) fn merge_all(
     walk: &mut Walk,
     batch: Vec<ReadyPiece<Wanted>>,
 ) -> Result<(), SessionError> {
+    let since = Instant::now();
     let mut asked = Asked::default();
     let merged: Vec<Merged> = batch.into_iter().map(|ready| merge(run, walk, ready, &mut asked)).collect();
     let requests = run.request_whole(asked.whole, asked.requests);
+    run.progress.clock.add(Activity::Scan, since);
     for requests in requests.chunks(REQUESTS_PER_FRAME) {
         run.outgoing.say(&Message::Request(requests.to_vec()))?;
     }

@@ -1,5 +1,6 @@
 //! Who is told what happens: the seam between the engine and whoever watches it.
 
+use crate::clock::Clock;
 use protocol::itemize::Item;
 use protocol::stats::{Cause, Operation, Problem, Side};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +30,8 @@ pub struct Progress {
     pub done_entries: AtomicU64,
     /// Bytes of files that are up to date, or arrived, or were matched.
     pub done_bytes: AtomicU64,
+    /// Where this end's time goes.
+    pub clock: Clock,
 }
 
 impl Progress {

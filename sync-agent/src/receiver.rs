@@ -5,6 +5,7 @@
 //! arrives is what the old file has at the same place, nothing is written at all.
 
 use crate::basis::{self, Basis};
+use crate::clock::{Activity, Clock};
 use crate::commit::{Placement, Ready};
 use crate::error::SessionError;
 use crate::journal::Journal;
@@ -28,6 +29,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// An entry of the source with what it is to become here.
 #[derive(Debug, Clone)]
@@ -270,14 +272,15 @@ impl<'a, 'r> Receiver<'a, 'r> {
             while at < to {
                 let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
                 let chunk = &mut buffer[..length];
-                basis.read_exact_at(chunk, at)?;
+                let clock = &self.run.progress.clock;
+                clock.time(Activity::Read, || basis.read_exact_at(chunk, at))?;
                 at += length as u64;
                 if stays {
-                    sink.hasher.update(chunk);
+                    clock.time(Activity::Hash, || sink.hasher.update(chunk));
                     sink.position += length as u64;
                 } else {
                     self.leave_old(sink, Some(&basis))?;
-                    append(sink, chunk)?;
+                    append(sink, chunk, clock)?;
                 }
             }
             Ok(())
@@ -294,7 +297,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let left = self.leave_old(sink, basis.as_ref());
         sink.basis = basis;
         left?;
-        append(sink, bytes)
+        append(sink, bytes, &self.run.progress.clock)
     }
 
     /// The new content is no longer the old one: what was the same so far is copied to a staged file.
@@ -370,9 +373,23 @@ impl<'a, 'r> Receiver<'a, 'r> {
         content: &[u8],
         read: ReadFile,
     ) -> Result<(), SessionError> {
-        if *blake3::hash(content).as_bytes() != read.hash {
+        let clock = &self.run.progress.clock;
+        if *clock.time(Activity::Hash, || blake3::hash(content)).as_bytes() != read.hash {
             return self.mismatch(file, target);
         }
+        let since = Instant::now();
+        let result = self.write_small(file, target, content, read);
+        self.run.progress.clock.add(Activity::Write, since);
+        result
+    }
+
+    fn write_small(
+        &mut self,
+        file: u32,
+        target: &Target,
+        content: &[u8],
+        read: ReadFile,
+    ) -> Result<(), SessionError> {
         let existing = self.patched(target);
         let target = at_mtime(target, read, content.len() as u64);
         if let Some(existing) = existing {
@@ -563,13 +580,14 @@ impl<'a, 'r> Receiver<'a, 'r> {
 }
 
 /// Appends to the staged file.
-fn append(sink: &mut Sink, bytes: &[u8]) -> io::Result<()> {
+fn append(sink: &mut Sink, bytes: &[u8], clock: &Clock) -> io::Result<()> {
+    let position = sink.position;
     match &mut sink.output {
-        Output::Staged(_, file) => file.write_all_at(bytes, sink.position)?,
-        Output::Patch(_, journal) => journal.record(sink.position, bytes)?,
+        Output::Staged(_, file) => clock.time(Activity::Write, || file.write_all_at(bytes, position))?,
+        Output::Patch(_, journal) => clock.time(Activity::Write, || journal.record(position, bytes))?,
         Output::Same | Output::Broken => return Ok(()),
     }
-    sink.hasher.update(bytes);
+    clock.time(Activity::Hash, || sink.hasher.update(bytes));
     sink.position += bytes.len() as u64;
     Ok(())
 }

@@ -18,7 +18,7 @@ use protocol::itemize::{Change, Item};
 use protocol::message::{Message, Request, Want};
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
-use protocol::stats::{Exit, Operation, Problem, Side, Stats};
+use protocol::stats::{Exit, Operation, Problem, Side, Stats, Times};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +44,8 @@ pub(crate) struct Run<'r> {
     pub(crate) waiting: Mutex<Vec<Ready>>,
     pub(crate) flights: Mutex<HashMap<u32, Flight>>,
     pub(crate) stats: Mutex<Stats>,
+    /// Where the source's time went, as it told last.
+    pub(crate) source_times: Mutex<Times>,
     pub(crate) worst: Mutex<Exit>,
     /// Directories that hold a staging area, kept from completing until it is gone.
     pub(crate) area_homes: Mutex<Vec<DirectoryId>>,

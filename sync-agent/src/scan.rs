@@ -4,18 +4,19 @@
 //! bounded by the siblings along one path. What was listed is remembered (name and attributes) until
 //! the destination releases it; the window bounds that.
 
+use crate::clock::Activity;
 use crate::error::SessionError;
-use crate::link::Outgoing;
+use crate::link::{LinkState, Outgoing};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::owners;
+use crate::packer::Packer;
 use crate::tree::{self, Dir, Follow, Info, Tree};
 use crate::workers::lock;
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::Side as FilterSide;
-use protocol::frame::Compressor;
 use protocol::limits;
 use protocol::message::{Begin, Message, Piece, Scanned};
-use protocol::options::{Compression, SyncOptions};
+use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::source::SourceSession;
 use protocol::stats::{Cause, Exit, Operation, Problem, Side};
@@ -24,6 +25,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// All source arguments of a run.
 #[derive(Debug)]
@@ -295,7 +297,7 @@ impl<'a> Scan<'a> {
 
     /// Works until every directory is listed. Any number of threads may.
     pub(crate) fn work(&self) -> Result<(), SessionError> {
-        let mut sheet = Sheet::new(self.options);
+        let mut sheet = Sheet::new(self.options, self.outgoing.state());
         while let Some(job) = self.next_job(&mut sheet)? {
             let result = self.list(&job, &mut sheet);
             let mut stack = lock(&self.stack);
@@ -355,10 +357,12 @@ impl<'a> Scan<'a> {
         self.progress.scanned.store(true, Ordering::Release);
         let entries = self.listed_entries.load(Ordering::Relaxed);
         let bytes = self.progress.listed_bytes.load(Ordering::Relaxed);
+        self.outgoing.say(&Message::Spent(self.progress.clock.times()))?;
         self.outgoing.say(&Message::Scanned(Scanned { entries, bytes }))
     }
 
     fn list(&self, job: &Job, sheet: &mut Sheet) -> Result<(), SessionError> {
+        let since = Instant::now();
         let directory = Arc::new(job.path.clone());
         // A mount point that is not entered is listed as empty, but nothing is known of its content.
         let mut complete = !job.origins.is_empty() && !job.misses_origin;
@@ -402,6 +406,7 @@ impl<'a> Scan<'a> {
                 self.add(sheet, &directory, full, &mut jobs, End::MoreFollows)?;
             }
         }
+        self.progress.clock.add(Activity::Scan, since);
         let end = if complete { End::Complete } else { End::Incomplete };
         self.add(sheet, &directory, part, &mut jobs, end)
     }
@@ -609,7 +614,8 @@ impl<'a> Scan<'a> {
         let mut session = lock(&listings.session);
         while !session.window_is_open() && !self.is_stopped() {
             if sheet.pieces.is_empty() {
-                session = listings.window.wait(session).unwrap_or_else(PoisonError::into_inner);
+                let wait = || listings.window.wait(session).unwrap_or_else(PoisonError::into_inner);
+                session = self.progress.clock.time(Activity::Wait, wait);
             } else {
                 drop(session);
                 self.send(sheet)?;
@@ -622,11 +628,8 @@ impl<'a> Scan<'a> {
     fn send(&self, sheet: &mut Sheet) -> Result<(), SessionError> {
         (sheet.entries, sheet.bytes) = (0, 0);
         let frame = Message::List(std::mem::take(&mut sheet.pieces)).encode();
-        let frame = match &mut sheet.compressor {
-            Some(compressor) => compressor.compress(frame),
-            None => frame,
-        };
-        self.outgoing.send(frame)?;
+        let frame = self.progress.clock.time(Activity::Compress, || sheet.packer.pack(frame));
+        self.progress.clock.time(Activity::Send, || self.outgoing.send(frame))?;
         if !sheet.jobs.is_empty() {
             // The first in name order is listed first.
             lock(&self.stack).jobs.extend(sheet.jobs.drain(..).rev());
@@ -658,7 +661,7 @@ struct Sheet {
     jobs: Vec<Job>,
     entries: usize,
     bytes: usize,
-    compressor: Option<Compressor>,
+    packer: Packer,
     /// Where the thread is in each source.
     walks: Vec<tree::Walk>,
 }
@@ -671,23 +674,15 @@ const SHEET_BYTES: usize = 64 << 10;
 const PIECE_BYTES: usize = 256 << 10;
 
 impl Sheet {
-    fn new(options: &SyncOptions) -> Sheet {
+    fn new(options: &SyncOptions, link: &Arc<LinkState>) -> Sheet {
         Sheet {
             pieces: Vec::new(),
             jobs: Vec::new(),
             entries: 0,
             bytes: 0,
-            compressor: compressor(options),
+            packer: Packer::new(options.compression, link),
             walks: Vec::new(),
         }
-    }
-}
-
-/// The compressor that the options ask for, one for each thread that sends.
-pub(crate) fn compressor(options: &SyncOptions) -> Option<Compressor> {
-    match options.compression {
-        Compression::None => None,
-        Compression::Zstd { level } => Compressor::new(level),
     }
 }
 

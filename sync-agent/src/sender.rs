@@ -4,19 +4,20 @@
 //! the last, and if they differ the destination is told to forget what it got. Its BLAKE3 is computed
 //! over what was read, while it is read.
 
+use crate::clock::{Activity, Clock};
 use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::Outgoing;
 use crate::monitor::Progress;
-use crate::scan::{Listed, ListedPiece, Listings, Sources, compressor};
+use crate::packer::Packer;
+use crate::scan::{Listed, ListedPiece, Listings, Sources};
 use crate::source::SourceEnd;
 use crate::tree::{self, Dir, Info, Walk};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, select};
-use protocol::frame::{Compressor, Frame};
 use protocol::limits;
 use protocol::matcher::{Matcher, Op, Signature};
-use protocol::message::{DataBuilder, Failure, ReadFile, Request, Step, Want};
+use protocol::message::{DataBuilder, Failure, Message, ReadFile, Request, Step, Want};
 use protocol::path::RelPath;
 use protocol::signature::BlockSize;
 use protocol::stats::Operation;
@@ -82,7 +83,7 @@ pub(crate) struct Sender<'a> {
     outgoing: &'a Outgoing,
     progress: &'a Progress,
     builder: DataBuilder,
-    compressor: Option<Compressor>,
+    packer: Packer,
     /// The directory of the last request, still open: the next one is likely in it.
     directory: Option<(u16, Arc<RelPath>, Dir)>,
     /// Where the thread is in each source.
@@ -108,7 +109,7 @@ impl<'a> Sender<'a> {
             outgoing,
             progress: end.progress,
             builder: DataBuilder::new(lane),
-            compressor: compressor(end.options),
+            packer: Packer::new(end.options.compression, outgoing.state()),
             directory: None,
             walks: Vec::new(),
             buffer: Vec::new(),
@@ -126,6 +127,10 @@ impl<'a> Sender<'a> {
             let batch = match jobs.try_recv() {
                 Ok(batch) => batch,
                 Err(_) => {
+                    if !self.builder.is_empty() {
+                        // In front of the last data: who has these may have no more use for anything.
+                        self.outgoing.say(&Message::Spent(self.progress.clock.times()))?;
+                    }
                     self.flush()?;
                     self.directory = None;
                     select! {
@@ -214,8 +219,14 @@ impl<'a> Sender<'a> {
 
     fn send_small(&mut self, number: u32, file: &File, before: &Info) -> Result<(), Failure> {
         let size = before.size_bytes as usize;
-        let read = |bytes: &mut Vec<u8>| if size > 0 { append(file, bytes, size, 0) } else { Ok(()) };
-        let known = |content: &[u8]| unchanged(file, before, blake3::hash(content).into());
+        let clock = &self.progress.clock;
+        let read = |bytes: &mut Vec<u8>| {
+            if size > 0 { clock.time(Activity::Read, || append(file, bytes, size, 0)) } else { Ok(()) }
+        };
+        let known = |content: &[u8]| {
+            let hash = clock.time(Activity::Hash, || blake3::hash(content));
+            unchanged(file, before, hash.into())
+        };
         self.builder.small_with(number, read, known)
     }
 
@@ -229,8 +240,9 @@ impl<'a> Sender<'a> {
         let read_from = tree::now();
         let mut hasher = blake3::Hasher::new();
         self.buffer.resize(WINDOW_BYTES, 0);
-        for_each_window(file, before.size_bytes, &mut self.buffer, |data| {
-            hasher.update(data);
+        let clock = &self.progress.clock;
+        for_each_window(file, before.size_bytes, &mut self.buffer, clock, |data| {
+            clock.time(Activity::Hash, || hasher.update(data));
         })?;
         let read = unchanged(file, before, hasher.finalize().into())?;
         self.index.remember(before, read_from, &read.hash);
@@ -253,8 +265,10 @@ impl<'a> Sender<'a> {
             }
             let left = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX);
             let length = left.min(self.builder.room_bytes());
-            match self.builder.literal_with(number, |bytes| append(file, bytes, length, at)) {
-                Ok(bytes) => hasher.update(bytes),
+            let clock = &self.progress.clock;
+            let read = |bytes: &mut Vec<u8>| clock.time(Activity::Read, || append(file, bytes, length, at));
+            match self.builder.literal_with(number, read) {
+                Ok(bytes) => clock.time(Activity::Hash, || hasher.update(bytes)),
                 Err(failure) => return Ok(Err(failure)),
             };
             at += length as u64;
@@ -280,18 +294,20 @@ impl<'a> Sender<'a> {
         loop {
             let left = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX);
             let length = left.min(buffer.len() - carried);
-            if let Err(failure) = read_exact(file, &mut buffer[carried..carried + length], at) {
+            let clock = &self.progress.clock;
+            let fresh = &mut buffer[carried..carried + length];
+            if let Err(failure) = clock.time(Activity::Read, || read_exact(file, fresh, at)) {
                 return Ok(Err(failure));
             }
-            hasher.update(&buffer[carried..carried + length]);
+            clock.time(Activity::Hash, || hasher.update(fresh));
             at += length as u64;
             let last = at == before.size_bytes;
-            if !await_signature(&mut matcher, feed, at)? {
+            if !clock.time(Activity::Wait, || await_signature(&mut matcher, feed, at))? {
                 return Ok(Err(Failure::Changed));
             }
             let data = &buffer[..carried + length];
             ops.clear();
-            let used = matcher.advance(data, last, &mut ops);
+            let used = clock.time(Activity::Match, || matcher.advance(data, last, &mut ops));
             for op in &ops {
                 match op {
                     Op::Match { block, count } => {
@@ -347,16 +363,9 @@ impl<'a> Sender<'a> {
         let mut session = lock(&self.listings.session);
         self.answered.drain(..).for_each(|file| session.answered(file));
         drop(session);
-        let frame = self.builder.take();
-        let frame = self.compressed(frame);
-        self.outgoing.send(frame)
-    }
-
-    fn compressed(&mut self, frame: Frame) -> Frame {
-        match &mut self.compressor {
-            Some(compressor) => compressor.compress(frame),
-            None => frame,
-        }
+        let clock = &self.progress.clock;
+        let frame = clock.time(Activity::Compress, || self.packer.pack(self.builder.take()));
+        clock.time(Activity::Send, || self.outgoing.send(frame))
     }
 }
 
@@ -385,12 +394,13 @@ fn for_each_window(
     file: &File,
     size_bytes: u64,
     buffer: &mut [u8],
+    clock: &Clock,
     mut each: impl FnMut(&[u8]),
 ) -> Result<(), Failure> {
     let mut at = 0;
     while at < size_bytes {
         let length = usize::try_from(size_bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-        read_exact(file, &mut buffer[..length], at)?;
+        clock.time(Activity::Read, || read_exact(file, &mut buffer[..length], at))?;
         each(&buffer[..length]);
         at += length as u64;
     }

@@ -346,11 +346,11 @@ fn sync() -> Command {
         .arg(flag("partial", None, "Keep what was transferred of a file when interrupted (always done)"))
         .arg(value("block-size", "BYTES", "Block size for deltas [default: by file size]"))
         .arg(
-            value("compress", "HOW", "Compress what is sent: auto, zstd[:LEVEL] or none [-z: auto]")
+            value("compress", "HOW", "Compress what is sent: zstd[:LEVEL] [-z: zstd:3], none, or auto [default]: zstd while the line is slower than that")
                 .short('z')
                 .num_args(0..=1)
                 .require_equals(true)
-                .default_missing_value("auto"),
+                .default_missing_value("zstd"),
         )
         .arg(no("compress", Some('z')))
         .arg(value("state-dir", "DIR", "Where to keep what speeds up later runs"))

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use protocol::entry::Kind;
 use protocol::itemize::{Arrow, Content, Item, letters};
 use protocol::path::escaped;
-use protocol::stats::{Cause, Exit, Kinds, Problem, Side, Stats};
+use protocol::stats::{Cause, Exit, Kinds, Problem, Side, Stats, Times};
 use serde::Serialize;
 use serde_json::json;
 use std::fs::File;
@@ -258,6 +258,8 @@ impl Console {
             format!("Matched data: {} bytes", number(stats.matched_bytes)),
             format!("Total bytes sent: {}", number(outcome.sent_bytes)),
             format!("Total bytes received: {}", number(outcome.received_bytes)),
+            format!("Time of the source's threads: {}", seconds(&outcome.finished.source_times)),
+            format!("Time of the destination's threads: {}", seconds(&outcome.finished.times)),
         ] {
             self.line(&line);
         }
@@ -286,6 +288,22 @@ impl Console {
             let _ = writeln!(log, "{line}");
         }
     }
+}
+
+/// What there was of each activity, the longest first.
+fn seconds(times: &Times) -> String {
+    let mut spent: Vec<(&str, u64)> = times.named().into_iter().filter(|&(_, ns)| ns >= 1_000_000).collect();
+    spent.sort_by_key(|&(_, ns)| std::cmp::Reverse(ns));
+    if spent.is_empty() {
+        return "none".to_owned();
+    }
+    let shown = spent.iter().map(|(name, ns)| format!("{name} {:.2} s", *ns as f64 / 1e9));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// The same for `--json`: seconds by activity.
+fn time_object(times: &Times) -> serde_json::Value {
+    times.named().into_iter().map(|(name, ns)| (format!("{name}_s"), json!(ns as f64 / 1e9))).collect()
 }
 
 impl Monitor for Console {
@@ -409,6 +427,9 @@ struct Summary {
     received_bytes: u64,
     problems: u64,
     elapsed_s: f64,
+    /// Where the time of each end's threads went.
+    source_times: serde_json::Value,
+    destination_times: serde_json::Value,
     exit_code: u8,
 }
 
@@ -432,6 +453,8 @@ impl Summary {
             received_bytes: outcome.received_bytes,
             problems,
             elapsed_s: (elapsed_s * 1000.0).round() / 1000.0,
+            source_times: time_object(&outcome.finished.source_times),
+            destination_times: time_object(&outcome.finished.times),
             exit_code: exit.code(),
         }
     }

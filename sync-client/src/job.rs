@@ -415,11 +415,13 @@ fn compression(matches: &ArgMatches) -> Result<Compression, UsageError> {
     let Some(how) =
         text(matches, "compress")?.filter(|_| archive.last("compress") > archive.last("no-compress"))
     else {
-        return Ok(Compression::None);
+        let is_off = archive.last("no-compress").is_some();
+        return Ok(if is_off { Compression::None } else { Compression::Auto });
     };
     match how.as_str() {
         "none" => Ok(Compression::None),
-        "auto" | "zstd" => Ok(Compression::Zstd { level: 3 }),
+        "auto" => Ok(Compression::Auto),
+        "zstd" => Ok(Compression::Zstd { level: 3 }),
         other => match other.strip_prefix("zstd:").and_then(|level| level.parse().ok()) {
             Some(level @ 1..=19) => Ok(Compression::Zstd { level }),
             _ => usage(format!("--compress: {other:?} is not one of auto, zstd, zstd:1 to zstd:19, none")),

@@ -16,11 +16,6 @@ use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
 use sync_client::{args, bench, demo};
 
-/// Frames are made by one thread and dropped by another, all day long: the system's allocator gives their pages
-/// back and fetches them again.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let matches = match args::command().try_get_matches() {
         Ok(matches) => matches,
