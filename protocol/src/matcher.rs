@@ -113,7 +113,7 @@ const CREDIT: i64 = 2 << 20;
 const FIND_CREDIT: i64 = 64 << 10;
 /// Without credit, one region in this many is searched all the same.
 const PROBE_EVERY: u32 = 16;
-/// How much of a region with matches on both sides such a probe searches, in bytes.
+/// How much of a region such a probe searches, in bytes.
 const PROBE_BYTES: usize = 64 << 10;
 
 impl Matcher {
@@ -231,6 +231,10 @@ impl Matcher {
 
     /// How far a search may go: all the way with credit, else now and then a probe.
     fn affordable_end(&mut self, end: usize, search: Search, from: usize) -> Option<usize> {
+        if search == Search::Gap && end - from <= self.block_bytes() {
+            // One block between two that stand where they stood: it was rewritten in place.
+            return None;
+        }
         if i64::try_from(end - from).is_ok_and(|cost| cost <= self.credit) {
             return Some(end);
         }
@@ -238,7 +242,7 @@ impl Matcher {
         if !self.probes.is_multiple_of(PROBE_EVERY) {
             return None;
         }
-        Some(if search == Search::Gap { end.min(from + PROBE_BYTES) } else { end })
+        Some(end.min(from + PROBE_BYTES))
     }
 
     fn block_bytes(&self) -> usize {

@@ -287,8 +287,10 @@ struct Gauge {
     bytes: u64,
 }
 
-/// Long enough that what the buffers on the way swallow at once does not look like a fast line for long.
+/// Long enough that what the buffers on the way swallow at once does not look like a fast line for long, nor the
+/// bursts in which a distant peer opens its window.
 const GAUGE_BYTES: u64 = 2 << 20;
+const GAUGE_TIME: Duration = Duration::from_millis(250);
 
 impl Default for Gauge {
     fn default() -> Gauge {
@@ -300,10 +302,11 @@ impl Gauge {
     /// Counts what was written; the rate, once enough was.
     fn add(&mut self, bytes: usize) -> Option<u64> {
         self.bytes += bytes as u64;
-        if self.bytes < GAUGE_BYTES {
+        let elapsed = self.since.elapsed();
+        if self.bytes < GAUGE_BYTES || elapsed < GAUGE_TIME {
             return None;
         }
-        let rate = self.bytes as f64 / self.since.elapsed().as_secs_f64().max(1e-6);
+        let rate = self.bytes as f64 / elapsed.as_secs_f64();
         *self = Gauge::default();
         Some((rate as u64).max(1))
     }
