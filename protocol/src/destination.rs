@@ -12,7 +12,7 @@
 //! known to be absent, and then nothing below it is touched); of one directory one piece at a time is
 //! handed out; a directory completes after everything below it.
 
-use crate::message::{Begin, Data, Failure, Message, Piece, Record, Request, Scanned, Step, Want};
+use crate::message::{Begin, Data, Failure, Message, Piece, Record, Report, Request, Scanned, Step, Want};
 use crate::path::{Name, RelPath};
 use crate::signature::BlockSize;
 use crate::stats::{Problem, Times};
@@ -33,8 +33,13 @@ pub enum DestinationEvent {
     Scanned(Scanned),
     /// Answers, checked: every step is of a file that was asked for, in its order.
     Data(Data),
-    /// Problems that the source met.
-    Problems(Vec<Problem>),
+    /// What the source has to tell.
+    Reports {
+        /// Problems that it met.
+        problems: Vec<Problem>,
+        /// What else the operator must know.
+        notes: Vec<String>,
+    },
     /// Where the source's time went so far.
     Spent(Times),
     /// The source ended the session.
@@ -211,11 +216,17 @@ impl<M: Clone> DestinationSession<M> {
                 Ok(DestinationEvent::Data(data))
             }
             Message::Report(reports) => {
-                let problems = reports.into_iter().map(|report| match report {
-                    crate::message::Report::Problem(problem) => Ok(problem),
-                    _ => unexpected("report", "a source reports problems only"),
-                });
-                Ok(DestinationEvent::Problems(problems.collect::<Result<_, _>>()?))
+                let (mut problems, mut notes) = (Vec::new(), Vec::new());
+                for report in reports {
+                    match report {
+                        Report::Problem(problem) => problems.push(problem),
+                        Report::Note(note) => notes.push(note),
+                        Report::Item(_) | Report::MadeRoot(_) => {
+                            return unexpected("report", "a source reports problems and notes only");
+                        }
+                    }
+                }
+                Ok(DestinationEvent::Reports { problems, notes })
             }
             other => unexpected(other.name(), "a source does not send it"),
         }

@@ -386,8 +386,8 @@ fn a_lie_in_a_listing_is_a_protocol_error() {
         ),
         (
             "another kind of report",
-            vec![Message::Report(vec![Report::Note(String::new())])],
-            "a source reports problems only",
+            vec![Message::Report(vec![Report::MadeRoot(Vec::new())])],
+            "a source reports problems and notes only",
         ),
     ] {
         assert_last_refused(&mut listing_destination(), lie, messages, expected);

@@ -408,8 +408,9 @@ impl DestinationEnd<'_> {
                         recv(failure.raised) -> _ => {}
                     }
                 }
-                DestinationEvent::Problems(problems) => {
+                DestinationEvent::Reports { problems, notes } => {
                     problems.into_iter().for_each(|problem| run.problem(problem));
+                    notes.iter().for_each(|note| self.monitor.note(note));
                 }
                 DestinationEvent::Spent(times) => *lock(&run.source_times) = times,
                 DestinationEvent::Aborted(abort) => return Err(SessionError::Peer(abort)),

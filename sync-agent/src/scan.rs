@@ -30,8 +30,10 @@ use std::time::Instant;
 /// All source arguments of a run.
 #[derive(Debug)]
 pub struct Sources {
-    /// Those that could be opened: at least one.
+    /// Those that could be opened and are copied.
     pub(crate) origins: Vec<Origin>,
+    /// Directories among them, where the run does not descend.
+    skipped: Vec<String>,
     /// What to say of the others.
     missing: Vec<Problem>,
     /// One of the others stood for its contents: nothing is known to be extraneous anywhere.
@@ -49,10 +51,15 @@ impl Sources {
         arguments: &[Vec<u8>],
         options: &SyncOptions,
     ) -> Result<Sources, SessionError> {
-        let mut sources = Sources { origins: Vec::new(), missing: Vec::new(), misses_contents: false };
+        let mut sources =
+            Sources { origins: Vec::new(), skipped: Vec::new(), missing: Vec::new(), misses_contents: false };
         let mut first = None;
         for argument in arguments {
             match Origin::open(root, argument, options) {
+                Ok(origin) if !options.recursive && origin.is_directory(options) => {
+                    let name = origin.only.as_ref().map_or(&b"."[..], Name::as_bytes);
+                    sources.skipped.push(format!("skipping directory {}", protocol::path::escaped(name)));
+                }
                 Ok(origin) => sources.origins.push(origin),
                 Err(OpenError::Refused(error)) => return Err(error),
                 Err(OpenError::Errno(cause)) => {
@@ -73,7 +80,9 @@ impl Sources {
                     protocol::path::escaped(argument)
                 ),
             )),
-            Some((argument, cause)) if sources.origins.is_empty() => Err(cannot_open(argument, cause)),
+            Some((argument, cause)) if sources.origins.is_empty() && sources.skipped.is_empty() => {
+                Err(cannot_open(argument, cause))
+            }
             _ => Ok(sources),
         }
     }
@@ -133,6 +142,14 @@ impl Origin {
             if options.copy_links { tree.info_followed(&path).or(there) } else { there }?;
         }
         Ok(Origin { tree, only })
+    }
+
+    fn is_directory(&self, options: &SyncOptions) -> bool {
+        let Some(name) = &self.only else { return true };
+        let followed = || self.tree.info_followed(&RelPath::root().join(name));
+        let own = || self.tree.dir(&RelPath::root()).and_then(|dir| dir.info(name.as_bytes()));
+        let info = if options.copy_links { followed() } else { own() };
+        info.is_ok_and(|info| info.is_dir())
     }
 }
 
@@ -278,6 +295,8 @@ impl<'a> Scan<'a> {
             let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
             begin.root = info.entry(name, Vec::new(), now);
         }
+        // Nothing at all makes no directory either.
+        begin.single = origins.is_empty();
         if let [Origin { tree, only: Some(name) }] = origins {
             let dir = tree.dir(&RelPath::root());
             let info = if self.options.copy_links {
@@ -290,8 +309,9 @@ impl<'a> Scan<'a> {
         Ok(begin)
     }
 
-    /// Tells of the arguments that could not be opened; the session must have begun.
+    /// Tells of the arguments that are not copied; the session must have begun.
     pub(crate) fn report_missing(&self) {
+        self.sources.skipped.iter().for_each(|what| self.monitor.note(what));
         self.sources.missing.iter().cloned().for_each(|problem| self.problem(problem));
     }
 

@@ -57,7 +57,12 @@ fn parse_one(part: &str) -> Result<Vec<ModeChange>, String> {
     Ok(vec![match operator {
         "+" => ModeChange { set: bits, set_if_executable: conditional, ..change },
         "-" => ModeChange { clear: bits | conditional, ..change },
-        _ => ModeChange { clear: who & 0o777, set: bits, set_if_executable: conditional, ..change },
+        _ => {
+            // Where bits are copied rsync also clears the special bit of each class that gets them.
+            let special = |class: u16, bit: u16| if copy.is_some() && who & class != 0 { bit } else { 0 };
+            let special = special(0o700, 0o4000) | special(0o070, 0o2000) | special(0o007, 0o1000);
+            ModeChange { clear: who & 0o777 | special, set: bits, set_if_executable: conditional, ..change }
+        }
     }])
 }
 
@@ -91,6 +96,8 @@ mod tests {
             ("u-s", 0o4755, false, 0o755),
             ("u=rwX,go=", 0o7777, false, 0o7700),
             ("g=u,o=g", 0o750, false, 0o777),
+            ("g=u,o=g", 0o7777, false, 0o4777),
+            ("g=u", 0o2750, false, 0o770),
             ("o+g", 0o741, false, 0o745),
             ("go=u", 0o4705, true, 0o4777),
         ] {

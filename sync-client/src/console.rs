@@ -362,15 +362,32 @@ impl Monitor for Console {
     }
 
     fn note(&self, message: &str) {
-        self.log(message);
-        self.state().notes.push(message.to_owned());
+        let message = printable(message);
+        self.log(&message);
+        let notes = &mut self.state().notes;
+        if notes.len() < LISTED_PROBLEMS {
+            notes.push(message);
+        }
     }
 }
 
 /// Prints an error with its causes.
 pub fn print_error(error: &(dyn std::error::Error + 'static)) {
     let mut err = io::stderr().lock();
-    let _ = writeln!(err, "sync-client: {}", with_causes(error));
+    let _ = writeln!(err, "sync-client: {}", printable(&with_causes(error)));
+}
+
+/// What may come from the other side, without what would steer the terminal.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() && letter != '\n' {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {

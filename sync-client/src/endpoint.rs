@@ -6,7 +6,7 @@ use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOpti
 use crossbeam_channel::Receiver;
 use protocol::ProtocolError;
 use protocol::frame::Frame;
-use protocol::message::{Finished, Message, Role, Start, hello};
+use protocol::message::{Finished, Message, Report, Role, Start, hello};
 use protocol::stats::Exit;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -208,16 +208,18 @@ fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Tells the other end of a problem met here.
+/// Tells the other end of what is met here.
 struct Forward(link::Outgoing);
 
 impl Monitor for Forward {
     fn item(&self, _: protocol::itemize::Item) {}
     fn problem(&self, problem: protocol::stats::Problem) {
-        let _ = self.0.say(&Message::Report(vec![protocol::message::Report::Problem(problem)]));
+        let _ = self.0.say(&Message::Report(vec![Report::Problem(problem)]));
     }
     fn made_root(&self, _: &[u8]) {}
-    fn note(&self, _: &str) {}
+    fn note(&self, message: &str) {
+        let _ = self.0.say(&Message::Report(vec![Report::Note(message.to_owned())]));
+    }
 }
 
 fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {

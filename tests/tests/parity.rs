@@ -258,6 +258,9 @@ fn deletions_and_missing_sources_are_dealt_with_as_rsync_does() {
         &["--delete", "from/dir", "from/file", "from/dir/", "to/"],
         &["--delete", "--exclude=/logs", "--exclude=/local", "from/", "to/"],
         &["--delete", "--exclude=/data/deep/file", "from/", "to/"],
+        &["--no-r", "from/", "to/new"],
+        &["--no-r", "from/dir", "from/file", "to/"],
+        &["--no-r", "from/dir", "to/new"],
         &["from/dir", "no-such-file", "from/file", "to/"],
         &["no-such-file", "no-such-directory/", "to/"],
         &["from/file", "no/such/directory"],
@@ -276,6 +279,9 @@ fn deletions_and_missing_sources_are_dealt_with_as_rsync_does() {
         command.arg("-a").args(line).current_dir(&theirs);
         let theirs_ended = tests::process::run(command);
         assert_eq!(ours_ended.code(), theirs_ended.code(), "{line:?}: {ours_ended}");
+        let skips =
+            |output: &Output| (output.stdout_text() + &output.stderr_text()).contains("skipping directory");
+        assert_eq!(skips(&ours_ended), skips(&theirs_ended), "{line:?}: {ours_ended}");
         let ignore = tests::snapshot::Ignore { mtime: true, ..tests::snapshot::NOTHING };
         assert_same(&snapshot(&theirs.join("to")), &snapshot(&ours.join("to")), &ignore);
         println!("{line:?}");
