@@ -50,11 +50,6 @@ impl Measured<'_> {
         let (output, client_bytes) =
             peak::of(self.sandbox, &self.sandbox.sync_command(["-a", "--delete", "-e", &shell, from, to]));
         output.success();
-        println!(
-            "{what}: peaks of client and agent {} and {} MiB",
-            client_bytes >> 20,
-            peak::read_last(&self.agent_peaks) >> 20
-        );
         for (end, bytes) in [("client", client_bytes), ("agent", peak::read_last(&self.agent_peaks))] {
             assert!(
                 bytes <= BOUND_BYTES,
