@@ -298,6 +298,8 @@ struct WeakIndex {
 }
 
 const NONE: u32 = u32::MAX;
+/// One hash in 64 of those that no block has gets past the bits; each that does costs a miss of the cache.
+const BITS_PER_SLOT: usize = 32;
 /// Blocks of one weak hash that are tried: more are decoys, or repetitions of the same content.
 const CHAIN: usize = 8;
 
@@ -306,7 +308,7 @@ impl WeakIndex {
         let blocks = signature.block_size.blocks(signature.basis_bytes) as usize;
         let slots = (blocks * 2).next_power_of_two().max(1024);
         WeakIndex {
-            bits: vec![0; slots * 8 / 64],
+            bits: vec![0; slots * BITS_PER_SLOT / 64],
             heads: vec![NONE; slots],
             next: Vec::with_capacity(blocks),
             shift: 32 - slots.trailing_zeros(),
@@ -319,7 +321,7 @@ impl WeakIndex {
     }
 
     fn bit(&self, weak: u32) -> (usize, u64) {
-        let bit = (weak.wrapping_mul(0x9E37_79B1) >> (self.shift - 3)) as usize;
+        let bit = (weak.wrapping_mul(0x9E37_79B1) >> (self.shift - BITS_PER_SLOT.ilog2())) as usize;
         (bit / 64, 1 << (bit % 64))
     }
 

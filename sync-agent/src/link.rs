@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, sele
 use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
 use protocol::message::Message;
 use std::io::{self, BufWriter, Read, Write};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ pub struct LinkState {
     keep_alive_ms: AtomicU32,
     /// What the line took while frames waited for it; 0: not known.
     rate_bytes_per_s: AtomicU64,
+    is_near: AtomicBool,
 }
 
 impl LinkState {
@@ -49,10 +50,16 @@ impl LinkState {
         self.received_bytes.load(Ordering::Relaxed)
     }
 
+    /// Says that the other end is on this machine or next to it: what looks like a slow line is a busy machine.
+    pub fn set_near(&self, is_near: bool) {
+        self.is_near.store(is_near, Ordering::Relaxed);
+    }
+
     /// What the line took lately, if it was ever what frames waited for.
     #[must_use]
     pub fn rate_bytes_per_s(&self) -> Option<u64> {
-        Some(self.rate_bytes_per_s.load(Ordering::Relaxed)).filter(|&rate| rate > 0)
+        let rate = self.rate_bytes_per_s.load(Ordering::Relaxed);
+        (rate > 0 && !self.is_near.load(Ordering::Relaxed)).then_some(rate)
     }
 
     /// Limits what this end sends; 0 is no limit.

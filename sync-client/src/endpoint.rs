@@ -5,8 +5,8 @@ use crate::ssh::system;
 use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
 use crossbeam_channel::Receiver;
 use protocol::ProtocolError;
-use protocol::frame::Frame;
 use protocol::message::{Finished, Message, Report, Role, Start, hello};
+use protocol::options::Compression;
 use protocol::stats::Exit;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -303,8 +303,8 @@ impl Remote {
         environment: &Environment,
         stop: &Receiver<()>,
     ) -> Result<Remote, RunError> {
-        let start = Message::Start(Box::new(Start { role, options: job.options.clone() })).encode();
-        if start.body().len() > protocol::limits::FRAME_BYTES {
+        let start = Start { role, options: job.options.clone() };
+        if Message::Start(Box::new(start.clone())).encode().body().len() > protocol::limits::FRAME_BYTES {
             let message =
                 "the arguments and filter rules are too long for one run; split it, or shorten them";
             return Err(SessionError::refused(Exit::Usage, message).into());
@@ -325,16 +325,24 @@ impl Remote {
         side: &Side,
         connection: &Connection,
         environment: &Environment,
-        start: Frame,
+        mut start: Start,
         limit_bytes_per_s: u64,
     ) -> Result<Remote, RunError> {
         let host = side.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
         let mut command = connection.agent.clone();
         command.extend_from_slice(b" --stdio");
+        let mut is_near = false;
         let process = match &connection.program {
             Some(program) => spawn_shell(program, side, &command)?,
-            None => SshConnection::connect(&ssh_options(side, connection, environment))?.exec(&command)?,
+            None => {
+                let connected = SshConnection::connect(&ssh_options(side, connection, environment))?;
+                is_near = connected.is_near();
+                connected.exec(&command)?
+            }
         };
+        if is_near && start.options.compression == Compression::Auto {
+            start.options.compression = Compression::None;
+        }
         let Process { reader, writer, outcome } = process;
         let remote = Remote {
             link: link::over_streams(reader, writer),
@@ -351,9 +359,10 @@ impl Remote {
             .link
             .outgoing
             .say(&Message::Hello(hello(PROGRAM)))
-            .and_then(|()| remote.link.outgoing.send(start))
+            .and_then(|()| remote.link.outgoing.say(&Message::Start(Box::new(start))))
             .and_then(|()| agent::greet(&remote.link, PROGRAM, greeting));
         remote.link.outgoing.state().limit_bandwidth(limit_bytes_per_s);
+        remote.link.outgoing.state().set_near(is_near);
         match begun {
             Ok(()) => Ok(remote),
             Err(error) => Err(remote.explain(error)),

@@ -257,6 +257,7 @@ impl SshError {
 #[derive(Clone)]
 pub struct SshConnection {
     line: Arc<Line>,
+    answer: Duration,
 }
 
 impl SshConnection {
@@ -283,21 +284,28 @@ impl SshConnection {
         let reason = Arc::new(OnceLock::new());
         let connected = runtime.block_on(async {
             let handle = handshake(options, Arc::new(host_keys), &reason, &mut deadline).await;
-            let mut handle = handle?;
+            let (mut handle, answer) = handle?;
             auth::authenticate(&mut handle, &user, &identities, options, &mut deadline).await?;
-            Ok(handle)
+            Ok((handle, answer))
         });
         match connected {
-            Ok(handle) => {
+            Ok((handle, answer)) => {
                 let (host, stderr) = (options.host.clone(), Arc::clone(&options.stderr));
                 let line = Line { runtime: Some(runtime), handle, host, reason, stderr };
-                Ok(SshConnection { line: Arc::new(line) })
+                Ok(SshConnection { line: Arc::new(line), answer })
             }
             Err(error) => {
                 runtime.shutdown_background();
                 Err(error)
             }
         }
+    }
+
+    /// Whether the server's first answer came as fast as within one room or one machine: there the line is not
+    /// what a run waits for.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        self.answer < NEAR
     }
 
     /// Starts `command` on the other side, in a channel of its own.
@@ -555,13 +563,16 @@ impl Deadline {
     }
 }
 
-/// TCP and key exchange. With a pinned key, other key types are asked for until one matches.
+/// A round trip and the time a server takes to start a process for the connection.
+const NEAR: Duration = Duration::from_millis(25);
+
+/// TCP and key exchange; also tells how long the server took for its first answer. With a pinned key, other key types are asked for until one matches.
 async fn handshake(
     options: &SshOptions,
     host_keys: Arc<HostKeys>,
     reason: &Arc<OnceLock<String>>,
     deadline: &mut Deadline,
-) -> Result<client::Handle<Handler>, SshError> {
+) -> Result<(client::Handle<Handler>, Duration), SshError> {
     let mut algorithms = host_keys.prefer(&serve::algorithms().key);
     let mut refused = None;
     loop {
@@ -569,7 +580,8 @@ async fn handshake(
         let socket = deadline.limit("TCP connection", dial(&options.host, options.port)).await??;
         // The server speaks first; the handshake reads what is looked at here.
         let _ = deadline.limit("first answer", socket.peek(&mut [0])).await?;
-        let window_bytes = window_bytes(started.elapsed());
+        let answer = started.elapsed();
+        let window_bytes = window_bytes(answer);
         let verdict = Arc::new(Mutex::new(None));
         let handler = Handler {
             check: HostCheck { options: options.clone(), host_keys: Arc::clone(&host_keys) },
@@ -579,7 +591,7 @@ async fn handshake(
         let config = Arc::new(config(options, algorithms.clone(), window_bytes));
         let connecting = client::connect_stream(config, pipe::Socket::new(socket), handler);
         let source = match deadline.limit("key exchange", connecting).await? {
-            Ok(handle) => return Ok(handle),
+            Ok(handle) => return Ok((handle, answer)),
             Err(source) => source,
         };
         let refusal = verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
