@@ -52,6 +52,8 @@ pub struct Socket {
     ahead: VecDeque<u8>,
     /// What reading ahead met after the bytes in `ahead`.
     ended: Option<io::Result<()>>,
+    /// Bytes that russh is about to write and that have left already.
+    said_bytes: usize,
 }
 
 const AHEAD_BYTES: usize = 2 * WINDOW_BYTES as usize;
@@ -60,7 +62,12 @@ const READ_BYTES: usize = 64 << 10;
 impl Socket {
     /// Wraps a connected stream for russh.
     pub fn new(stream: TcpStream) -> Socket {
-        Socket { stream, ahead: VecDeque::new(), ended: None }
+        Socket { stream, ahead: VecDeque::new(), ended: None, said_bytes: 0 }
+    }
+
+    /// Wraps a stream on which the first `said_bytes` of what russh will write have been written already.
+    pub fn that_said(stream: TcpStream, said_bytes: usize) -> Socket {
+        Socket { said_bytes, ..Socket::new(stream) }
     }
 
     /// Takes in what has arrived; the task is woken for more, too.
@@ -108,6 +115,11 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.said_bytes > 0 {
+            let said_bytes = self.said_bytes.min(bytes.len());
+            self.said_bytes -= said_bytes;
+            return Poll::Ready(Ok(said_bytes));
+        }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if written.is_pending() {
             self.read_ahead(context);
@@ -480,6 +492,11 @@ async fn drain(
                     shared.store(&mut batch);
                     shared.finish(End::Finished);
                     observe(ChannelMsg::Close);
+                    return;
+                }
+                Some(ChannelMsg::Failure) => {
+                    let _ = shared.reason.set("the server refused to run the command".to_owned());
+                    observe(ChannelMsg::Failure);
                     return;
                 }
                 Some(other) => observe(other),

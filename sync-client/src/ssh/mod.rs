@@ -22,8 +22,9 @@ use std::time::Duration;
 
 use russh::client::{self, DisconnectReason};
 use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
-use russh::{Channel, ChannelMsg, Disconnect};
+use russh::{ChannelMsg, Disconnect};
 use sync_agent::{pipe, serve};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -275,7 +276,7 @@ impl SshConnection {
         let host_keys = HostKeys::read(&options.known_hosts, &options.host, options.port)
             .map_err(|(path, source)| SshError::KnownHosts { path, source })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(1)
             .thread_name("ssh")
             .enable_all()
             .build()
@@ -324,16 +325,13 @@ impl SshConnection {
 
     async fn start(&self, command: &[u8]) -> Result<Process, SshError> {
         let opening = self.line.handle.channel_open_session();
-        let mut channel = opening.await.map_err(|error| self.line.lost(&format!("no channel: {error}")))?;
+        let channel = opening.await.map_err(|error| self.line.lost(&format!("no channel: {error}")))?;
+        // The server's word on it is not waited for, which would be a round trip: a refusal ends the pipe.
         let execing = channel.exec(true, command);
         execing.await.map_err(|error| self.line.lost(&format!("no command: {error}")))?;
-        let early = self.accepted(&mut channel).await?;
 
         let outcome = ProcessOutcome::new();
         let (ending, stderr) = (outcome.clone(), Arc::clone(&self.line.stderr));
-        for message in early {
-            ending.take(message, &*stderr);
-        }
         let guard = EndGuard(ending);
         let observe = move |message| guard.0.take(message, &*stderr);
         let (reader, writer, _) = pipe::pipe(channel, observe, Arc::clone(&self.line.reason));
@@ -342,25 +340,6 @@ impl SshConnection {
             writer: Box::new(Tied { inner: writer, _line: Arc::clone(&self.line) }),
             outcome,
         })
-    }
-
-    /// Waits for the server's word on the command; what came before it is returned.
-    async fn accepted(&self, channel: &mut Channel<client::Msg>) -> Result<Vec<ChannelMsg>, SshError> {
-        let mut early = Vec::new();
-        loop {
-            match channel.wait().await {
-                Some(ChannelMsg::Success) => return Ok(early),
-                Some(ChannelMsg::Failure) => {
-                    return Err(self.line.lost("the server refused to run a command"));
-                }
-                Some(ChannelMsg::WindowAdjusted { .. }) => {}
-                Some(ChannelMsg::ExtendedData { data, ext }) if early.len() < 64 => {
-                    early.push(ChannelMsg::ExtendedData { data, ext });
-                }
-                Some(other) => return Err(self.line.lost(&format!("unexpected answer to exec: {other:?}"))),
-                None => return Err(self.line.lost("ended before the command ran")),
-            }
-        }
     }
 }
 
@@ -577,7 +556,11 @@ async fn handshake(
     let mut refused = None;
     loop {
         let started = Instant::now();
-        let socket = deadline.limit("TCP connection", dial(&options.host, options.port)).await??;
+        let mut socket = deadline.limit("TCP connection", dial(&options.host, options.port)).await??;
+        // Said before the server's first word is there: who waits for it loses a round trip.
+        let hello = [CLIENT_ID.as_bytes(), b"\r\n"].concat();
+        let sent = deadline.limit("first word", socket.write_all(&hello)).await?;
+        sent.map_err(|error| SshError::Handshake { host: options.host.clone(), source: error.into() })?;
         // The server speaks first; the handshake reads what is looked at here.
         let _ = deadline.limit("first answer", socket.peek(&mut [0])).await?;
         let answer = started.elapsed();
@@ -589,7 +572,8 @@ async fn handshake(
             reason: Arc::clone(reason),
         };
         let config = Arc::new(config(options, algorithms.clone(), window_bytes));
-        let connecting = client::connect_stream(config, pipe::Socket::new(socket), handler);
+        let connecting =
+            client::connect_stream(config, pipe::Socket::that_said(socket, hello.len()), handler);
         let source = match deadline.limit("key exchange", connecting).await? {
             Ok(handle) => return Ok((handle, answer)),
             Err(source) => source,
@@ -645,6 +629,7 @@ const MIN_WINDOW_BYTES: u32 = 2 << 20;
 fn config(options: &SshOptions, host_key_algorithms: Vec<Algorithm>, window_size: u32) -> client::Config {
     client::Config {
         limits: serve::rekey_limits(options.rekey_bytes),
+        client_id: russh::SshId::Standard(CLIENT_ID.into()),
         window_size,
         maximum_packet_size: pipe::PACKET_BYTES,
         channel_buffer_size: pipe::CHANNEL_MESSAGES,
@@ -657,6 +642,9 @@ fn config(options: &SshOptions, host_key_algorithms: Vec<Algorithm>, window_size
         ..client::Config::default()
     }
 }
+
+/// How this program introduces itself to an SSH server.
+const CLIENT_ID: &str = concat!("SSH-2.0-sync-client_", env!("CARGO_PKG_VERSION"));
 
 struct Refusal {
     error: SshError,
