@@ -262,8 +262,9 @@ fn patch(run: &Run<'_>, ready: Ready, file: &File) -> Option<Staged> {
     let Ready { target, staged, literal, matched, .. } = ready;
     let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), file);
     let is_patched = patched.is_ok();
-    let applied =
-        patched.map_err(|error| (Operation::Write, error)).and_then(|()| target.wanted.apply_to_file(file));
+    let applied = patched
+        .map_err(|error| (Operation::Write, error))
+        .and_then(|()| target.wanted.metadata.apply_to_file(file));
     match applied {
         Ok(()) => run.transferred(&target, target.change, literal, matched),
         Err((operation, error)) => run.fail(&target, operation, error),

@@ -121,7 +121,7 @@ impl DestinationEnd<'_> {
     fn await_begin(
         &self,
         incoming: &Incoming,
-        session: &mut DestinationSession<crate::metadata::Wanted>,
+        session: &mut DestinationSession<crate::metadata::Metadata>,
     ) -> Result<Begin, SessionError> {
         loop {
             let message = self.next_message(incoming, &never(), &never())?;
@@ -263,7 +263,7 @@ impl DestinationEnd<'_> {
         &self,
         outgoing: &Outgoing,
         incoming: &Incoming,
-        session: DestinationSession<crate::metadata::Wanted>,
+        session: DestinationSession<crate::metadata::Metadata>,
         begin: &Begin,
         root: &Root,
         translation: &Translation<'_>,

@@ -28,6 +28,7 @@ const NOISE_BYTES: usize = 2048;
 pub struct LinkState {
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
+    frames: AtomicU64,
     limit_bytes_per_s: AtomicU64,
     /// When the next frame may leave under the limit.
     free_at: Mutex<Option<Instant>>,
@@ -60,6 +61,12 @@ impl LinkState {
     pub fn rate_bytes_per_s(&self) -> Option<u64> {
         let rate = self.rate_bytes_per_s.load(Ordering::Relaxed);
         (rate > 0 && !self.is_near.load(Ordering::Relaxed)).then_some(rate)
+    }
+
+    /// Frames sent and received so far.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
     }
 
     /// Limits what this end sends; 0 is no limit.
@@ -138,6 +145,7 @@ impl Outgoing {
     /// The link is gone, or the session is being stopped.
     pub fn send(&self, frame: Frame) -> Result<(), SessionError> {
         self.state.sent_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
+        self.state.frames.fetch_add(1, Ordering::Relaxed);
         if self.is_paced {
             self.state.pace(frame.as_bytes().len());
         }
@@ -200,6 +208,7 @@ impl Incoming {
     ) -> Result<Message, SessionError> {
         let frame = received.map_err(|_| closed())??;
         self.state.received_bytes.fetch_add(frame.as_bytes().len() as u64, Ordering::Relaxed);
+        self.state.frames.fetch_add(1, Ordering::Relaxed);
         Ok(Message::decode(frame.open()?)?)
     }
 

@@ -8,7 +8,7 @@ use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::delete;
 use crate::error::SessionError;
-use crate::metadata::Wanted;
+use crate::metadata::Metadata;
 use crate::monitor::errno;
 use crate::receiver::{Target, Task};
 use crate::run::Run;
@@ -56,7 +56,7 @@ struct Merge<'a, 'r> {
     names: &'a protocol::message::OwnerNames,
     own: &'a mut OwnListing,
     asked: &'a mut Asked,
-    standings: Vec<(Name, Standing<Wanted>)>,
+    standings: Vec<(Name, Standing<Metadata>)>,
 }
 
 /// What the merges of a batch ask the source for, all at once.
@@ -72,7 +72,7 @@ struct Asked {
 pub(crate) struct Merged {
     pub(crate) directory: DirectoryId,
     pub(crate) piece: Piece,
-    pub(crate) standings: Vec<(Name, Standing<Wanted>)>,
+    pub(crate) standings: Vec<(Name, Standing<Metadata>)>,
 }
 
 /// Merges pieces, most of which are small: what the session has to know of them it is told at once.
@@ -80,7 +80,7 @@ pub(crate) struct Merged {
 pub(crate) fn merge_all(
     run: &Run<'_>,
     walk: &mut Walk,
-    batch: Vec<ReadyPiece<Wanted>>,
+    batch: Vec<ReadyPiece<Metadata>>,
 ) -> Result<(), SessionError> {
     let since = Instant::now();
     let mut asked = Asked::default();
@@ -96,7 +96,7 @@ pub(crate) fn merge_all(
 /// Requests in one frame: far below its limit.
 const REQUESTS_PER_FRAME: usize = 4096;
 
-fn merge(run: &Run<'_>, walk: &mut Walk, ready: ReadyPiece<Wanted>, asked: &mut Asked) -> Merged {
+fn merge(run: &Run<'_>, walk: &mut Walk, ready: ReadyPiece<Metadata>, asked: &mut Asked) -> Merged {
     let ReadyPiece { directory, standing, mut piece } = ready;
     let kept = lock(&run.own_listings).remove(&directory);
     let opened = kept.map_or_else(|| open(run, walk, &piece.directory, &standing), Ok);
@@ -142,7 +142,7 @@ fn open(
     run: &Run<'_>,
     walk: &mut Walk,
     path: &RelPath,
-    standing: &Standing<Wanted>,
+    standing: &Standing<Metadata>,
 ) -> Result<OwnListing, Errno> {
     let mut own = OwnListing {
         dir: None,
@@ -170,7 +170,7 @@ fn open(
     Ok(own)
 }
 
-fn skip_directories(entries: &[Entry]) -> Vec<(Name, Standing<Wanted>)> {
+fn skip_directories(entries: &[Entry]) -> Vec<(Name, Standing<Metadata>)> {
     let directories = entries.iter().filter(|entry| entry.is_dir());
     directories.map(|entry| (entry.name.clone(), Standing::Skipped)).collect()
 }
@@ -299,7 +299,7 @@ impl Merge<'_, '_> {
 
     fn directory(&mut self, action: Action, target: Target) {
         let name = target.wanted.entry.name.clone();
-        let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.clone()));
+        let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.metadata));
         let standing = match action {
             Action::Make if self.run.options.dry_run => {
                 self.run.created(&target);
@@ -373,7 +373,7 @@ impl Merge<'_, '_> {
             Err(error) => return self.fail(&target.wanted.entry, Operation::Create, error),
         };
         let applied = match staged.area.dir.hold(staged.name.as_bytes()) {
-            Ok(held) => target.wanted.apply(&held),
+            Ok(held) => target.wanted.metadata.apply(&held),
             Err(error) => Err((Operation::Open, error)),
         };
         if let Err((operation, error)) = applied {
@@ -430,7 +430,7 @@ pub(crate) fn root_standing(
     run: &Run<'_>,
     begin: &protocol::message::Begin,
     made: bool,
-) -> Result<Standing<Wanted>, SessionError> {
+) -> Result<Standing<Metadata>, SessionError> {
     let Some(root) = &begin.root else {
         return Ok(Standing::Present { metadata: None, differs: false });
     };
@@ -445,7 +445,7 @@ pub(crate) fn root_standing(
     } else if !change.is_none() {
         run.root_item(&wanted.entry, change);
     }
-    let metadata = (!run.options.dry_run).then(|| Box::new(wanted));
+    let metadata = (!run.options.dry_run).then(|| Box::new(wanted.metadata));
     Ok(Standing::Present { metadata, differs: !change.is_none() })
 }
 

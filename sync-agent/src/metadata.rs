@@ -15,15 +15,23 @@ use std::fs::File;
 /// A failed step.
 pub(crate) type MetadataError = (Operation, Errno);
 
-/// The metadata that one entry is to have; what is `None` stays as it is.
+/// What one entry is to become.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     /// The entry as it should be here: for comparison with what is.
     pub(crate) entry: Entry,
+    /// What is set of it.
+    pub(crate) metadata: Metadata,
+}
+
+/// The metadata that one entry is to have; what is `None` stays as it is. Small: a directory's is remembered until
+/// all of its content is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Metadata {
     owner: Option<u32>,
     group: Option<u32>,
     mode: Option<u16>,
-    pub(crate) mtime: Option<Timestamp>,
+    mtime: Option<Timestamp>,
 }
 
 /// Translates the source's metadata for this machine.
@@ -55,7 +63,7 @@ impl Translation<'_> {
         }
         let mtime = self.options.preserve.times.then_some(entry.mtime);
         let mode = (!is_link(&entry)).then_some(mode);
-        Wanted { entry, owner, group, mode, mtime }
+        Wanted { entry, metadata: Metadata { owner, group, mode, mtime } }
     }
 }
 
@@ -64,6 +72,16 @@ fn is_link(entry: &Entry) -> bool {
 }
 
 impl Wanted {
+    /// The same with another modification time, if times are kept.
+    pub(crate) fn at(&self, mtime: Timestamp) -> Wanted {
+        let mut wanted = self.clone();
+        wanted.entry.mtime = mtime;
+        wanted.metadata.mtime = wanted.metadata.mtime.map(|_| mtime);
+        wanted
+    }
+}
+
+impl Metadata {
     /// Sets it on a file that is open.
     pub(crate) fn apply_to_file(&self, file: &File) -> Result<(), MetadataError> {
         let info = tree::info_of(file).map_err(|error| (Operation::Stat, error))?;
@@ -105,14 +123,6 @@ impl Wanted {
             self.mode.filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
         let mtime = self.mtime.filter(|&mtime| mtime != info.mtime);
         Plan { owner, group, mode, mtime }
-    }
-
-    /// The same with another modification time, if times are kept.
-    pub(crate) fn at(&self, mtime: Timestamp) -> Wanted {
-        let mut wanted = self.clone();
-        wanted.entry.mtime = mtime;
-        wanted.mtime = wanted.mtime.map(|_| mtime);
-        wanted
     }
 }
 

@@ -478,7 +478,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         literal: u64,
         matched: u64,
     ) -> Result<(), SessionError> {
-        if let Err((operation, error)) = target.wanted.apply_to_file(out) {
+        if let Err((operation, error)) = target.wanted.metadata.apply_to_file(out) {
             staged.discard();
             self.entry_failed(&target, operation, &error.into())?;
             return self.give_up(file, &target);
@@ -494,8 +494,9 @@ impl<'a, 'r> Receiver<'a, 'r> {
     /// The old file has the new content already: only its metadata is set.
     fn unchanged(&mut self, file: u32, target: &Target, matched: u64) -> Result<(), SessionError> {
         let held = self.run.tree.dir(&target.parent).and_then(|dir| dir.hold(target.name().as_bytes()));
-        let applied =
-            held.map_err(|error| (Operation::Open, error)).and_then(|held| target.wanted.apply(&held));
+        let applied = held
+            .map_err(|error| (Operation::Open, error))
+            .and_then(|held| target.wanted.metadata.apply(&held));
         self.run.done(target);
         match applied {
             Ok(()) => self.run.transferred(target, target.change, 0, matched),

@@ -5,7 +5,7 @@ use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::Outgoing;
 use crate::merge::{Extraneous, Merged, OwnListing};
-use crate::metadata::{Translation, Wanted};
+use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::receiver::{Flight, Target, Task};
 use crate::staging::{Area, Staging};
@@ -35,7 +35,7 @@ pub(crate) struct Run<'r> {
     pub(crate) staging: &'r Staging,
     /// The name that the one entry of the transfer gets here, if it is another one.
     pub(crate) single_name: Option<Name>,
-    pub(crate) session: Mutex<DestinationSession<Wanted>>,
+    pub(crate) session: Mutex<DestinationSession<Metadata>>,
     /// Signalled when a file was answered: there may be room for another signature.
     pub(crate) room: Condvar,
     pub(crate) own_listings: Mutex<HashMap<DirectoryId, OwnListing>>,
@@ -57,7 +57,7 @@ pub(crate) struct Run<'r> {
     pub(crate) stopped: AtomicBool,
     /// A file system of the destination has no more room.
     pub(crate) is_full: AtomicBool,
-    pub(crate) merges: Sender<Vec<ReadyPiece<Wanted>>>,
+    pub(crate) merges: Sender<Vec<ReadyPiece<Metadata>>>,
     pub(crate) tasks: Sender<Task>,
     pub(crate) commits: Sender<Commit>,
     /// Wakes the coordinator when nothing is left to receive.
@@ -326,7 +326,7 @@ impl Run<'_> {
             .dir(&target.parent)
             .and_then(|dir| dir.hold(target.wanted.entry.name.as_bytes()))
             .map_err(|error| (Operation::Open, error));
-        match held.and_then(|held| target.wanted.apply(&held)) {
+        match held.and_then(|held| target.wanted.metadata.apply(&held)) {
             Ok(()) => self.changed_metadata(target),
             Err((operation, error)) => self.fail(target, operation, error),
         }

@@ -442,6 +442,7 @@ struct Summary {
     compared_bytes: u64,
     sent_bytes: u64,
     received_bytes: u64,
+    frames: u64,
     problems: u64,
     elapsed_s: f64,
     /// Where the time of each end's threads went.
@@ -468,6 +469,7 @@ impl Summary {
             compared_bytes: stats.compared_bytes,
             sent_bytes: outcome.sent_bytes,
             received_bytes: outcome.received_bytes,
+            frames: outcome.frames,
             problems,
             elapsed_s: (elapsed_s * 1000.0).round() / 1000.0,
             source_times: time_object(&outcome.finished.source_times),

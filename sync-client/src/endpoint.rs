@@ -57,6 +57,8 @@ pub struct Outcome {
     pub sent_bytes: u64,
     /// Bytes that this end received.
     pub received_bytes: u64,
+    /// Frames in both directions.
+    pub frames: u64,
 }
 
 /// A run that could not be finished.
@@ -251,7 +253,7 @@ fn push(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
 
 fn outcome(finished: Finished, counters: &LinkState) -> Outcome {
     let (sent_bytes, received_bytes) = (counters.sent_bytes(), counters.received_bytes());
-    Outcome { finished, sent_bytes, received_bytes }
+    Outcome { finished, sent_bytes, received_bytes, frames: counters.frames() }
 }
 
 /// This end's index; of a local run both ends share it.

@@ -3,7 +3,9 @@
 use nix::unistd::{Uid, User};
 use protocol::itemize::Arrow;
 use protocol::stats::Exit;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use std::env;
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     // Modes are set exactly; where they are not kept, what was the umask is applied by hand.
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     let environment = environment(umask.as_raw_mode() as u16 & 0o777);
+    let terminal = terminal_settings();
     let code = match matches.subcommand() {
         Some(("sync", matches)) => run(job::sync(matches), &environment),
         Some(("verify", matches)) => run(job::verify(matches), &environment),
@@ -37,7 +40,21 @@ fn main() -> ExitCode {
         Some(("man", matches)) => manual(matches),
         _ => Exit::Usage.code(),
     };
+    // A run stopped at the prompt for a passphrase has left the terminal without echo.
+    if code == Exit::Interrupted.code()
+        && let Some((terminal, settings)) = terminal
+        && tcgetpgrp(&terminal) == Ok(rustix::process::getpgrp())
+    {
+        let _ = tcsetattr(&terminal, OptionalActions::Now, &settings);
+    }
     ExitCode::from(code)
+}
+
+/// The terminal that a passphrase would be asked on, and how it is set.
+fn terminal_settings() -> Option<(File, Termios)> {
+    let terminal = File::open("/dev/tty").ok()?;
+    let settings = tcgetattr(&terminal).ok()?;
+    Some((terminal, settings))
 }
 
 fn run(job: Result<Job, UsageError>, environment: &Environment) -> u8 {

@@ -1,6 +1,8 @@
 //! A small file system of a test's own. Only root can mount one.
 
 use crate::process::run;
+use crate::requirement::installed;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -35,6 +37,64 @@ impl Drop for Tmpfs {
         let mut command = Command::new("umount");
         // Lazily: a failed test may still have a program in it.
         command.arg("-l").arg(&self.path);
+        let _ = run(command);
+    }
+}
+
+/// An ext4 file system in a file, mounted; unmounted when dropped.
+#[derive(Debug)]
+pub struct Image {
+    file: PathBuf,
+    mounted: PathBuf,
+}
+
+impl Image {
+    /// Makes one of that size in `directory` and mounts it there.
+    ///
+    /// # Panics
+    /// Where that fails.
+    #[must_use]
+    pub fn create(directory: &Path, size_bytes: u64) -> Image {
+        let file = directory.join("image");
+        File::create(&file).and_then(|file| file.set_len(size_bytes)).expect("room for an image");
+        let mut command = Command::new(installed("mkfs.ext4"));
+        command.args(["-q", "-F"]).arg(&file);
+        run(command).success();
+        Image::mount(file, directory.join("mounted"))
+    }
+
+    fn mount(file: PathBuf, mounted: PathBuf) -> Image {
+        fs::create_dir(&mounted).expect("a new directory");
+        let mut command = Command::new("mount");
+        command.args(["-o", "loop"]).arg(&file).arg(&mounted);
+        run(command).success();
+        Image { file, mounted }
+    }
+
+    /// What is on the disk at this moment, as after a power cut: its blocks are copied without a sync, and the copy
+    /// is mounted in `directory`.
+    ///
+    /// # Panics
+    /// Where that fails.
+    #[must_use]
+    pub fn after_power_cut(&self, directory: &Path) -> Image {
+        fs::create_dir(directory).expect("a new directory");
+        let file = directory.join("image");
+        fs::copy(&self.file, &file).expect("room for a copy");
+        Image::mount(file, directory.join("mounted"))
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.mounted
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let mut command = Command::new("umount");
+        command.arg("-l").arg(&self.mounted);
         let _ = run(command);
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::address::Address;
 use tests::directions::{ALL, Direction, Stage, Transport};
-use tests::mount::Tmpfs;
+use tests::mount::{Image, Tmpfs};
 use tests::process::{self, Output, Running, until};
 use tests::sandbox::{Sandbox, make_key, public_part};
 use tests::seed::{Rng, seeds};
@@ -353,6 +353,35 @@ fn a_run_inside_the_destination_of_another_is_told_so() {
     sandbox.sync(&line).expect_code(40).expect_stderr("above it");
     drop(lock);
     sandbox.sync(&line).success();
+}
+
+/// Cuts the power of the destination's disk at a random moment of a run that replaces an older copy, and right
+/// after a run that ended well.
+#[test]
+fn a_power_cut_leaves_old_or_new_content_and_nothing_is_lost_after_exit_0() {
+    tests::require!("root", "mkfs.ext4");
+    for seed in seeds(4) {
+        let sandbox = Sandbox::new();
+        let disk = Image::create(sandbox.path(), 96 << 20);
+        let (old, new) = old_copy_and_changed_source(&sandbox, seed);
+        let destination = disk.path().join("copy");
+        let line = |from: &Path, to: &Path| {
+            ["-a", "--delete", &contents_of(from), to.to_str().expect("text")].map(str::to_owned)
+        };
+        sandbox.sync(line(&sandbox.destination(), &destination)).success();
+        let whole = Duration::from_millis(200);
+        let mut run = sandbox.start_sync(line(&sandbox.source(), &destination));
+        // Not to be in step with it: the moment itself is what varies.
+        let _ = run.ended_within(whole * (Rng::new(seed).below(100) as u32) / 100);
+        let cut = disk.after_power_cut(&sandbox.path().join("during"));
+        run.wait_within(SOON).success();
+        assert_old_or_new(&old, &new, &snapshot(&cut.path().join("copy")));
+        sandbox.sync(line(&sandbox.source(), &cut.path().join("copy"))).success();
+        assert_same(&new, &snapshot(&cut.path().join("copy")), &NOTHING);
+        drop(cut);
+        let cut = disk.after_power_cut(&sandbox.path().join("after"));
+        assert_same(&new, &snapshot(&cut.path().join("copy")), &NOTHING);
+    }
 }
 
 // What a user without rights meets
