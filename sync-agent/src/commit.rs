@@ -68,7 +68,7 @@ pub(crate) fn work(
     loop {
         let commit_now = select! {
             recv(commits) -> commit => commit.map_err(|_| RecvTimeoutError::Disconnected),
-            recv(stopped) -> _ => return save_verified(run, commits, batch),
+            recv(stopped) -> _ => return finish_stopped(run, commits, batch),
             recv(at(due)) -> _ => Err(RecvTimeoutError::Timeout),
         };
         match commit_now {
@@ -95,21 +95,19 @@ pub(crate) fn work(
     }
 }
 
-/// A full disk ends the run: what is verified still gets its name, which takes no room.
-fn save_verified(
+/// The run ends early. If that is for a full disk, what is verified still gets its name, which takes no room; to be
+/// called again when nobody verifies any more. The queue is emptied in any case: nobody is to wait for a place in it.
+pub(crate) fn finish_stopped(
     run: &Run<'_>,
     commits: &Receiver<Commit>,
     mut batch: Vec<Ready>,
 ) -> Result<(), SessionError> {
-    if !run.is_full.load(Ordering::Acquire) {
-        return Ok(());
-    }
     for commit in commits.try_iter() {
         if let Commit::Ready(ready) = commit {
             batch.extend(ready);
         }
     }
-    commit(run, &mut batch)
+    if run.is_full.load(Ordering::Acquire) { commit(run, &mut batch) } else { Ok(()) }
 }
 
 fn commit(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {

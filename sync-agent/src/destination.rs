@@ -101,11 +101,10 @@ impl DestinationEnd<'_> {
         let mut session = DestinationSession::new();
         let begin = self.await_begin(incoming, &mut session)?;
         let root = self.open_root(&begin)?;
-        if let Some(dir) = &root.dir
-            && !self.options.dry_run
-        {
-            self.prepare(dir)?;
-        }
+        let _locks = match &root.dir {
+            Some(dir) if !self.options.dry_run => self.prepare(dir)?,
+            _ => Vec::new(),
+        };
         let ownership =
             Ownership::new(self.options).map_err(|why| SessionError::refused(Exit::Usage, why))?;
         let translation = Translation { options: self.options, ownership, umask: self.umask };
@@ -222,8 +221,8 @@ impl DestinationEnd<'_> {
         Some((parent, name))
     }
 
-    /// What must hold before the first byte moves.
-    fn prepare(&self, dir: &Dir) -> Result<(), SessionError> {
+    /// What must hold before the first byte moves; returns what keeps other runs away.
+    fn prepare(&self, dir: &Dir) -> Result<Vec<Dir>, SessionError> {
         let shown = protocol::path::escaped(self.argument);
         let refused = |why: &str| {
             Err(SessionError::refused(
@@ -307,7 +306,8 @@ impl DestinationEnd<'_> {
             wake,
         };
         let (run, failure) = (&run, &failure);
-        std::thread::scope(|scope| {
+        let late_commits = to_commit.clone();
+        let result = std::thread::scope(|scope| {
             for _ in 0..MERGERS {
                 let (to_merge, stopped) = (to_merge.clone(), stopped.clone());
                 spawn(scope, "merge", failure, move || {
@@ -350,7 +350,11 @@ impl DestinationEnd<'_> {
                 }
                 other => other,
             }
-        })
+        });
+        if result.is_err() {
+            let _ = commit::finish_stopped(run, &late_commits, Vec::new());
+        }
+        result
     }
 
     fn begin(&self, run: &Run<'_>, begin: &Begin, root: &Root) -> Result<(), SessionError> {

@@ -99,20 +99,23 @@ pub(crate) fn apply(staging: &Dir, name: &[u8], target: &File) -> Result<(), Err
 }
 
 /// Carries out a journal that an earlier run left, if it is complete and its file is still there; whether the
-/// journal is of no more use. The caller syncs, then removes it. A file that this run may not write to, or that is
-/// being executed, keeps its journal: it is not as any source had it, so the run will see to it or say why not.
-pub(crate) fn redo(staging: &Dir, name: &[u8], tree: &Tree) -> Result<bool, Errno> {
+/// journal is of no more use. The caller syncs, then removes it. A file that can't be written to (not by this user,
+/// not while it is executed) keeps its journal: it is not as any source had it, so the run will see to it or say why
+/// not; the other files are not its concern.
+pub(crate) fn redo(staging: &Dir, name: &[u8], tree: &Tree) -> bool {
+    try_redo(staging, name, tree).unwrap_or(false)
+}
+
+fn try_redo(staging: &Dir, name: &[u8], tree: &Tree) -> Result<bool, Errno> {
     let journal = staging.open_file(name)?;
     if !is_complete(&journal).map_err(errno)? {
         return Ok(true);
     }
     let mut reader = Reader::open(&journal)?;
-    match reader.target(tree) {
-        Ok(Some(target)) => reader.patch(&target).map_err(errno).map(|()| true),
-        Ok(None) => Ok(true),
-        Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY | Errno::ROFS) => Ok(false),
-        Err(error) => Err(error),
+    if let Some(target) = reader.target(tree)? {
+        reader.patch(&target).map_err(errno)?;
     }
+    Ok(true)
 }
 
 fn errno(error: io::Error) -> Errno {
@@ -150,7 +153,9 @@ impl<'a> Reader<'a> {
         let Some((parent, name)) = self.path.split_last() else { return Ok(None) };
         let file = match tree.dir(&parent).and_then(|dir| dir.open_to_patch(name.as_bytes())) {
             Ok(file) => file,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::NODEV) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let info = tree::info_of(&file)?;
@@ -229,7 +234,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (tree, staging, expected) = made(dir.path(), true);
         for _ in 0..3 {
-            redo(&staging, b"j.patch", &tree).unwrap();
+            assert!(redo(&staging, b"j.patch", &tree));
             assert_eq!(fs::read(dir.path().join("file")).unwrap(), expected);
         }
     }
@@ -263,7 +268,10 @@ mod tests {
         let (tree, staging, _) = made(dir.path(), true);
         fs::write(dir.path().join("other"), b"somebody else's").unwrap();
         fs::rename(dir.path().join("other"), dir.path().join("file")).unwrap();
-        redo(&staging, b"j.patch", &tree).unwrap();
+        assert!(redo(&staging, b"j.patch", &tree));
         assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"somebody else's");
+        fs::remove_file(dir.path().join("file")).unwrap();
+        fs::create_dir(dir.path().join("file")).unwrap();
+        assert!(redo(&staging, b"j.patch", &tree), "a directory now: of no more use");
     }
 }

@@ -56,9 +56,13 @@ impl LinkState {
         self.is_near.store(is_near, Ordering::Relaxed);
     }
 
-    /// What the line took lately, if it was ever what frames waited for.
+    /// What the line may take, or took lately, if it was ever what frames waited for.
     #[must_use]
     pub fn rate_bytes_per_s(&self) -> Option<u64> {
+        let limit = self.limit_bytes_per_s.load(Ordering::Relaxed);
+        if limit > 0 {
+            return Some(limit);
+        }
         let rate = self.rate_bytes_per_s.load(Ordering::Relaxed);
         (rate > 0 && !self.is_near.load(Ordering::Relaxed)).then_some(rate)
     }

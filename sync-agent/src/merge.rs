@@ -209,9 +209,7 @@ impl Merge<'_, '_> {
             Ok(existing) => existing,
             Err(error) => return self.fail(entry, Operation::Stat, error),
         };
-        let is_device = matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. });
-        if is_device && !self.run.translation.ownership.is_root {
-            // Only root can make one; as with owners, others do without.
+        if !self.is_copied(&entry.kind) {
             let path = self.own.path.join(&entry.name);
             return self.run.monitor.note(&format!("skipping non-regular file {:?}", path.to_string()));
         }
@@ -232,6 +230,19 @@ impl Merge<'_, '_> {
             mismatches: 0,
         };
         self.act(action, target, entry);
+    }
+
+    /// Whether the options copy this kind of thing. Only root can make a device; as with owners, others do without.
+    fn is_copied(&self, kind: &Kind) -> bool {
+        let keep = &self.run.options.preserve;
+        match kind {
+            Kind::File { .. } | Kind::Directory => true,
+            Kind::Symlink { .. } => keep.links,
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
+                keep.devices && self.run.translation.ownership.is_root
+            }
+            Kind::Fifo | Kind::Socket => keep.specials,
+        }
     }
 
     /// Moves on in the own listing up to `name`; what lies before is extraneous.
@@ -436,7 +447,8 @@ pub(crate) fn root_standing(
     };
     let info = run.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
     let info = info.map_err(|error| SessionError::io("read the destination directory", error))?;
-    let wanted = run.translation.wanted(root.clone(), Some(&info), &begin.names);
+    // A directory just made has no mode of its own to keep.
+    let wanted = run.translation.wanted(root.clone(), (!made).then_some(&info), &begin.names);
     let there = info.entry(root.name.clone(), Vec::new(), LONG_AGO);
     let (_, change) = decide(&wanted.entry, there.as_ref(), run.options);
     if made {

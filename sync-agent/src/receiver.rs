@@ -152,6 +152,14 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     /// Takes in a frame's answers, which the session has checked.
     pub(crate) fn receive(&mut self, data: &Data) -> Result<(), SessionError> {
+        let result = self.records(data);
+        // Also what was verified before the disk was full gets its name.
+        self.run.commit(std::mem::take(&mut self.ready));
+        result?;
+        self.tell()
+    }
+
+    fn records(&mut self, data: &Data) -> Result<(), SessionError> {
         let mut bulk = data.bulk.as_slice();
         let mut small = self.targets_of_small(data).into_iter();
         for Record { file, step } in &data.records {
@@ -180,7 +188,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 Step::Failed(failure) => self.failed(*file, failure)?,
             }
         }
-        self.tell()
+        Ok(())
     }
 
     /// For each small file of a frame, what it is to become.
@@ -190,9 +198,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
         small.map(|record| flights.get(&record.file).map(|flight| Arc::clone(&flight.target))).collect()
     }
 
-    /// Tells the committer and the session what has come to an end.
+    /// Tells the session what has come to an end.
     fn tell(&mut self) -> Result<(), SessionError> {
-        self.run.commit(std::mem::take(&mut self.ready));
         if self.resolved.is_empty() {
             return Ok(());
         }
@@ -657,11 +664,13 @@ fn retry(run: &Run<'_>, file: u32, target: Target, want: Option<Want>) -> Result
 /// Ends a comparison once both hashes are there.
 fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
     let (target, ours, size_bytes, theirs) = {
-        let flights = lock(&run.flights);
-        let Some(flight) = flights.get(&file) else { return Ok(()) };
+        let mut flights = lock(&run.flights);
+        let Some(flight) = flights.get_mut(&file) else { return Ok(()) };
         let (Some(ours), Some((size_bytes, theirs))) = (flight.ours, flight.theirs) else {
             return Ok(());
         };
+        // Both threads that bring a side look for the other: one of them ends the comparison.
+        flight.theirs = None;
         (Arc::clone(&flight.target), ours, size_bytes, theirs)
     };
     let our_bytes = target.existing.map(|info| info.size_bytes);

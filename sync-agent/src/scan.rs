@@ -477,7 +477,8 @@ impl<'a> Scan<'a> {
                 return if is_gone { Found::LeftOut } else { Found::Failed };
             }
         };
-        if !self.is_copied(&info) || self.is_excluded(&job.path, &name, info.is_dir()) {
+        // What the options don't copy is listed all the same: it exists, so its name is not extraneous.
+        if (info.is_dir() && !self.options.recursive) || self.is_excluded(&job.path, &name, info.is_dir()) {
             return Found::LeftOut;
         }
         let target = if info.is_link() {
@@ -531,20 +532,6 @@ impl<'a> Scan<'a> {
                 cause: Cause::DanglingLink,
             }),
             Err(error) => Err(errno(Side::Source, &path(), Operation::Stat, error)),
-        }
-    }
-
-    /// Whether the options copy this kind of thing at all.
-    fn is_copied(&self, info: &Info) -> bool {
-        use rustix::fs::FileType;
-        let keep = &self.options.preserve;
-        match info.file_type() {
-            FileType::RegularFile => true,
-            FileType::Directory => self.options.recursive,
-            FileType::Symlink => keep.links,
-            FileType::CharacterDevice | FileType::BlockDevice => keep.devices,
-            FileType::Fifo | FileType::Socket => keep.specials,
-            _ => false,
         }
     }
 

@@ -197,7 +197,7 @@ impl Area {
         let journals: Vec<&[u8]> = names.iter().filter(|name| name.ends_with(BEGUN.as_bytes())).collect();
         let mut done = Vec::new();
         for name in journals {
-            if journal::redo(&self.dir, name, tree)? {
+            if journal::redo(&self.dir, name, tree) {
                 done.push(name);
             }
         }

@@ -416,12 +416,15 @@ impl Dir {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Takes the lock that stands for the tree; it ends with the handle.
+    /// Takes the lock that stands for the tree, which ends with the handle, and shares in those of the directories
+    /// above it, which end with the handles that are returned: a run on one of those and this one keep each
+    /// other away, whichever came first.
     ///
     /// # Errors
     /// `EWOULDBLOCK` when another process has it, of this directory or of one above it.
-    pub fn lock(&self) -> Result<(), Errno> {
+    pub fn lock(&self) -> Result<Vec<Dir>, Errno> {
         self.lock_alone()?;
+        let mut locks = Vec::new();
         let mut info = self.own_info()?;
         let mut above = fs::openat(&self.0, c"..", DIRECTORY, Mode::empty());
         // What can't be opened can't be another run's either, if that is of the same user.
@@ -430,11 +433,15 @@ impl Dir {
             if (next.device, next.inode) == (info.device, info.inode) {
                 break;
             }
-            fs::flock(&dir, fs::FlockOperation::NonBlockingLockShared)?;
+            // A file system that knows no locks keeps nobody away.
+            if fs::flock(&dir, fs::FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
+                return Err(Errno::WOULDBLOCK);
+            }
             info = next;
             above = fs::openat(&dir, c"..", DIRECTORY, Mode::empty());
+            locks.push(Dir(dir));
         }
-        Ok(())
+        Ok(locks)
     }
 
     /// Takes the lock of this directory without a look at those above it.

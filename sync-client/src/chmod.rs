@@ -2,19 +2,19 @@
 
 use protocol::options::{ModeChange, ModeCopy};
 
-/// Parses the argument of `--chmod`.
+/// Parses the argument of `--chmod`. A change without a class leaves the bits of `umask` alone.
 ///
 /// # Errors
 /// The part that is not understood.
 ///
 /// # Source
 /// rsync(1) 3.5.0, `--chmod`; chmod(1) for the symbolic form.
-pub(crate) fn parse(argument: &str) -> Result<Vec<ModeChange>, String> {
-    let changes = argument.split(',').map(parse_one).collect::<Result<Vec<_>, _>>()?;
+pub(crate) fn parse(argument: &str, umask: u16) -> Result<Vec<ModeChange>, String> {
+    let changes = argument.split(',').map(|part| parse_one(part, umask)).collect::<Result<Vec<_>, _>>()?;
     Ok(changes.into_iter().flatten().collect())
 }
 
-fn parse_one(part: &str) -> Result<Vec<ModeChange>, String> {
+fn parse_one(part: &str, umask: u16) -> Result<Vec<ModeChange>, String> {
     let (directories, files, rest) = match part.as_bytes().first() {
         Some(b'D') => (true, false, &part[1..]),
         Some(b'F') => (false, true, &part[1..]),
@@ -33,6 +33,7 @@ fn parse_one(part: &str) -> Result<Vec<ModeChange>, String> {
     }
     let at = rest.find(['+', '-', '=']).ok_or_else(wrong)?;
     let (who, action) = rest.split_at(at);
+    let spared = if who.is_empty() { umask } else { 0 };
     let who = who_bits(who).ok_or_else(wrong)?;
     let (operator, what) = action.split_at(1);
     let mut bits = 0;
@@ -40,10 +41,10 @@ fn parse_one(part: &str) -> Result<Vec<ModeChange>, String> {
     let mut copy = None;
     for letter in what.chars() {
         match letter {
-            'r' => bits |= who & 0o444,
-            'w' => bits |= who & 0o222,
-            'x' => bits |= who & 0o111,
-            'X' => conditional |= who & 0o111,
+            'r' => bits |= who & 0o444 & !spared,
+            'w' => bits |= who & 0o222 & !spared,
+            'x' => bits |= who & 0o111 & !spared,
+            'X' => conditional |= who & 0o111 & !spared,
             's' => bits |= who & 0o6000,
             't' => bits |= 0o1000,
             'u' | 'g' | 'o' if what.len() == 1 && operator != "-" => {
@@ -94,6 +95,10 @@ mod tests {
             ("a+X", 0o600, true, 0o711),
             ("u+s,+t", 0o755, false, 0o5755),
             ("u-s", 0o4755, false, 0o755),
+            ("F+w", 0o444, false, 0o644),
+            ("F=rw", 0o666, false, 0o644),
+            ("F-w", 0o666, false, 0o466),
+            ("D=rwx", 0o2750, true, 0o2755),
             ("u=rwX,go=", 0o7777, false, 0o7700),
             ("g=u,o=g", 0o750, false, 0o777),
             ("g=u,o=g", 0o7777, false, 0o4777),
@@ -101,12 +106,12 @@ mod tests {
             ("o+g", 0o741, false, 0o745),
             ("go=u", 0o4705, true, 0o4777),
         ] {
-            let changes = parse(argument).unwrap();
+            let changes = parse(argument, 0o022).unwrap();
             let mode = changes.iter().fold(before, |mode, change| change.apply(mode, is_dir));
             assert_eq!(mode, after, "{argument} {before:o}");
         }
         for argument in ["", "x", "D", "u~x", "99999", "8", "q+x", "u+q", "u=gx", "g-u"] {
-            assert!(parse(argument).is_err(), "{argument}");
+            assert!(parse(argument, 0o022).is_err(), "{argument}");
         }
     }
 }

@@ -342,7 +342,7 @@ impl Remote {
                 connected.exec(&command)?
             }
         };
-        if is_near && start.options.compression == Compression::Auto {
+        if is_near && limit_bytes_per_s == 0 && start.options.compression == Compression::Auto {
             start.options.compression = Compression::None;
         }
         let Process { reader, writer, outcome } = process;

@@ -105,11 +105,11 @@ fn usage<T>(message: impl Into<String>) -> Result<T, UsageError> {
     Err(UsageError(message.into()))
 }
 
-/// Resolves `sync`'s arguments.
+/// Resolves `sync`'s arguments; `umask` is that of the operator.
 ///
 /// # Errors
 /// Says which argument is wrong and what to write instead.
-pub fn sync(matches: &ArgMatches) -> Result<Job, UsageError> {
+pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
     if let Some(option) = refused_option(matches) {
         return usage(format!("rsync's {option} is not done by this program (yet); nothing was changed"));
     }
@@ -118,9 +118,9 @@ pub fn sync(matches: &ArgMatches) -> Result<Job, UsageError> {
     let keep = Archive::new(matches);
     let on = |name: &str| matches.get_flag(name);
     let checks = [
-        (on("ignore-times"), QuickCheck::Never),
         (on("checksum"), QuickCheck::Checksum),
         (on("size-only"), QuickCheck::SizeOnly),
+        (on("ignore-times"), QuickCheck::Never),
     ];
     let quick_check =
         checks.iter().find(|(given, _)| *given).map_or(QuickCheck::SizeAndTime, |&(_, check)| check);
@@ -148,7 +148,7 @@ pub fn sync(matches: &ArgMatches) -> Result<Job, UsageError> {
         block_size: text(matches, "block-size")?.map(|size| block_size(&size)).transpose()?,
         delete,
         filter: filter(matches)?,
-        chmod: chmods(matches)?,
+        chmod: chmods(matches, umask)?,
         chown: chown(matches),
         compression: compression(matches)?,
         without_index: on("no-index"),
@@ -464,10 +464,10 @@ fn read(option: &str, file: &OsStr) -> Result<Vec<u8>, UsageError> {
     content.map_err(|error| UsageError(format!("--{option}: cannot read {}: {error}", file.display())))
 }
 
-fn chmods(matches: &ArgMatches) -> Result<Vec<protocol::options::ModeChange>, UsageError> {
+fn chmods(matches: &ArgMatches, umask: u16) -> Result<Vec<protocol::options::ModeChange>, UsageError> {
     let mut all = Vec::new();
     for value in values(matches, "chmod") {
-        all.extend(chmod::parse(&value.to_string_lossy()).map_err(UsageError)?);
+        all.extend(chmod::parse(&value.to_string_lossy(), umask).map_err(UsageError)?);
     }
     Ok(all)
 }
@@ -568,7 +568,7 @@ mod tests {
         let matches =
             crate::args::command().try_get_matches_from(words).map_err(|error| error.to_string())?;
         let (_, sync) = matches.subcommand().ok_or("no command")?;
-        super::sync(sync).map_err(|error| error.to_string())
+        super::sync(sync, 0o022).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -587,7 +587,7 @@ mod tests {
             "DST/",
         ];
         let matches = crate::args::command().try_get_matches_from(line).unwrap();
-        let job = super::sync(matches.subcommand().unwrap().1).unwrap();
+        let job = super::sync(matches.subcommand().unwrap().1, 0o022).unwrap();
         assert!(job.options.copy_links && job.options.recursive && job.options.delete.extraneous);
         assert_eq!(job.options.compression, Compression::Zstd { level: 3 });
         assert_eq!(job.connection.ssh.identities, [PathBuf::from("KEY")]);

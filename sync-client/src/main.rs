@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let environment = environment(umask.as_raw_mode() as u16 & 0o777);
     let terminal = terminal_settings();
     let code = match matches.subcommand() {
-        Some(("sync", matches)) => run(job::sync(matches), &environment),
+        Some(("sync", matches)) => run(job::sync(matches, environment.umask), &environment),
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
         Some(("demo", _)) => demo::run(&environment),

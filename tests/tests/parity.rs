@@ -249,9 +249,13 @@ fn deletions_and_missing_sources_are_dealt_with_as_rsync_does() {
             fs::create_dir_all(path.parent().expect("it has one")).expect("a new directory");
             write_at(&path, content.as_bytes(), 1_500_000_000);
         }
+        // What is not copied exists at the source all the same.
+        std::os::unix::fs::symlink("file", root.join("from/was_file")).expect("a new link");
+        write_at(&root.join("to/was_file"), b"precious", 1_500_000_000);
     };
     for line in [
-        &["--delete", "from/dir", "to/"][..],
+        &["--no-l", "--delete", "from/", "to/"][..],
+        &["--delete", "from/dir", "to/"],
         &["--delete", "from/file", "to/"],
         &["--delete", "from/file", "to/new-name"],
         &["--delete", "from/file", "from/dir", "to/"],
