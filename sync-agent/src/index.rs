@@ -33,8 +33,10 @@
 //! |---|---|
 //! | device major u32, minor u32, inode u64 | size u64; mtime, ctime: seconds i64, nanoseconds u32 each; BLAKE3 32; generation u32; check 8 |
 //!
-//! The check is the head of a BLAKE3 over key and value: redb looks at its own checksums only after a crash,
-//! and a flipped bit must be a miss, not another hash. Each opening begins a
+//! The check is the head of a BLAKE3 over key and value: a flipped bit must be a miss, not another hash. redb itself
+//! panics on some damaged files, on some while it unwinds, which nothing can catch: so it is shown a file only if
+//! its BLAKE3 is that in `index.redb.blake3`, which the run that closed it wrote and the run that opens it removes.
+//! After a run that was killed there is none, and a new index is begun. Each opening begins a
 //! generation: the entries that no run confirmed for longest go first when there are too many.
 
 use crate::tree::Info;
@@ -45,7 +47,7 @@ use redb::backends::FileBackend;
 use redb::{Database, Durability, TableDefinition};
 use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,6 +70,7 @@ const GENERATION: &str = "generation";
 
 const FILE_NAME: &str = "index.redb";
 const DAMAGED_NAME: &str = "index.redb.damaged";
+const SUM_NAME: &str = "index.redb.blake3";
 
 /// How long before it was read a file must have been left alone: Linux's 30 s until a dirty page is written
 /// back, 5 s until the flusher looks, and some for a busy disk.
@@ -219,11 +222,21 @@ impl Drop for Store {
         let rest = std::mem::take(&mut *lock(&self.buffer));
         self.attempt(|database| write(database, rest, self, Durability::Immediate));
         let database = self.database.take();
+        let is_sound = !self.failed.load(Ordering::Relaxed);
         if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() || self.damaged.load(Ordering::Relaxed)
         {
             let _ = std::fs::rename(self.dir.join(FILE_NAME), self.dir.join(DAMAGED_NAME));
+        } else if is_sound && let Ok(sum) = sum(&self.dir.join(FILE_NAME)) {
+            let _ = std::fs::write(self.dir.join(SUM_NAME), sum);
         }
     }
+}
+
+/// The BLAKE3 of a file, in hexadecimal.
+fn sum(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Why there is no index.
@@ -249,7 +262,10 @@ impl Refusal {
                 format!("{path} is in use by another run; this one reads every file it must compare")
             }
             Refusal::Damaged => {
-                format!("{path} was damaged; it is now {DAMAGED_NAME}, and a new one is begun")
+                format!(
+                    "{path} was damaged, or the run that used it last was killed; it is now {DAMAGED_NAME}, and a \
+                     new one is begun"
+                )
             }
             Refusal::Io(cause) => {
                 format!("cannot use {path}: {cause}; this run reads every file it must compare")
@@ -286,12 +302,25 @@ fn begin(dir: &Path) -> Result<(Database, u32), Refusal> {
     if !file.metadata().map_err(Refusal::Io)?.is_file() {
         return Err(Refusal::Io(io::Error::other("not a regular file")));
     }
-    // redb panics on some damaged files.
-    catch_unwind(|| begin_in(file)).unwrap_or(Err(Refusal::Damaged))
+    let is_new = file.metadata().map_err(Refusal::Io)?.len() == 0;
+    // Before it is looked at: redb locks it too, but only when it reads it. The lock ends with the file.
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Refusal::Busy),
+        Err(TryLockError::Error(error)) => return Err(Refusal::Io(error)),
+    }
+    let backend = FileBackend::new(file).map_err(|error| Refusal::of(error.into()))?;
+    let left = std::fs::read_to_string(dir.join(SUM_NAME)).unwrap_or_default();
+    if !is_new && left != sum(&dir.join(FILE_NAME)).map_err(Refusal::Io)? {
+        return Err(Refusal::Damaged);
+    }
+    if !left.is_empty() {
+        std::fs::remove_file(dir.join(SUM_NAME)).map_err(Refusal::Io)?;
+    }
+    catch_unwind(|| begin_in(backend)).unwrap_or(Err(Refusal::Damaged))
 }
 
-fn begin_in(file: File) -> Result<(Database, u32), Refusal> {
-    let backend = FileBackend::new(file).map_err(|error| Refusal::of(error.into()))?;
+fn begin_in(backend: FileBackend) -> Result<(Database, u32), Refusal> {
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create_with_backend(backend)
@@ -671,6 +700,8 @@ mod tests {
             }
             let sandbox = sandbox();
             std::fs::write(sandbox.path().join(FILE_NAME), bytes).expect("a writable sandbox");
+            let sum = blake3::hash(WHOLE.get_or_init(damaged_index)).to_hex();
+            std::fs::write(sandbox.path().join(SUM_NAME), sum.as_str()).expect("a writable sandbox");
             let (index, _) = Index::open(sandbox.path());
             found(&index, 0..300);
             fill(&index, 300..400);
