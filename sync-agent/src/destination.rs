@@ -299,6 +299,7 @@ impl DestinationEnd<'_> {
             file_systems: Mutex::new(HashMap::new()),
             empty_source: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            stop: stopped.clone(),
             is_full: AtomicBool::new(false),
             merges,
             tasks,
@@ -426,9 +427,11 @@ impl DestinationEnd<'_> {
     /// Everything has arrived: commit it, delete, set the last metadata, make it durable.
     fn finish(&self, run: &Run<'_>, failure: &Failure) -> Result<Finished, SessionError> {
         let (done, committed) = bounded(1);
-        let _ = run.commits.send(Commit::Flush(done));
         select! {
-            recv(committed) -> _ => {}
+            send(run.commits, Commit::Flush(done)) -> _ => select! {
+                recv(committed) -> _ => {}
+                recv(failure.raised) -> _ => {}
+            },
             recv(failure.raised) -> _ => {}
         }
         if let Some(error) = failure.take() {

@@ -11,7 +11,7 @@ use crate::receiver::{Flight, Target, Task};
 use crate::staging::{Area, Staging};
 use crate::tree::{Dir, Tree};
 use crate::workers::lock;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
 use protocol::entry::Entry;
 use protocol::itemize::{Change, Item};
@@ -55,6 +55,8 @@ pub(crate) struct Run<'r> {
     pub(crate) file_systems: Mutex<HashMap<(u32, u32), Dir>>,
     pub(crate) empty_source: AtomicBool,
     pub(crate) stopped: AtomicBool,
+    /// Closed when the session is over.
+    pub(crate) stop: Receiver<()>,
     /// A file system of the destination has no more room.
     pub(crate) is_full: AtomicBool,
     pub(crate) merges: Sender<Vec<ReadyPiece<Metadata>>>,
@@ -154,8 +156,15 @@ impl Run<'_> {
     }
 
     pub(crate) fn commit(&self, ready: Vec<Ready>) {
-        if !ready.is_empty() {
-            let _ = self.commits.send(Commit::Ready(ready));
+        if ready.is_empty() {
+            return;
+        }
+        // Whoever waits for a committer that is behind must not wait for one that has given up.
+        if let Err(TrySendError::Full(ready)) = self.commits.try_send(Commit::Ready(ready)) {
+            select! {
+                send(self.commits, ready) -> _ => {}
+                recv(self.stop) -> _ => {}
+            }
         }
     }
 

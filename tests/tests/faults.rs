@@ -355,6 +355,34 @@ fn a_run_inside_the_destination_of_another_is_told_so() {
     sandbox.sync(&line).success();
 }
 
+#[test]
+fn a_sync_that_fails_ends_the_run_and_nothing_of_its_batch_gets_a_name() {
+    tests::require!("strace");
+    let sandbox = Sandbox::new();
+    // More than fits into every queue between the receivers and the committer.
+    for number in 0..20_000 {
+        if number % 1000 == 0 {
+            fs::create_dir(sandbox.source().join(format!("{:02}", number / 1000))).expect("a new directory");
+        }
+        let path = sandbox.source().join(format!("{:02}/{number:05}", number / 1000));
+        fs::write(path, number.to_string()).expect("a new file");
+    }
+    let mut command = sandbox.command("strace");
+    command.args(["-f", "-o", "/dev/null", "-e", "trace=syncfs", "-e", "inject=syncfs:error=EIO"]);
+    command.arg(tests::sandbox::program("sync-client")).args(["sync", "-a", &contents_of(&sandbox.source())]);
+    command.arg(sandbox.destination());
+    let output = process::run(command);
+    output.expect_code(11).expect_stderr("syncfs");
+    assert!(output.elapsed < SOON, "{output}");
+    let is_file = |(path, node): (&Vec<u8>, &tests::snapshot::Node)| {
+        matches!(node.kind, Kind::File { .. }) && !escaped(path).contains(".sync-agent-staging")
+    };
+    assert_eq!(snapshot(&sandbox.destination()).iter().filter(|&entry| is_file(entry)).count(), 0);
+    let line = ["-a", &contents_of(&sandbox.source()), &sandbox.destination().display().to_string()];
+    sandbox.sync(line).success();
+    assert_converged(&sandbox);
+}
+
 /// Cuts the power of the destination's disk at a random moment of a run that replaces an older copy, and right
 /// after a run that ended well.
 #[test]
