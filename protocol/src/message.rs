@@ -53,6 +53,16 @@ pub struct Start {
     pub options: SyncOptions,
 }
 
+impl Start {
+    /// Whether it can be sent: arguments and rules may be longer than a frame.
+    #[must_use]
+    pub fn fits_a_frame(&self) -> bool {
+        let mut bytes = Vec::new();
+        codec::encode_into(self, &mut bytes);
+        bytes.len() <= limits::FRAME_BYTES
+    }
+}
+
 /// The source's first word: what the top of the tree is.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Begin {
@@ -560,13 +570,6 @@ impl DataBuilder {
                 Err(error)
             }
         }
-    }
-
-    /// Appends a whole small file.
-    pub fn small(&mut self, file: u32, content: &[u8], read: ReadFile) {
-        self.bytes.extend_from_slice(content);
-        let bytes = u32::try_from(content.len()).unwrap_or(u32::MAX);
-        self.step(file, Step::Small { bytes, read });
     }
 
     /// Where what `read` appended begins.

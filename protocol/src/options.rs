@@ -24,6 +24,23 @@ pub struct Preserve {
     pub numeric_ids: bool,
 }
 
+impl Preserve {
+    /// Everything that there is; owners and groups by number if `numeric_ids`.
+    #[must_use]
+    pub fn all(numeric_ids: bool) -> Preserve {
+        Preserve {
+            links: true,
+            perms: true,
+            owner: true,
+            group: true,
+            times: true,
+            devices: true,
+            specials: true,
+            numeric_ids,
+        }
+    }
+}
+
 /// Which existing files are taken as up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 pub enum QuickCheck {

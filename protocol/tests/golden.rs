@@ -339,7 +339,11 @@ fn data() -> Message {
     builder.step(251, Step::Match { block: 1 << 20, count: 300 });
     builder.literal(251, b"lit");
     builder.step(251, Step::End(read_file()));
-    builder.small(250, b"small", read_file());
+    let append = |bytes: &mut Vec<u8>| {
+        bytes.extend_from_slice(b"small");
+        Ok::<(), ()>(())
+    };
+    builder.small_with(250, append, |_| Ok(read_file())).unwrap();
     builder.step(252, Step::Hashed { size_bytes: 1 << 34, read: read_file() });
     Message::decode(builder.take()).unwrap()
 }

@@ -230,7 +230,8 @@ impl DestinationEnd<'_> {
                 format!("the destination {shown:?} {why}; nothing was changed"),
             ))
         };
-        if dir.is_read_only().map_err(|error| self.busy(error))? {
+        let looked = dir.is_read_only();
+        if looked.map_err(|error| SessionError::io(format!("look at the destination {shown:?}"), error))? {
             return refused("is on a file system that is mounted read-only");
         }
         if let Some(why) = staging::obstacle(dir) {
@@ -244,7 +245,8 @@ impl DestinationEnd<'_> {
         match error {
             Errno::WOULDBLOCK => {
                 let message = format!(
-                    "another run is working on the destination {shown:?}, or on a directory above it; wait for it to end"
+                    "another run is working on the destination {shown:?}, or on a directory above it or inside it; wait \
+                     for it to end"
                 );
                 SessionError::refused(Exit::Busy, message)
             }

@@ -405,15 +405,11 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let created = self.run.area(&target).and_then(|area| area.create_small());
         let (staged, out) = match created {
             Ok(created) => created,
-            Err(error) => {
-                self.entry_failed(&target, Operation::Create, &error.into())?;
-                return self.give_up(file, &target);
-            }
+            Err(error) => return self.failed_here(file, &target, Operation::Create, &error.into()),
         };
         if let Err(error) = out.write_all_at(content, 0) {
             staged.discard();
-            self.entry_failed(&target, Operation::Write, &error)?;
-            return self.give_up(file, &target);
+            return self.failed_here(file, &target, Operation::Write, &error);
         }
         self.complete(file, target, staged, &out, content.len() as u64, 0)
     }
@@ -446,10 +442,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
             Ok((staged, journal)) => {
                 self.complete_patch(file, target, staged, journal, content.len() as u64, 0)
             }
-            Err(error) => {
-                self.entry_failed(&target, Operation::Write, &error)?;
-                self.give_up(file, &target)
-            }
+            Err(error) => self.failed_here(file, &target, Operation::Write, &error),
         }
     }
 
@@ -465,8 +458,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
     ) -> Result<(), SessionError> {
         if let Err(error) = journal.finish(target.wanted.entry.size_bytes()) {
             staged.discard();
-            self.entry_failed(&target, Operation::Write, &error)?;
-            return self.give_up(file, &target);
+            return self.failed_here(file, &target, Operation::Write, &error);
         }
         self.run.done(&target);
         let how = Placement::Patch;
@@ -487,8 +479,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
     ) -> Result<(), SessionError> {
         if let Err((operation, error)) = target.wanted.metadata.apply_to_file(out) {
             staged.discard();
-            self.entry_failed(&target, operation, &error.into())?;
-            return self.give_up(file, &target);
+            return self.failed_here(file, &target, operation, &error.into());
         }
         self.run.done(&target);
         let bytes = target.wanted.entry.size_bytes();
@@ -544,6 +535,18 @@ impl<'a, 'r> Receiver<'a, 'r> {
         };
         self.run.problem(problem(&target, Side::Source, operation, cause));
         self.give_up(file, &target)
+    }
+
+    /// Reports what failed here, which ends the file's story.
+    fn failed_here(
+        &mut self,
+        file: u32,
+        target: &Target,
+        operation: Operation,
+        error: &io::Error,
+    ) -> Result<(), SessionError> {
+        self.entry_failed(target, operation, error)?;
+        self.give_up(file, target)
     }
 
     /// Ends the story of a file that is not committed.

@@ -53,6 +53,10 @@ impl Sources {
     ) -> Result<Sources, SessionError> {
         let mut sources =
             Sources { origins: Vec::new(), skipped: Vec::new(), missing: Vec::new(), misses_contents: false };
+        if u16::try_from(arguments.len()).is_err() {
+            let message = "more than 65,535 sources; name the directories that they are in";
+            return Err(SessionError::refused(Exit::Usage, message));
+        }
         let mut first = None;
         for argument in arguments {
             match Origin::open(root, argument, options) {
@@ -72,24 +76,12 @@ impl Sources {
             }
         }
         match first {
-            Some((argument, Errno::NOENT)) if has_wildcard(argument) => Err(SessionError::refused(
-                Exit::Usage,
-                format!(
-                    "there is no {:?}, and wildcards are not expanded here (rsync leaves that to the shell there): \
-                     name the directory, and choose with --include and --exclude",
-                    protocol::path::escaped(argument)
-                ),
-            )),
             Some((argument, cause)) if sources.origins.is_empty() && sources.skipped.is_empty() => {
                 Err(cannot_open(argument, cause))
             }
             _ => Ok(sources),
         }
     }
-}
-
-fn has_wildcard(argument: &[u8]) -> bool {
-    argument.iter().any(|byte| b"*?[".contains(byte))
 }
 
 /// Why a source argument is not opened.
@@ -161,8 +153,15 @@ pub(crate) fn beneath(path: &[u8]) -> Option<RelPath> {
 
 fn cannot_open(argument: &[u8], cause: Errno) -> SessionError {
     let shown = protocol::path::escaped(argument);
+    let is_pattern = cause == Errno::NOENT && argument.iter().any(|byte| b"*?[".contains(byte));
+    let hint = if is_pattern {
+        "; wildcards are not expanded here (rsync leaves that to the shell there): name the directory, and choose with \
+         --include and --exclude"
+    } else {
+        ""
+    };
     let cause = std::io::Error::from(cause);
-    SessionError::refused(Exit::Partial, format!("cannot open the source {shown:?}: {cause}"))
+    SessionError::refused(Exit::Partial, format!("cannot open the source {shown:?}: {cause}{hint}"))
 }
 
 /// The directory to open and the one name to take of it.

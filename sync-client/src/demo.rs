@@ -189,7 +189,7 @@ const COMMANDS: [(&str, &str); 3] = [
 fn bulk() -> SyncOptions {
     SyncOptions {
         recursive: true,
-        preserve: archive(),
+        preserve: Preserve::all(true),
         compression: Compression::Zstd { level: 3 },
         ..SyncOptions::default()
     }
@@ -204,26 +204,13 @@ fn cold() -> SyncOptions {
 fn comparison() -> SyncOptions {
     SyncOptions {
         recursive: true,
-        preserve: archive(),
+        preserve: Preserve::all(true),
         quick_check: QuickCheck::Checksum,
         delete: Delete { extraneous: true, ..Delete::default() },
         dry_run: true,
         verify: true,
         itemize: true,
         ..SyncOptions::default()
-    }
-}
-
-fn archive() -> Preserve {
-    Preserve {
-        links: true,
-        perms: true,
-        owner: true,
-        group: true,
-        times: true,
-        devices: true,
-        specials: true,
-        numeric_ids: true,
     }
 }
 

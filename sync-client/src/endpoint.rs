@@ -306,7 +306,7 @@ impl Remote {
         stop: &Receiver<()>,
     ) -> Result<Remote, RunError> {
         let start = Start { role, options: job.options.clone() };
-        if Message::Start(Box::new(start.clone())).encode().body().len() > protocol::limits::FRAME_BYTES {
+        if !start.fits_a_frame() {
             let message =
                 "the arguments and filter rules are too long for one run; split it, or shorten them";
             return Err(SessionError::refused(Exit::Usage, message).into());

@@ -178,16 +178,7 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
 /// As [`sync`].
 pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
     let (source, destination) = sides(matches)?;
-    let preserve = Preserve {
-        links: true,
-        perms: true,
-        owner: true,
-        group: true,
-        times: true,
-        devices: true,
-        specials: true,
-        numeric_ids: matches.get_flag("numeric-ids"),
-    };
+    let preserve = Preserve::all(matches.get_flag("numeric-ids"));
     let options = SyncOptions {
         recursive: true,
         copy_links: matches.get_flag("copy-links"),

@@ -9,7 +9,7 @@ mod scratch;
 mod walk;
 
 use crate::error::SessionError;
-use crate::link::{Incoming, Link, Outgoing};
+use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
 use crate::scan::beneath;
 use crate::tree::{self, Dir, Follow, Tree};
 use crossbeam_channel::{Receiver, TryRecvError, bounded, never, select};
@@ -173,7 +173,7 @@ impl BenchEnd {
         link.outgoing.state().keep_alive_within(timeout_s);
         let result = self.answer_all(link, timeout_s, stop);
         if let Err(error @ SessionError::Interrupted) = &result {
-            let _ = link.outgoing.say(&Message::Abort(error.to_abort()));
+            link.outgoing.say_within(&Message::Abort(error.to_abort()), LAST_WORD);
         }
         result
     }

@@ -4,6 +4,7 @@
 //! killed leaves at most this; the next run removes it.
 
 use super::{Budget, Ended, Place, elapsed_ns, failed, noise};
+use crate::staging;
 use crate::tree::{Dir, Info, STAGING_NAME};
 use crossbeam_channel::Receiver;
 use protocol::path::Name;
@@ -29,6 +30,8 @@ struct Scratch {
     /// The place's attributes before and after the directory was made in it, if it was.
     made: Option<(Info, Info)>,
     names: Vec<String>,
+    /// The share in the locks of the directories above.
+    _locks: Vec<Dir>,
 }
 
 impl Scratch {
@@ -37,11 +40,14 @@ impl Scratch {
             return Err(Ended::Failed(why.to_owned()));
         }
         let home = place.dir()?;
-        home.lock().map_err(|error| match error {
+        let locks = home.lock().map_err(|error| match error {
             Errno::WOULDBLOCK => Ended::Failed(format!("another run is working on {}", place.shown)),
             error => failed(&format!("lock {}", place.shown), error),
         })?;
         let make = |error| failed(&format!("write in {}", place.shown), error);
+        if let Some(why) = staging::obstacle(&home) {
+            return Err(Ended::Failed(format!("{} {why}", place.shown)));
+        }
         let before = home.own_info().map_err(make)?;
         let is_new = match home.make_dir(STAGING_NAME) {
             Ok(()) => true,
@@ -53,18 +59,8 @@ impl Scratch {
             let _ = is_new.then(|| home.remove_dir(STAGING_NAME));
             make(error)
         })?;
-        let scratch = Scratch { home, dir, made: is_new.then_some((before, after)), names: Vec::new() };
-        scratch.check()?;
-        Ok(scratch)
-    }
-
-    /// Somebody else's staging directory is not written to.
-    fn check(&self) -> Result<(), Ended> {
-        let info = self.dir.own_info().map_err(|error| failed("read the staging directory", error))?;
-        if info.uid == rustix::process::geteuid().as_raw() && info.raw_mode & 0o077 == 0 {
-            return Ok(());
-        }
-        Err(Ended::Failed("the staging directory there belongs to another user".to_owned()))
+        let made = is_new.then_some((before, after));
+        Ok(Scratch { home, dir, made, names: Vec::new(), _locks: locks })
     }
 
     fn create(&mut self) -> Result<File, Errno> {
