@@ -6,6 +6,7 @@ use protocol::frame::Frame;
 use protocol::limits;
 use protocol::message::{DataBuilder, Message, OwnerNames, Piece, ReadFile};
 use protocol::path::{Name, RelPath};
+use std::convert::Infallible;
 use std::hint::black_box;
 use tests::seed::Rng;
 
@@ -69,7 +70,11 @@ fn small_files(content: &[u8]) -> Frame {
     let mut builder = DataBuilder::new(0);
     let read = ReadFile { hash: [7; 32], mtime: Timestamp::default() };
     for (file, content) in content.chunks(SMALL_FILE_BYTES).enumerate() {
-        builder.small(file as u32, content, read);
+        let append = |bytes: &mut Vec<u8>| {
+            bytes.extend_from_slice(content);
+            Ok::<_, Infallible>(())
+        };
+        builder.small_with(file as u32, append, |_| Ok(read)).expect("memory cannot fail");
     }
     builder.take()
 }
