@@ -175,6 +175,7 @@ pub fn command() -> Command {
         .subcommand(sync())
         .subcommand(verify())
         .subcommand(bench())
+        .subcommands(crate::migration::commands())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")

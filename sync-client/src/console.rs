@@ -216,13 +216,7 @@ impl Console {
     }
 
     fn describe(&self, problem: &Problem) -> String {
-        let side = match problem.side {
-            Side::Source => "source",
-            Side::Destination => "destination",
-        };
-        let path =
-            if problem.path.is_root() { ".".to_owned() } else { self.escaped(problem.path.as_bytes()) };
-        format!("cannot {} {path} ({side}): {}", problem.operation.as_str(), cause(&problem.cause))
+        describe(problem, |path| self.escaped(path))
     }
 
     fn verdict(&self, stats: &Stats, exit: Exit) {
@@ -390,7 +384,8 @@ fn printable(text: &str) -> String {
     shown
 }
 
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error's message with those of its causes.
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -402,6 +397,16 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What went wrong with an entry; `escaped` makes its name printable.
+pub(crate) fn describe(problem: &Problem, escaped: impl Fn(&[u8]) -> String) -> String {
+    let side = match problem.side {
+        Side::Source => "source",
+        Side::Destination => "destination",
+    };
+    let path = if problem.path.is_root() { ".".to_owned() } else { escaped(problem.path.as_bytes()) };
+    format!("cannot {} {path} ({side}): {}", problem.operation.as_str(), cause(&problem.cause))
 }
 
 fn cause(cause: &Cause) -> String {

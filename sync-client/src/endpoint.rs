@@ -435,7 +435,8 @@ fn explain(
     }
 }
 
-fn spawn_shell(program: &[OsString], side: &Side, command: &[u8]) -> Result<Process, RunError> {
+/// The operator's remote shell with what it is to run on the other side.
+pub(crate) fn shell_words(program: &[OsString], side: &Side, command: &[u8]) -> Vec<OsString> {
     use std::os::unix::ffi::OsStringExt as _;
     let mut words = program.to_vec();
     if let Some(host) = &side.host {
@@ -448,6 +449,11 @@ fn spawn_shell(program: &[OsString], side: &Side, command: &[u8]) -> Result<Proc
         words.push(host.name.clone().into());
     }
     words.push(OsString::from_vec(command.to_vec()));
+    words
+}
+
+fn spawn_shell(program: &[OsString], side: &Side, command: &[u8]) -> Result<Process, RunError> {
+    let words = shell_words(program, side, command);
     let to_stderr: ssh::StderrSink = Arc::new(|bytes| {
         use std::io::Write as _;
         let _ = std::io::stderr().write_all(bytes);
@@ -458,7 +464,7 @@ fn spawn_shell(program: &[OsString], side: &Side, command: &[u8]) -> Result<Proc
     })
 }
 
-fn ssh_options(side: &Side, connection: &Connection, environment: &Environment) -> SshOptions {
+pub(crate) fn ssh_options(side: &Side, connection: &Connection, environment: &Environment) -> SshOptions {
     let host = side.host.as_ref();
     let user = host.and_then(|host| host.user.clone()).or_else(|| connection.ssh.user.clone());
     let user = user.unwrap_or_else(|| environment.user.clone());

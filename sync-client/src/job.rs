@@ -489,7 +489,7 @@ fn connection(matches: &ArgMatches) -> Result<Connection, UsageError> {
         Some("system") => true,
         Some(other) => return usage(format!("--ssh: {other:?} is neither builtin nor system")),
     };
-    let mut connection = Connection {
+    let connection = Connection {
         port: matches.get_one::<u16>("port").copied(),
         identities: values(matches, "identity").map(PathBuf::from).collect(),
         known_hosts: values(matches, "known-hosts").map(PathBuf::from).collect(),
@@ -501,11 +501,20 @@ fn connection(matches: &ArgMatches) -> Result<Connection, UsageError> {
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
         ..Connection::default()
     };
-    let shell = shell.unwrap_or_else(|| "ssh".to_owned());
-    match system::parse_ssh_command(&shell).filter(|_| !is_system) {
+    through(connection, &shell.unwrap_or_else(|| "ssh".to_owned()), is_system)
+}
+
+/// The connection through the remote shell `shell` (`-e`): the built-in client does it where it knows all that the
+/// line says and the system's is not asked for; else that program is started.
+pub(crate) fn through(
+    mut connection: Connection,
+    shell: &str,
+    is_system: bool,
+) -> Result<Connection, UsageError> {
+    match system::parse_ssh_command(shell).filter(|_| !is_system) {
         Some(ssh) => connection.ssh = ssh,
         None => {
-            let words = system::split_words(&shell).filter(|words| !words.is_empty());
+            let words = system::split_words(shell).filter(|words| !words.is_empty());
             let Some(words) = words else {
                 return usage(format!("-e {shell:?}: quotes that do not close, or no program"));
             };
@@ -513,7 +522,7 @@ fn connection(matches: &ArgMatches) -> Result<Connection, UsageError> {
             let mut add = |flag: &str, value: OsString| program.extend([OsString::from(flag), value]);
             connection.port.into_iter().for_each(|port| add("-p", port.to_string().into()));
             connection.identities.iter().for_each(|identity| add("-i", identity.into()));
-            let is_ssh = program_name(&shell) == "ssh";
+            let is_ssh = program_name(shell) == "ssh";
             let trust = trust_options(&connection);
             if connection.pinned.is_some() || !(trust.is_empty() || is_ssh) {
                 return usage(

@@ -1,7 +1,8 @@
 //! The operator's program: arguments, connections, progress and reports around the engine in `sync-agent`.
 //!
 //! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
-//! [`console`] says what happens; [`bench`](mod@bench) measures instead. The library reads neither terminal nor
+//! [`console`] says what happens; [`bench`](mod@bench) measures instead, and [`migration`] puts
+//! all of it in order. The library reads neither terminal nor
 //! environment: `main` does.
 
 pub mod args;
@@ -12,4 +13,5 @@ pub mod demo;
 pub mod endpoint;
 pub mod job;
 pub mod location;
+pub mod migration;
 pub mod ssh;

@@ -16,6 +16,7 @@ use sync_client::bench::BenchJob;
 use sync_client::console::{Console, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
+use sync_client::migration::{self, Operator};
 use sync_client::{args, bench, demo};
 
 fn main() -> ExitCode {
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
         Some(("demo", _)) => demo::run(&environment),
+        Some((name, matches)) if migration::has(name) => migrate(name, matches, &environment),
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
         _ => Exit::Usage.code(),
@@ -116,6 +118,27 @@ fn bench(job: Result<BenchJob, UsageError>, environment: &Environment) -> u8 {
             Exit::StartUp.code()
         }
     }
+}
+
+fn migrate(name: &str, matches: &clap::ArgMatches, environment: &Environment) -> u8 {
+    match signals::stop_on_signals() {
+        Ok(stop) => migration::run(name, matches, &Operator { environment, stop: &stop, confirm: &confirm }),
+        Err(error) => {
+            print_error(&error);
+            Exit::StartUp.code()
+        }
+    }
+}
+
+/// Asks on the terminal; none where nobody sits there.
+fn confirm(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn environment(umask: u16) -> Environment {

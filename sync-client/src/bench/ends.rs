@@ -185,7 +185,7 @@ fn transfer_all(agents: &[&Agent], way: Way, bytes_each: u64) -> Result<f64, Run
 }
 
 /// The same environment, asking for each passphrase once however many connections there are.
-pub(super) fn asking_once(environment: &Environment) -> Environment {
+pub(crate) fn asking_once(environment: &Environment) -> Environment {
     let ask = Arc::clone(&environment.ask);
     let known: Mutex<HashMap<PathBuf, Option<String>>> = Mutex::default();
     let ask_once = move |key: &std::path::Path| {

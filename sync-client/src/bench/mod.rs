@@ -14,6 +14,7 @@ use crate::console::print_error;
 use crate::endpoint::{Environment, RunError};
 use crate::job::{Job, Side};
 use crossbeam_channel::Receiver;
+pub(crate) use ends::asking_once;
 use ends::{Agent, End, Way};
 use figures::{EndFigures, Flow, Link, Measured, Summary, Tree, Zstd};
 use indicatif::{ProgressBar, ProgressStyle};

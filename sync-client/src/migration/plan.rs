@@ -1,0 +1,734 @@
+//! The plan: everything that is particular to one migration, as a TOML file.
+//!
+//! What parses is sound. Every path is either absolute or below its core's ROOT, and has no `..`; names are plain; data sets
+//! don't overlap; a MongoDB directory is mirrored whole. Keys that don't exist are refused with the nearest that does, and
+//! with their line. No secret is in a plan: passwords are named by file or environment variable.
+
+use crate::ssh::system;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+/// A plan that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    /// It can't be read.
+    #[error("cannot read the plan {}; `sync-client check --init > plan.toml` makes one", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// It is not a plan.
+    #[error("the plan {} is not understood:\n{message}", path.display())]
+    Parse { path: PathBuf, message: String },
+    /// Each value is sound, but not beside another.
+    #[error("the plan {}: {message}", path.display())]
+    Contradiction { path: PathBuf, message: String },
+}
+
+/// Where things are by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum Layout {
+    /// `core/…`, `run-core`, `stop-containers`.
+    #[serde(rename = "2019")]
+    Of2019,
+    /// `pryv/…`, `run-pryv`, `stop-pryv`; configuration comes from a leader.
+    #[serde(rename = "2020")]
+    Of2020,
+}
+
+/// The whole plan.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plan {
+    pub(crate) layout: Layout,
+    /// Where the journal and the index are, on the destination.
+    pub(crate) state_dir: AbsolutePath,
+    pub(crate) source: Core,
+    pub(crate) destination: Core,
+    pub(crate) data: Vec<DataSet>,
+    /// Writable volumes of the compose files that are not copied on purpose; `*` stands for one name.
+    #[serde(default)]
+    pub(crate) left: Vec<RootedPath>,
+    /// What must be equal on both cores.
+    #[serde(default)]
+    pub(crate) secrets: Vec<Secret>,
+    #[serde(default)]
+    pub(crate) certificate: Option<Certificate>,
+    #[serde(default)]
+    pub(crate) proxy: Option<Proxy>,
+    #[serde(default)]
+    pub(crate) register: Option<Register>,
+    #[serde(default)]
+    pub(crate) probe: Option<Probe>,
+    #[serde(default)]
+    pub(crate) limits: Limits,
+}
+
+/// One of the two cores.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Core {
+    /// The platform's directory: ROOT.
+    pub(crate) root: AbsolutePath,
+    /// Where clients reach it: an IP address.
+    pub(crate) address: std::net::IpAddr,
+    /// How to get there; this machine without it.
+    #[serde(default)]
+    pub(crate) ssh: Option<Ssh>,
+    pub(crate) service: Service,
+}
+
+/// How another machine is reached.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ssh {
+    pub(crate) host: HostName,
+    #[serde(default)]
+    pub(crate) user: Option<HostName>,
+    #[serde(default)]
+    pub(crate) port: Option<u16>,
+    #[serde(default)]
+    pub(crate) identities: Vec<PathBuf>,
+    #[serde(default)]
+    pub(crate) known_hosts: Vec<PathBuf>,
+    /// `SHA256:…`.
+    #[serde(default)]
+    pub(crate) host_key: Option<String>,
+    #[serde(default)]
+    pub(crate) accept_new: bool,
+    /// As `-e` of `sync`.
+    #[serde(default = "ssh_command")]
+    pub(crate) command: String,
+    /// The agent at the other side.
+    #[serde(default = "agent")]
+    pub(crate) agent: String,
+    /// Nothing heard for so long ends a pass; also for connecting.
+    #[serde(default = "timeout_s")]
+    pub(crate) timeout_s: u32,
+}
+
+fn ssh_command() -> String {
+    "ssh".to_owned()
+}
+
+fn agent() -> String {
+    "sync-agent".to_owned()
+}
+
+fn timeout_s() -> u32 {
+    60
+}
+
+/// How a core's service is handled.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    pub(crate) start: Action,
+    pub(crate) stop: Action,
+    /// Succeeds when the service answers; without it the containers must be up.
+    #[serde(default)]
+    pub(crate) health: Option<Action>,
+    /// Run at the destination between the copy and the start.
+    #[serde(default)]
+    pub(crate) ensure_permissions: Option<Action>,
+    #[serde(default)]
+    pub(crate) compose_files: Vec<RootedPath>,
+    /// The container engine's command; empty where there is none.
+    #[serde(default = "docker")]
+    pub(crate) docker: Vec<String>,
+    /// Compose services that must be up when the service is.
+    #[serde(default)]
+    pub(crate) containers: Vec<String>,
+    /// Compose services whose log lines with errors are shown after the start.
+    #[serde(default)]
+    pub(crate) logs: Vec<String>,
+    #[serde(default = "action_s")]
+    pub(crate) start_s: u32,
+    #[serde(default = "action_s")]
+    pub(crate) stop_s: u32,
+    #[serde(default = "action_s")]
+    pub(crate) health_s: u32,
+}
+
+fn docker() -> Vec<String> {
+    vec!["docker".to_owned()]
+}
+
+fn action_s() -> u32 {
+    300
+}
+
+/// What kind of data a set is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// A WiredTiger directory: an exact mirror, copied for good only after a clean stop.
+    Mongodb,
+    /// Files.
+    Files,
+}
+
+/// A directory to copy: its contents become those of the destination's.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataSet {
+    pub(crate) name: Name,
+    pub(crate) kind: Kind,
+    pub(crate) path: RootedPath,
+    /// Where it goes, if not to the same path below the other ROOT.
+    #[serde(default)]
+    pub(crate) destination_path: Option<RootedPath>,
+    /// What must be there at the source, so that an empty or unmounted directory is not taken for the data.
+    #[serde(default)]
+    pub(crate) sentinels: Vec<RootedPath>,
+    #[serde(default)]
+    pub(crate) exclude: Vec<String>,
+    #[serde(default)]
+    pub(crate) copy_links: bool,
+    #[serde(default = "yes")]
+    pub(crate) numeric_ids: bool,
+    #[serde(default = "yes")]
+    pub(crate) delete: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The certificate that the destination answers with.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Certificate {
+    /// On the destination.
+    pub(crate) file: RootedPath,
+    /// A name it must hold for.
+    pub(crate) name: HostName,
+}
+
+/// The source's NGINX, which sends clients on while names spread.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Proxy {
+    pub(crate) file: RootedPath,
+    pub(crate) upstreams: Vec<String>,
+    /// The compose service that is NGINX.
+    #[serde(default)]
+    pub(crate) container: Option<String>,
+    /// Certificates that sign the destination's, as NGINX sees the file.
+    #[serde(default)]
+    pub(crate) trusted_certificate: Option<PathBuf>,
+    #[serde(default = "yes")]
+    pub(crate) verify: bool,
+}
+
+/// The hosts that answer for names.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Register {
+    /// The core's name below the domain.
+    pub(crate) core: HostName,
+    pub(crate) domain: HostName,
+    pub(crate) hosts: Vec<RegisterHost>,
+}
+
+/// A register host.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegisterHost {
+    pub(crate) name: Name,
+    pub(crate) root: AbsolutePath,
+    #[serde(default)]
+    pub(crate) ssh: Option<Ssh>,
+    pub(crate) dns_file: RootedPath,
+    pub(crate) restart: Action,
+    /// Where its DNS server answers.
+    #[serde(default)]
+    pub(crate) dns: Option<std::net::SocketAddr>,
+}
+
+/// Test data by the HTTP API.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Probe {
+    /// The API, with `{username}` where an account's name goes.
+    pub(crate) url: String,
+    pub(crate) accounts: Vec<Account>,
+}
+
+/// An account of [`Probe`]; exactly one of the two says where its password is.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Account {
+    pub(crate) username: String,
+    #[serde(default)]
+    pub(crate) password_file: Option<AbsolutePath>,
+    #[serde(default)]
+    pub(crate) password_env: Option<String>,
+}
+
+/// How far a step may go.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// `bulk` is done when the cold pass is forecast to be this short.
+    pub(crate) max_downtime_s: u32,
+    /// A pass that would remove more entries of a data set than this removes none.
+    pub(crate) max_delete: u64,
+    /// Passes of one `bulk`.
+    pub(crate) max_passes: u32,
+    /// For bulk passes; 0 is none. The cold pass has no limit.
+    pub(crate) bulk_bytes_per_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_downtime_s: 300, max_delete: 1000, max_passes: 8, bulk_bytes_per_s: 0 }
+    }
+}
+
+impl Plan {
+    /// Reads the plan.
+    ///
+    /// # Errors
+    /// Says what is wrong and in which line.
+    pub(crate) fn read(path: &Path) -> Result<Plan, PlanError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| PlanError::Read { path: path.to_owned(), source })?;
+        Plan::parse(&text, path)
+    }
+
+    /// Parses what was read from `path`.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Plan, PlanError> {
+        let parsed: Result<Plan, toml::de::Error> = toml::from_str(text);
+        let plan = parsed
+            .map_err(|error| PlanError::Parse { path: path.to_owned(), message: with_suggestion(&error) })?;
+        match plan.contradiction() {
+            Some(message) => Err(PlanError::Contradiction { path: path.to_owned(), message }),
+            None => Ok(plan),
+        }
+    }
+
+    fn contradiction(&self) -> Option<String> {
+        if self.destination.ssh.is_some() {
+            return Some(
+                "destination.ssh: the steps run on the destination; start sync-client there".to_owned(),
+            );
+        }
+        if self.source.ssh.is_none() && self.source.root == self.destination.root {
+            return Some(
+                "source and destination are the same directory of this machine; source.ssh is missing"
+                    .to_owned(),
+            );
+        }
+        if self.data.is_empty() {
+            return Some("there is no [[data]]: nothing to copy".to_owned());
+        }
+        let mut names = BTreeSet::new();
+        if let Some(set) = self.data.iter().find(|set| !names.insert(set.name.as_str())) {
+            return Some(format!("two data sets are called {:?}", set.name.as_str()));
+        }
+        for set in &self.data {
+            if set.kind == Kind::Mongodb && (!set.delete || !set.exclude.is_empty()) {
+                return Some(format!(
+                    "data set {:?}: a MongoDB directory is an exact mirror or no database; it takes neither exclude nor delete = false",
+                    set.name.as_str()
+                ));
+            }
+        }
+        self.overlap().or_else(|| self.probe.as_ref().and_then(Probe::contradiction))
+    }
+
+    /// Directories inside one another are copied twice and deleted by each other's passes.
+    fn overlap(&self) -> Option<String> {
+        for (at, set) in self.data.iter().enumerate() {
+            let (source, destination) = (self.source_path(set), self.destination_path(set));
+            let state_dir = self.state_dir.as_path();
+            if state_dir.starts_with(&destination) || destination.starts_with(state_dir) {
+                return Some(format!(
+                    "state_dir and data set {:?} are inside one another; the journal must outlive a copy",
+                    set.name.as_str()
+                ));
+            }
+            if self.source.ssh.is_none()
+                && (source.starts_with(&destination) || destination.starts_with(&source))
+            {
+                return Some(format!("data set {:?} would be copied into itself", set.name.as_str()));
+            }
+            for other in &self.data[at + 1..] {
+                let pairs =
+                    [(&source, self.source_path(other)), (&destination, self.destination_path(other))];
+                if pairs.iter().any(|(one, other)| one.starts_with(other) || other.starts_with(one)) {
+                    return Some(format!(
+                        "data sets {:?} and {:?} are inside one another; copy the outer one, or exclude nothing but name both apart",
+                        set.name.as_str(),
+                        other.name.as_str()
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// Where a data set is at the source.
+    pub(crate) fn source_path(&self, set: &DataSet) -> PathBuf {
+        set.path.below(&self.source.root)
+    }
+
+    /// Where a data set goes.
+    pub(crate) fn destination_path(&self, set: &DataSet) -> PathBuf {
+        set.destination_path.as_ref().unwrap_or(&set.path).below(&self.destination.root)
+    }
+
+    /// The pair of cores, as a journal remembers it.
+    pub(crate) fn identity(&self) -> String {
+        let of = |core: &Core| {
+            let host = core.ssh.as_ref().map_or("this machine", |ssh| ssh.host.as_str());
+            format!("{host}:{}", core.root.as_path().display())
+        };
+        format!("{} to {}", of(&self.source), of(&self.destination))
+    }
+}
+
+impl Probe {
+    fn contradiction(&self) -> Option<String> {
+        let is_wrong = |account: &&Account| account.password_file.is_some() == account.password_env.is_some();
+        let account = self.accounts.iter().find(is_wrong)?;
+        Some(format!("probe account {:?}: give either password_file or password_env", account.username))
+    }
+}
+
+/// The parser's message with its line; for an unknown key, the nearest that exists.
+fn with_suggestion(error: &toml::de::Error) -> String {
+    let message = error.to_string().trim_end().to_owned();
+    // serde's words: unknown field `x`, expected one of `a`, `b`
+    let words: Vec<&str> = error.message().split('`').skip(1).step_by(2).collect();
+    let Some((unknown, known)) = words.split_first().filter(|_| error.message().starts_with("unknown field"))
+    else {
+        return message;
+    };
+    let nearest = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+        .min_by_key(|&(distance, _)| distance)
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(2));
+    match nearest {
+        Some((_, known)) => format!("{message}\ndo you mean `{known}`?"),
+        None => message,
+    }
+}
+
+/// Why a value is refused; the parser adds where it stands.
+type Refusal = String;
+
+fn plain(path: &str) -> Result<&Path, Refusal> {
+    let path = Path::new(path);
+    if path.as_os_str().is_empty() {
+        return Err("an empty path".to_owned());
+    }
+    let is_plain = path.components().all(|part| !matches!(part, Component::ParentDir));
+    if !is_plain || path.as_os_str().as_bytes().contains(&0) {
+        return Err(format!("{:?} leads elsewhere: write the path without `..`", path.display().to_string()));
+    }
+    Ok(path)
+}
+
+/// An absolute path without `..`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct AbsolutePath(PathBuf);
+
+impl AbsolutePath {
+    pub(crate) fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for AbsolutePath {
+    type Error = Refusal;
+
+    fn try_from(text: String) -> Result<AbsolutePath, Refusal> {
+        let path = plain(&text)?;
+        if !path.is_absolute() {
+            return Err(format!("{text:?} is not absolute: write it from the root, with a leading slash"));
+        }
+        Ok(AbsolutePath(path.components().collect()))
+    }
+}
+
+/// A path below ROOT, or an absolute one; without `..`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct RootedPath(PathBuf);
+
+impl RootedPath {
+    /// Where it is on a core with this ROOT.
+    pub(crate) fn below(&self, root: &AbsolutePath) -> PathBuf {
+        root.0.join(&self.0)
+    }
+
+    /// As it stands in the plan.
+    pub(crate) fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for RootedPath {
+    type Error = Refusal;
+
+    fn try_from(text: String) -> Result<RootedPath, Refusal> {
+        // Components leave out `.` and doubled or trailing slashes: comparisons see one form.
+        let path: PathBuf = plain(&text)?.components().filter(|part| *part != Component::CurDir).collect();
+        if path.as_os_str().is_empty() {
+            return Err(format!("{text:?} is ROOT itself: name something below it"));
+        }
+        Ok(RootedPath(path))
+    }
+}
+
+/// A plain name: lower-case letters, digits and dashes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Name(String);
+
+impl Name {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = Refusal;
+
+    fn try_from(text: String) -> Result<Name, Refusal> {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if text.is_empty() || text.len() > 32 || text.starts_with('-') || !text.bytes().all(is_plain) {
+            return Err(format!(
+                "{text:?} is no name: write at most 32 lower-case letters, digits and dashes"
+            ));
+        }
+        Ok(Name(text))
+    }
+}
+
+/// A host's, a domain's or a user's name, which no program can take for an option.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct HostName(String);
+
+impl HostName {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = Refusal;
+
+    fn try_from(text: String) -> Result<HostName, Refusal> {
+        let is_odd =
+            |letter: char| letter.is_whitespace() || letter.is_control() || "/'\"\\$`;&|<>".contains(letter);
+        if text.is_empty() || text.starts_with('-') || text.contains(is_odd) {
+            return Err(format!("{text:?} is no name of a host or user"));
+        }
+        Ok(HostName(text))
+    }
+}
+
+/// A value that must be equal on both cores: `FILE`, or `FILE#KEY.KEY` of a JSON file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Secret {
+    pub(crate) file: RootedPath,
+    /// The way to the value; empty for the whole file.
+    pub(crate) keys: Vec<String>,
+    text: String,
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl TryFrom<String> for Secret {
+    type Error = Refusal;
+
+    fn try_from(text: String) -> Result<Secret, Refusal> {
+        let (file, keys) = text.split_once('#').unwrap_or((&text, ""));
+        let file = RootedPath::try_from(file.to_owned())?;
+        let keys = keys.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
+        Ok(Secret { file, keys, text })
+    }
+}
+
+/// What is run in ROOT.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawAction")]
+pub(crate) enum Action {
+    /// A script and its arguments, run by bash: the platform's have no first line that the system takes.
+    Script(Vec<String>),
+    /// A program and its arguments.
+    Program(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "either a script of ROOT (\"run-core\") or a program with its arguments ([\"docker\", \"stop\", …])"
+)]
+enum RawAction {
+    Script(String),
+    Program(Vec<String>),
+}
+
+impl Action {
+    /// What is executed.
+    pub(crate) fn words(&self) -> Vec<&OsStr> {
+        let (bash, words) = match self {
+            Action::Script(words) => (Some(OsStr::new("bash")), words),
+            Action::Program(words) => (None, words),
+        };
+        bash.into_iter().chain(words.iter().map(OsStr::new)).collect()
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = self.words().into_iter().map(OsStr::to_string_lossy).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+impl TryFrom<RawAction> for Action {
+    type Error = Refusal;
+
+    fn try_from(raw: RawAction) -> Result<Action, Refusal> {
+        let (action, first) = match raw {
+            RawAction::Script(text) => {
+                let words = system::split_words(&text)
+                    .ok_or_else(|| format!("{text:?}: quotes that do not close"))?;
+                let first = words.first().cloned();
+                (Action::Script(words), first)
+            }
+            RawAction::Program(words) => {
+                let first = words.first().cloned();
+                (Action::Program(words), first)
+            }
+        };
+        match first {
+            None => Err("nothing to run: name a script of ROOT".to_owned()),
+            Some(first) if first.is_empty() || first.starts_with('-') => {
+                Err(format!("{first:?} can't be run: name a script of ROOT"))
+            }
+            Some(_) => Ok(action),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::init;
+    use super::*;
+
+    fn parse(text: &str) -> Result<Plan, String> {
+        Plan::parse(text, Path::new("plan.toml")).map_err(|error| error.to_string())
+    }
+
+    fn changed(from: &str, to: &str) -> Result<Plan, String> {
+        let text = init::plan(Layout::Of2019);
+        assert!(text.contains(from), "{from:?} is not in the preset");
+        parse(&text.replacen(from, to, 1))
+    }
+
+    #[test]
+    fn what_init_prints_is_a_plan_of_its_layout() {
+        for (layout, stop) in [(Layout::Of2019, "bash stop-containers"), (Layout::Of2020, "bash stop-pryv")] {
+            let plan = parse(&init::plan(layout)).unwrap();
+            assert_eq!((plan.layout, plan.source.service.stop.to_string().as_str()), (layout, stop));
+            assert_eq!(plan.limits, Limits::default());
+        }
+    }
+
+    #[test]
+    fn every_path_of_the_written_procedure_is_a_value() {
+        let plan = parse(&init::plan(Layout::Of2019)).unwrap();
+        let path = |name: &str| {
+            let set = plan.data.iter().find(|set| set.name.as_str() == name).unwrap();
+            (plan.source_path(set), plan.destination_path(set))
+        };
+        let both = |path: &str| (PathBuf::from(path), PathBuf::from(path));
+        assert_eq!(path("mongodb"), both("/var/pryv/core/mongodb/data"));
+        assert_eq!(path("attachments"), both("/var/pryv/core/core/data"));
+        assert_eq!(plan.source.service.start.to_string(), "bash run-core");
+        let proxy = plan.proxy.unwrap();
+        assert_eq!(proxy.file.as_path(), Path::new("core/nginx/conf/site-443.conf"));
+        assert_eq!(proxy.upstreams, ["core_server", "websocket_server", "hfs_server", "preview_server"]);
+        assert_eq!(plan.register.unwrap().core.as_str(), "co1");
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_the_nearest_one_and_their_line() {
+        for (from, to, wanted) in [
+            ("max_downtime_s", "max_downtme_s", "`max_downtime_s`"),
+            ("state_dir", "statedir", "`state_dir`"),
+            ("sentinels", "sentinel", "`sentinels`"),
+            ("host = ", "hots = ", "`host`"),
+        ] {
+            let error = changed(from, to).unwrap_err();
+            assert!(error.contains(&format!("do you mean {wanted}?")), "{error}");
+            assert!(error.contains("line "), "{error}");
+        }
+        let error = changed("max_downtime_s", "qqqqqqqqqqqq").unwrap_err();
+        assert!(!error.contains("do you mean"), "{error}");
+    }
+
+    #[test]
+    fn values_that_lead_astray_are_refused_where_they_stand() {
+        for (from, to, why) in [
+            ("\"core/mongodb/data\"", "\"../mongodb\"", "leads elsewhere"),
+            ("\"core/mongodb/data\"", "\"core/../x\"", "leads elsewhere"),
+            ("\"core/mongodb/data\"", "\"\"", "empty path"),
+            ("\"core/mongodb/data\"", "\".\"", "ROOT itself"),
+            ("root = \"/var/pryv\"", "root = \"var/pryv\"", "not absolute"),
+            ("name = \"mongodb\"", "name = \"Mongo DB\"", "is no name"),
+            ("kind = \"mongodb\"", "kind = \"mongo\"", "unknown variant"),
+            ("start = \"run-core\"", "start = \"run-'core\"", "do not close"),
+            ("start = \"run-core\"", "start = \"\"", "nothing to run"),
+            ("start = \"run-core\"", "start = 7", "either a script"),
+            ("host = \"old", "host = \"-oProxyCommand=x", "is no name"),
+            ("address = \"192.0.2.10\"", "address = \"old\"", "IP address"),
+        ] {
+            let error = changed(from, to).unwrap_err();
+            assert!(error.contains(why) && error.contains("line "), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_that_contradict_each_other_are_refused() {
+        for (from, to, why) in [
+            ("path = \"core/core/data\"", "path = \"core/mongodb/data/x\"", "inside one another"),
+            ("name = \"attachments\"", "name = \"mongodb\"", "are called"),
+            ("/var/lib/sync-client", "/var/pryv/core/mongodb/data/state", "must outlive"),
+            ("sentinels = [\"WiredTiger\"]", "sentinels = [\"WiredTiger\"]\ndelete = false", "exact mirror"),
+        ] {
+            let error = changed(from, to).unwrap_err();
+            assert!(error.contains(why), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_program_with_arguments_may_stand_for_a_script() {
+        let plan = changed(
+            "stop = \"stop-containers\"",
+            "stop = [\"docker-compose\", \"-f\", \"core.yml\", \"stop\"]",
+        );
+        assert_eq!(plan.unwrap().source.service.stop.to_string(), "docker-compose -f core.yml stop");
+    }
+}

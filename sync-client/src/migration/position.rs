@@ -1,0 +1,294 @@
+//! Where a migration stands: what follows from its journal, and nothing else.
+//!
+//! The words of the actions that decide are here, so that who writes them and who reads them agree.
+
+use super::journal::{Record, State};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Actions by which the position is found; data sets are in the records' data.
+pub(crate) mod action {
+    pub(crate) const RUN: &str = "run";
+    pub(crate) const PASS: &str = "pass";
+    pub(crate) const FORECAST: &str = "forecast";
+    pub(crate) const COMPLETE: &str = "complete";
+    pub(crate) const STOP_SOURCE: &str = "stop source";
+    pub(crate) const START_SOURCE: &str = "start source";
+    pub(crate) const STOP_DESTINATION: &str = "stop destination";
+    pub(crate) const START_DESTINATION: &str = "start destination";
+    pub(crate) const HEALTHY: &str = "destination healthy";
+    /// Clients reach the destination from here on; `data.undone` where that was taken back.
+    pub(crate) const SERVING: &str = "clients reach destination";
+}
+
+/// How good a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Copy {
+    /// Not begun.
+    #[default]
+    None,
+    /// Of a source that may have changed meanwhile, or only in part: no database.
+    Warm,
+    /// Of a source that was stopped, and proven unchanged.
+    Complete,
+}
+
+/// A service, as far as the journal knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Service {
+    /// As it was before the migration.
+    #[default]
+    Untouched,
+    /// An action on it was begun and did not end.
+    Unsure,
+    Stopped,
+    Started,
+}
+
+/// A pass over one data set that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pass {
+    pub(crate) set: String,
+    pub(crate) is_cold: bool,
+    pub(crate) begun_ms: u64,
+    pub(crate) elapsed_s: f64,
+    /// Until the source was listed.
+    pub(crate) scan_s: f64,
+    pub(crate) entries: u64,
+    pub(crate) total_bytes: u64,
+    /// Of files whose content was made new.
+    pub(crate) changed_bytes: u64,
+    pub(crate) changed_files: u64,
+    pub(crate) literal_bytes: u64,
+    pub(crate) deleted_entries: u64,
+    pub(crate) moved_bytes: u64,
+}
+
+/// Where a migration stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct Position {
+    /// Steps whose last run was done.
+    pub(crate) done: Vec<String>,
+    /// What was begun and never ended, last first.
+    pub(crate) interrupted: Option<(String, String)>,
+    /// By data set.
+    pub(crate) copies: BTreeMap<String, Copy>,
+    pub(crate) source: Service,
+    pub(crate) destination: Service,
+    pub(crate) is_healthy: bool,
+    /// The destination was begun to be started on what was copied.
+    has_handed_over: bool,
+    /// Clients may have written to the destination.
+    pub(crate) is_serving: bool,
+    pub(crate) passes: Vec<Pass>,
+    /// Of the cold pass, in seconds, one for each round of bulk passes.
+    pub(crate) forecasts: Vec<f64>,
+    /// When the source was begun to be stopped, for this downtime.
+    pub(crate) stopped_ms: Option<u64>,
+    pub(crate) downtime_s: Option<f64>,
+}
+
+impl Position {
+    /// Follows the records from the first to the last.
+    pub(crate) fn of(records: &[Record]) -> Position {
+        let mut position = Position::default();
+        let mut open: Vec<(&str, &str)> = Vec::new();
+        for record in records {
+            let key = (record.step.as_str(), record.action.as_str());
+            match record.state {
+                State::Begun => {
+                    // A step that begins anew takes up what its last run left open.
+                    if record.action == action::RUN {
+                        open.retain(|(step, _)| *step != record.step);
+                    }
+                    open.push(key);
+                }
+                State::Done | State::Failed => open.retain(|other| *other != key),
+                State::Noted => {}
+            }
+            position.follow(record);
+        }
+        // The step itself is open as well while one of its actions is.
+        position.interrupted = open.last().map(|&(step, action)| (step.to_owned(), action.to_owned()));
+        position
+    }
+
+    fn follow(&mut self, record: &Record) {
+        let is_done = record.state == State::Done;
+        match record.action.as_str() {
+            action::RUN => {
+                self.done.retain(|step| *step != record.step);
+                if is_done {
+                    self.done.push(record.step.clone());
+                }
+            }
+            action::PASS => self.pass(record),
+            action::FORECAST => self.forecasts.extend(record.data["cold_s"].as_f64()),
+            action::COMPLETE if is_done => {
+                for set in record.data["sets"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    self.copies.insert(set.to_owned(), Copy::Complete);
+                }
+            }
+            action::STOP_SOURCE => {
+                self.source = service(record.state, Service::Stopped);
+                if record.state == State::Begun {
+                    self.stopped_ms.get_or_insert(record.time_ms);
+                    self.downtime_s = None;
+                }
+            }
+            action::START_SOURCE => {
+                self.source = service(record.state, Service::Started);
+                (self.stopped_ms, self.is_healthy, self.has_handed_over) = (None, false, false);
+                // What was done for this stop is to be done again for the next one.
+                self.done.clear();
+                self.cool_down();
+            }
+            action::STOP_DESTINATION => self.stop_destination(record.state),
+            action::START_DESTINATION => {
+                self.has_handed_over = true;
+                self.destination = service(record.state, Service::Started);
+                self.is_healthy = false;
+            }
+            action::HEALTHY if is_done => {
+                self.is_healthy = true;
+                self.downtime_s = self.stopped_ms.map(|at| record.time_ms.saturating_sub(at) as f64 / 1000.0);
+            }
+            action::SERVING => self.is_serving = record.data["undone"] != Value::Bool(true),
+            _ => {}
+        }
+    }
+
+    fn pass(&mut self, record: &Record) {
+        match record.state {
+            State::Begun => {
+                if let Some(set) = record.data["set"].as_str() {
+                    self.copies.insert(set.to_owned(), Copy::Warm);
+                }
+            }
+            State::Done => self.passes.extend(serde_json::from_value::<Pass>(record.data.clone()).ok()),
+            State::Failed | State::Noted => {}
+        }
+    }
+
+    /// A destination that ran may have written: what it leaves is its own, no longer the source's.
+    fn stop_destination(&mut self, state: State) {
+        if self.has_handed_over {
+            self.cool_down();
+        }
+        self.destination = service(state, Service::Stopped);
+        (self.is_healthy, self.has_handed_over) = (false, false);
+    }
+
+    fn cool_down(&mut self) {
+        self.copies.values_mut().for_each(|copy| *copy = Copy::Warm);
+    }
+
+    /// Whether the destination may be started on what was copied.
+    pub(crate) fn is_complete(&self, sets: &[&str]) -> bool {
+        sets.iter().all(|set| self.copies.get(*set) == Some(&Copy::Complete))
+    }
+
+    /// Whether the destination was begun to be started on complete copies: nothing is copied into it any more.
+    pub(crate) fn is_handed_over(&self, sets: &[&str]) -> bool {
+        self.is_complete(sets) && self.has_handed_over
+    }
+
+    /// The last forecast of the cold pass.
+    pub(crate) fn forecast_s(&self) -> Option<f64> {
+        self.forecasts.last().copied()
+    }
+}
+
+fn service(state: State, wanted: Service) -> Service {
+    if state == State::Done { wanted } else { Service::Unsure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A journal in short: step, action, state, data; a second apart.
+    fn position(lines: &[(&str, &str, State, Value)]) -> Position {
+        let records: Vec<Record> = lines
+            .iter()
+            .zip(0..)
+            .map(|((step, action, state, data), seq)| Record {
+                seq,
+                time_ms: seq * 1000,
+                step: (*step).to_owned(),
+                action: (*action).to_owned(),
+                state: *state,
+                data: data.clone(),
+            })
+            .collect();
+        Position::of(&records)
+    }
+
+    fn copied() -> Vec<(&'static str, &'static str, State, Value)> {
+        vec![
+            ("cold", action::RUN, State::Begun, Value::Null),
+            ("cold", action::STOP_SOURCE, State::Begun, Value::Null),
+            ("cold", action::STOP_SOURCE, State::Done, Value::Null),
+            ("cold", action::STOP_DESTINATION, State::Begun, Value::Null),
+            ("cold", action::STOP_DESTINATION, State::Done, Value::Null),
+            ("cold", action::PASS, State::Begun, json!({"set": "db"})),
+            ("cold", action::PASS, State::Failed, Value::Null),
+            ("cold", action::PASS, State::Begun, json!({"set": "db"})),
+            ("cold", action::COMPLETE, State::Done, json!({"sets": ["db"]})),
+        ]
+    }
+
+    #[test]
+    fn a_copy_is_complete_until_either_side_may_have_changed() {
+        assert!(position(&copied()).is_complete(&["db"]));
+        assert!(!position(&copied()).is_complete(&["db", "files"]));
+        for (action, data) in [(action::PASS, json!({"set": "db"})), (action::START_SOURCE, Value::Null)] {
+            let mut lines = copied();
+            lines.push(("x", action, State::Begun, data));
+            assert!(!position(&lines).is_complete(&["db"]), "{action}");
+        }
+        let mut lines = copied();
+        lines.push(("cold", action::START_DESTINATION, State::Begun, Value::Null));
+        assert!(position(&lines).is_handed_over(&["db"]));
+        lines.push(("rollback", action::STOP_DESTINATION, State::Begun, Value::Null));
+        assert_eq!(position(&lines).copies["db"], Copy::Warm);
+    }
+
+    #[test]
+    fn stopping_a_destination_that_did_not_run_spoils_no_copy() {
+        let mut lines = copied();
+        lines.push(("cold", action::STOP_DESTINATION, State::Begun, Value::Null));
+        lines.push(("cold", action::STOP_DESTINATION, State::Done, Value::Null));
+        assert!(position(&lines[..9]).is_complete(&["db"]));
+        assert!(position(&lines).is_complete(&["db"]));
+    }
+
+    #[test]
+    fn downtime_is_from_the_first_stop_to_healthy_also_over_an_interruption() {
+        let mut lines = copied();
+        lines.push(("cold", action::STOP_SOURCE, State::Begun, Value::Null));
+        lines.push(("cold", action::STOP_SOURCE, State::Done, Value::Null));
+        lines.push(("cold", action::HEALTHY, State::Done, Value::Null));
+        let position = position(&lines);
+        assert_eq!((position.downtime_s, position.stopped_ms), (Some(10.0), Some(1000)));
+    }
+
+    #[test]
+    fn what_was_begun_and_did_not_end_is_named() {
+        assert_eq!(
+            position(&copied()[..2]).interrupted,
+            Some(("cold".to_owned(), action::STOP_SOURCE.to_owned()))
+        );
+        assert_eq!(position(&copied()[..2]).source, Service::Unsure);
+        let ended = [
+            ("check", action::RUN, State::Begun, Value::Null),
+            ("check", action::RUN, State::Done, Value::Null),
+        ];
+        let position = position(&ended);
+        assert_eq!((position.interrupted, position.done), (None, vec!["check".to_owned()]));
+    }
+}

@@ -1,0 +1,104 @@
+//! `status`: what the journal says is done, what is next, how to go back. It looks at nothing else and takes no lock.
+
+use super::journal::{Journal, Record};
+use super::plan::Plan;
+use super::position::{Copy, Position, Service};
+use super::say::Say;
+use super::step::{self, StepError};
+use super::text::{duration, utc};
+use serde_json::{Value, json};
+
+/// Prints where a migration stands.
+pub(crate) fn show(plan: &Plan, say: &Say) -> Result<(), StepError> {
+    let dir = plan.state_dir.as_path();
+    let records = Journal::read(dir, &plan.identity())?;
+    let position = Position::of(&records);
+    let is_busy = Journal::is_locked(dir)?;
+    let (next, back) = (next(&position), back(&position));
+    let mut event = serde_json::to_value(&position).unwrap_or(Value::Null);
+    event["event"] = json!("status");
+    event["records"] = json!(records.len());
+    event["is_running"] = json!(is_busy);
+    event["next"] = json!(next);
+    event["back"] = json!(back);
+    say.tell(&lines(plan, &records, &position, is_busy).join("\n"), &event);
+    say.line(&format!("next         {next}"));
+    say.line(&format!("back         {back}"));
+    Ok(())
+}
+
+fn lines(plan: &Plan, records: &[Record], position: &Position, is_busy: bool) -> Vec<String> {
+    let mut lines = vec![format!("Migration of {}", plan.identity())];
+    let mut line = |name: &str, text: String| lines.push(format!("{name:<12} {text}"));
+    match records.last() {
+        None => line("journal", format!("none yet in {}", plan.state_dir.as_path().display())),
+        Some(last) => {
+            line("journal", format!("{} records, the last of {}", records.len(), utc(last.time_ms)))
+        }
+    }
+    if is_busy {
+        line("now", "a process works on it".to_owned());
+    } else if let Some((step, action)) = &position.interrupted {
+        let what =
+            if action == super::position::action::RUN { step.clone() } else { format!("{step}: {action}") };
+        line(
+            "interrupted",
+            format!("{what} (begun, and its end is not known; run `sync-client {step}` again)"),
+        );
+    }
+    let done = if position.done.is_empty() { "nothing".to_owned() } else { position.done.join(", ") };
+    line("done", done);
+    let copies: Vec<String> = plan
+        .data
+        .iter()
+        .map(|set| {
+            let copy = position.copies.get(set.name.as_str()).copied().unwrap_or_default();
+            format!(
+                "{} {}",
+                set.name,
+                match copy {
+                    Copy::None => "not begun",
+                    Copy::Warm => "warm",
+                    Copy::Complete => "complete",
+                }
+            )
+        })
+        .collect();
+    line("copies", copies.join(", "));
+    line("services", format!("source {}, destination {}", word(position.source), word(position.destination)));
+    if let Some(forecast_s) = position.forecast_s() {
+        line("cold pass", format!("forecast to take {}", duration(forecast_s)));
+    }
+    if let Some(downtime_s) = position.downtime_s {
+        line("downtime", duration(downtime_s));
+    } else if let Some(at) = position.stopped_ms {
+        line("downtime", format!("since {}", utc(at)));
+    }
+    lines
+}
+
+fn word(service: Service) -> &'static str {
+    match service {
+        Service::Untouched => "as it was",
+        Service::Unsure => "unknown (an action on it did not end well)",
+        Service::Stopped => "stopped",
+        Service::Started => "started",
+    }
+}
+
+fn next(position: &Position) -> String {
+    match step::all().iter().find(|step| !step.is_done(position)) {
+        Some(step) => format!("sync-client {}", step.name()),
+        None => "nothing: every step is done".to_owned(),
+    }
+}
+
+fn back(position: &Position) -> &'static str {
+    if position.is_serving {
+        "no longer without loss: clients reach the destination (sync-client rollback says more)"
+    } else if position.stopped_ms.is_some() || position.destination != Service::Untouched {
+        "sync-client rollback: stops the destination, starts the source"
+    } else {
+        "nothing to do: no service was touched"
+    }
+}
