@@ -35,9 +35,12 @@ impl Step for Bulk {
             sentinels(run, set)?;
             let (environment, stop) = (&run.environment, run.operator.stop);
             let report = engine::pass(run.plan, set, Warmth::Rehearsal, environment, stop)?;
+            let report = report.accept(&[Exit::Done, Exit::Vanished, Exit::Partial])?;
             let pass = &report.pass;
+            let is_refused = pass.deleted_entries > run.plan.limits.max_delete;
+            let refused = if is_refused { ": MORE than limits.max_delete, it would be refused" } else { "" };
             lines.push(format!(
-                "copy {}: {} of {} in {} files, and delete {} entries",
+                "copy {}: {} of {} in {} files, and delete {} entries{refused}",
                 set.name,
                 bytes(pass.changed_bytes),
                 bytes(pass.total_bytes),
@@ -55,7 +58,7 @@ impl Step for Bulk {
         let mut rounds = 0;
         loop {
             rounds += 1;
-            let changed = round(run, rounds)?;
+            let (changed, incomplete) = round(run, rounds)?;
             let unsettled: Vec<String> = changed.intersection(&before).cloned().collect();
             before = changed;
             if let Some(forecast) = forecast::forecast(&sets, &run.position().passes, text::now_ms()) {
@@ -65,23 +68,25 @@ impl Step for Bulk {
             let enough = forecast::enough(&forecasts, rounds, limits.max_downtime_s, limits.max_passes);
             if let Some(enough) = enough {
                 conclude(run, enough, &forecasts, &unsettled);
-                return Ok(());
+                return incomplete.map_or(Ok(()), Err);
             }
         }
     }
 }
 
-/// One pass over every data set, one after another: the source is busy with its own work.
-fn round(run: &mut Run<'_>, number: u32) -> Result<BTreeSet<String>, StepError> {
-    let mut changed = BTreeSet::new();
+/// One pass over every data set, one after another: the source is busy with its own work. Gives what changed, and what
+/// could not be copied: where that is still so in the last round, it would fail in the downtime too.
+fn round(run: &mut Run<'_>, number: u32) -> Result<(BTreeSet<String>, Option<StepError>), StepError> {
+    let (mut changed, mut incomplete) = (BTreeSet::new(), None);
     for set in &run.plan.data {
         refuse_live_destination(run)?;
         sentinels(run, set)?;
         let report = pass(run, "bulk", set, Warmth::Bulk)?;
         tell_pass(run, &format!("round {number}"), &report);
-        changed.extend(report.changed.into_iter().map(|file| format!("{}/{file}", set.name)));
+        changed.extend(report.changed.iter().map(|file| format!("{}/{file}", set.name)));
+        incomplete = report.accept(&[Exit::Done, Exit::Vanished]).err().or(incomplete);
     }
-    Ok(changed)
+    Ok((changed, incomplete))
 }
 
 /// A pass with its records.
@@ -89,7 +94,7 @@ fn pass(run: &mut Run<'_>, step: &str, set: &DataSet, warmth: Warmth) -> Result<
     run.action(step, action::PASS, json!({"set": set.name.as_str()}), |run| {
         let report = engine::pass(run.plan, set, warmth, &run.environment, run.operator.stop)?;
         // A live source changes under the pass: the next one has what this one could not get.
-        let report = report.accept(&[Exit::Done, Exit::Vanished])?;
+        let report = report.accept(&[Exit::Done, Exit::Vanished, Exit::Partial])?;
         let data = serde_json::to_value(&report.pass).unwrap_or(Value::Null);
         Ok((report, data))
     })

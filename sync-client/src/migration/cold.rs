@@ -20,11 +20,7 @@ use protocol::stats::Exit;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-/// How long containers and processes may take to be gone after the stop command ended.
-const SETTLE: Duration = Duration::from_secs(15);
-const LOOK: Duration = Duration::from_millis(250);
 /// Looking through large trees.
 const SEARCH_S: u32 = 900;
 
@@ -119,33 +115,13 @@ fn copy(run: &mut Run<'_>) -> Result<(), StepError> {
         service::stop(run, "cold", End::Destination)?;
     }
     for end in [End::Source, End::Destination] {
-        prove_stopped(run, end)?;
+        service::prove_stopped(run, end)?;
         agree_to_recovery(run, end)?;
     }
     let since = source_clock(run)?;
     passes(run)?;
     prove_unchanged(run, &since)?;
     run.record("cold", action::COMPLETE, State::Done, json!({"sets": run.sets()}))
-}
-
-/// Nothing works on the data of one side any more.
-fn prove_stopped(run: &Run<'_>, end: End) -> Result<(), StepError> {
-    let patience = Instant::now() + SETTLE;
-    loop {
-        let signs = evidence::running(run, end)?;
-        if signs.is_empty() {
-            return Ok(());
-        }
-        run.stopped()?;
-        if Instant::now() >= patience {
-            return Err(StepError::refused(format!(
-                "the {} is not stopped, though its stop command succeeded:\n  {}\nEnd what is named here and run this again",
-                end.as_str(),
-                signs.join("\n  ")
-            )));
-        }
-        std::thread::sleep(LOOK);
-    }
 }
 
 /// A mongod that was killed leaves its lock; its data opens only through its journal.

@@ -160,7 +160,8 @@ fn job(plan: &Plan, set: &DataSet, warmth: Warmth) -> Result<Job, StepError> {
         quick_check: QuickCheck::Checksum,
         delete: Delete {
             extraneous: set.delete,
-            max_entries: Some(plan.limits.max_delete),
+            // A rehearsal counts what would be refused.
+            max_entries: (warmth != Warmth::Rehearsal).then_some(plan.limits.max_delete),
             allow_empty_source: false,
         },
         filter,

@@ -77,7 +77,6 @@ impl Command {
     }
 
     /// Given to its standard input.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for write_file"))]
     fn fed(mut self, input: &[u8]) -> Command {
         self.input = input.to_vec();
         self
@@ -335,12 +334,13 @@ impl Machine {
             let mut stdout = Vec::new();
             let _ = reader.by_ref().take(CAPTURED_BYTES).read_to_end(&mut stdout);
             let _ = io::copy(&mut reader, &mut io::sink());
-            let _ = captured.send(stdout);
+            // The reader goes along: a channel whose both sides are dropped is closed before it tells the exit status.
+            let _ = captured.send((stdout, reader));
         });
         let never = crossbeam_channel::never();
         let stop = if command.is_awaited { &never } else { &self.stop };
-        let stdout = crossbeam_channel::select! {
-            recv(capturing) -> stdout => stdout.unwrap_or_default(),
+        let captured = crossbeam_channel::select! {
+            recv(capturing) -> captured => captured.ok(),
             recv(stop) -> _ => {
                 outcome.kill();
                 return Err(HostError::Interrupted);
@@ -350,6 +350,7 @@ impl Machine {
                 return Err(self.silent(command, limit));
             }
         };
+        let Some((stdout, _reader)) = captured else { return Err(self.silent(command, limit)) };
         let ended = outcome.wait(limit.saturating_sub(started.elapsed()).max(GRACE));
         let stderr = outcome.stderr_tail();
         let status = match ended {

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 /// How much of a command's last words go to the journal.
 const SAID_BYTES: usize = 4 << 10;
-/// Between two looks at a service that starts.
-const LOOK: Duration = Duration::from_millis(500);
+/// How long containers and processes may take to be gone after the stop command ended.
+const SETTLE: Duration = Duration::from_secs(15);
+/// Between two looks at a service that starts or stops.
+const LOOK: Duration = Duration::from_millis(250);
 /// Log lines of one container that are looked through and shown.
 const LOG_LINES: &str = "200";
 const SHOWN_LINES: usize = 10;
@@ -85,6 +87,26 @@ fn said(ran: &Ran) -> Value {
 fn last_words(ran: &Ran) -> String {
     let said = if ran.stderr.trim_ascii().is_empty() { &ran.stdout } else { &ran.stderr };
     text::tail(said, 500)
+}
+
+/// Looks until nothing works on the data of one side any more.
+pub(crate) fn prove_stopped(run: &Run<'_>, end: End) -> Result<(), StepError> {
+    let patience = Instant::now() + SETTLE;
+    loop {
+        let signs = evidence::running(run, end)?;
+        if signs.is_empty() {
+            return Ok(());
+        }
+        run.stopped()?;
+        if Instant::now() >= patience {
+            return Err(StepError::refused(format!(
+                "the {} is not stopped, though its stop command succeeded:\n  {}\nEnd what is named here and run this again",
+                end.as_str(),
+                signs.join("\n  ")
+            )));
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Waits until one side's service is well: its health command succeeds, or its containers are up.
