@@ -1,5 +1,6 @@
 //! `sync-client`: reads arguments, environment and terminal, runs the command, gives the exit status.
 
+use crossbeam_channel::Receiver;
 use nix::unistd::{Uid, User};
 use protocol::itemize::Arrow;
 use protocol::stats::Exit;
@@ -122,7 +123,10 @@ fn bench(job: Result<BenchJob, UsageError>, environment: &Environment) -> u8 {
 
 fn migrate(name: &str, matches: &clap::ArgMatches, environment: &Environment) -> u8 {
     match signals::stop_on_signals() {
-        Ok(stop) => migration::run(name, matches, &Operator { environment, stop: &stop, confirm: &confirm }),
+        Ok(stop) => {
+            let confirm = |question: &str| confirm(question, &stop);
+            migration::run(name, matches, &Operator { environment, stop: &stop, confirm: &confirm })
+        }
         Err(error) => {
             print_error(&error);
             Exit::StartUp.code()
@@ -130,15 +134,24 @@ fn migrate(name: &str, matches: &clap::ArgMatches, environment: &Environment) ->
     }
 }
 
-/// Asks on the terminal; none where nobody sits there.
-fn confirm(question: &str) -> Option<bool> {
+/// Asks on the terminal; none where nobody sits there. A signal is a no.
+fn confirm(question: &str, stop: &Receiver<()>) -> Option<bool> {
     if !io::stdin().is_terminal() {
         return None;
     }
     eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).ok()?;
-    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let (typed, typing) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let _ = typed.send(io::stdin().read_line(&mut answer).map(|_| answer));
+    });
+    crossbeam_channel::select! {
+        recv(typing) -> answer => {
+            let answer = answer.ok()?.ok()?;
+            Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+        }
+        recv(stop) -> _ => Some(false),
+    }
 }
 
 fn environment(umask: u16) -> Environment {

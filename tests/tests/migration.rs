@@ -350,7 +350,8 @@ fn a_source_that_changes_in_the_cold_pass_is_refused_and_starts_again() {
     fs::write(source.join("stop-containers"), format!("{STOP}{writer}")).expect("ours");
     let cold = cores.step(&["cold", "--yes"]);
     cold.expect_code(46).expect_stderr("the source changed while it was copied").expect_stderr("late");
-    assert!(cores.is_up(&source) && !cores.is_up(&destination), "the source serves again\n{cold}");
+    cold.expect_stderr("not finished; the source serves again");
+    assert!(cores.is_up(&source) && !cores.is_up(&destination), "{cold}");
     assert!(cores.history(&destination).is_empty(), "never started on a copy that is not complete");
     assert_eq!(cores.status()["copies"]["attachments"], "warm");
 }
@@ -556,6 +557,23 @@ fn a_source_that_does_not_answer_is_a_row_and_the_others_are_there() {
     assert!(cores.verdict(&check, "source").contains("HAS CHANGED"), "{check}");
     assert!(cores.verdict(&check, "destination service").starts_with("pass"), "{check}");
     cores.step(&["bulk"]).expect_code(41);
+}
+
+#[test]
+fn a_step_that_is_stopped_by_a_signal_says_so_and_is_taken_up_again() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    // The script is in the middle: it is waited for, nothing more is begun.
+    fs::write(cores.source().join("stop-containers"), format!("{STOP}sleep 1\n")).expect("ours");
+    let mut running = Running::start(cores.sandbox.client_command(["cold", "--yes"]));
+    until(SOON, "the stop", || (!cores.is_up(&cores.source()) || running.ended_within(Duration::ZERO)).then_some(()));
+    running.signal(Signal::TERM);
+    running.wait().expect_code(20).expect_stderr("sync-client status");
+    let last = cores.records().into_iter().rev().find(|record| record["action"] == "stop source").expect("a record");
+    assert_eq!(last["state"], "done");
+    let text = cores.step(&["status"]).success().stdout_text();
+    assert!(text.contains("source stopped") && text.contains("next         sync-client cold"), "{text}");
+    cores.step(&["cold", "--yes"]).success();
 }
 
 #[test]

@@ -111,18 +111,24 @@ impl Step for Check {
     }
 
     fn rehearse(&self, run: &mut Run<'_>) -> Result<Vec<String>, StepError> {
-        look(run).map(|_| Vec::new())
+        let (_, _, failed) = look(run)?;
+        conclude(failed).map(|()| Vec::new())
     }
 
     fn carry_out(&self, run: &mut Run<'_>) -> Result<(), StepError> {
         let (passed, warned, failed) = look(run)?;
         run.record("check", "table", State::Noted, json!({"pass": passed, "warn": warned, "fail": failed}))?;
-        if failed > 0 {
-            return Err(StepError::refused(format!(
-                "{failed} checks failed; mend what they name and run this again"
-            )));
+        conclude(failed)
+    }
+}
+
+fn conclude(failed: u32) -> Result<(), StepError> {
+    match failed {
+        0 => Ok(()),
+        1 => Err(StepError::refused("a check failed; mend what it names and run this again")),
+        _ => {
+            Err(StepError::refused(format!("{failed} checks failed; mend what they name and run this again")))
         }
-        Ok(())
     }
 }
 
@@ -157,7 +163,7 @@ fn connection(table: &mut Table<'_, '_>) -> bool {
         run.plan.source.ssh.as_ref().map_or("this machine".to_owned(), |ssh| ssh.host.as_str().to_owned());
     match answer {
         Ok(ran) if ran.is_success() && ran.stdout.trim_ascii() == b"sync-client" => {
-            table.row(Verdict::Pass, "source", format!("{place} answers, its host key is known"));
+            table.row(Verdict::Pass, "source", format!("{place} answers and runs commands"));
             true
         }
         Ok(ran) => {
@@ -357,6 +363,14 @@ fn destination_service(table: &mut Table<'_, '_>) -> Result<(), StepError> {
         }
         Err(error) => return Err(error),
     }
+    let service = &table.run.plan.destination.service;
+    let is_seen = service.health.is_some() || !(service.docker.is_empty() || service.containers.is_empty());
+    let detail = match (&service.health, is_seen) {
+        (Some(health), _) => format!("is what `{health}` says"),
+        (None, true) => format!("is that these are up: {}", service.containers.join(", ")),
+        (None, false) => "nobody looks: name destination.service.health, or docker and containers".to_owned(),
+    };
+    table.judge(is_seen, Verdict::Warn, "destination health", detail);
     Ok(())
 }
 

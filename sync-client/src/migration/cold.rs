@@ -15,7 +15,7 @@ use super::run::{End, Run};
 use super::service;
 use super::step::{Step, StepError};
 use super::text::{self, duration};
-use crate::console::print_error;
+use crate::console::{print_error, with_causes};
 use protocol::stats::Exit;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -81,10 +81,7 @@ impl Step for Cold {
             prepare(run, &position)?;
             copy(run).and_then(|()| start(run))
         };
-        if let Err(error) = &result {
-            offer_way_back(run, error);
-        }
-        result
+        result.or_else(|error| offer_way_back(run, error))
     }
 }
 
@@ -109,19 +106,30 @@ fn prepare(run: &Run<'_>, position: &Position) -> Result<(), StepError> {
 /// From the stop to complete copies.
 fn copy(run: &mut Run<'_>) -> Result<(), StepError> {
     service::stop(run, "cold", End::Source)?;
-    if !evidence::running(run, End::Destination)?.is_empty()
-        || !evidence::locked(run, End::Destination)?.is_empty()
-    {
+    if service::may_run(run, End::Destination)? {
         service::stop(run, "cold", End::Destination)?;
     }
     for end in [End::Source, End::Destination] {
         service::prove_stopped(run, end)?;
+        agree_to_blindness(run, end)?;
         agree_to_recovery(run, end)?;
     }
     let since = source_clock(run)?;
     passes(run)?;
     prove_unchanged(run, &since)?;
     run.record("cold", action::COMPLETE, State::Done, json!({"sets": run.sets()}))
+}
+
+/// Who is not root sees the open files of its own processes alone.
+fn agree_to_blindness(run: &Run<'_>, end: End) -> Result<(), StepError> {
+    if !evidence::holders(run.host(end), &[])?.is_limited {
+        return Ok(());
+    }
+    run.confirm(&format!(
+        "The user at the {} is not root, so open files of other users' processes can't be seen: nothing proves that none has the \
+         data open. Go on all the same?",
+        end.as_str()
+    ))
 }
 
 /// A mongod that was killed leaves its lock; its data opens only through its journal.
@@ -181,8 +189,7 @@ fn passes(run: &mut Run<'_>) -> Result<(), StepError> {
                 bulk::tell_pass(run, "cold pass", &report);
             }
             Err(error) => {
-                let data =
-                    json!({"error": crate::console::with_causes(&error), "exit_code": error.exit_code()});
+                let data = json!({"error": with_causes(&error), "exit_code": error.exit_code()});
                 run.record("cold", action::PASS, State::Failed, data)?;
                 first_error.get_or_insert(error);
             }
@@ -282,20 +289,30 @@ fn tell_downtime(run: &Run<'_>) {
     );
 }
 
-/// The source is down and the copy failed: its clients wait.
-fn offer_way_back(run: &mut Run<'_>, error: &StepError) {
-    let position = run.position();
-    if position.stopped_ms.is_none() || matches!(error, StepError::Interrupted | StepError::Journal(_)) {
-        return;
+/// The source is down and its clients wait: says why at once, and how the source serves again.
+fn offer_way_back(run: &mut Run<'_>, error: StepError) -> Result<(), StepError> {
+    let is_waiting = run.position().stopped_ms.is_some();
+    if !is_waiting || matches!(error, StepError::Interrupted | StepError::Journal(_)) {
+        return Err(error);
     }
+    run.record("cold", "failure", State::Noted, json!({"error": with_causes(&error)}))?;
+    print_error(&error);
     let source = &run.plan.source;
-    let how = format!("{} in {} at the source", source.service.start, source.root.as_path().display());
-    print_error(error);
-    run.say
-        .note(&format!("The source's service is stopped. To start it again: sync-client rollback ({how})."));
-    if run.confirm("Start the source's service again now?").is_ok()
-        && let Err(error) = rollback::go_back(run, "cold")
-    {
-        print_error(&error);
-    }
+    run.say.note(&format!(
+        "The source's service is stopped. `sync-client rollback` starts it again ({} in {}).",
+        source.service.start,
+        source.root.as_path().display()
+    ));
+    let exit_code = error.exit_code();
+    let what = match run.confirm("Start the source's service again now?") {
+        Err(_) => "the source is still stopped: sync-client rollback starts it, sync-client cold tries again",
+        Ok(()) => match rollback::go_back(run, "cold") {
+            Ok(()) => "the source serves again",
+            Err(failed) => {
+                print_error(&failed);
+                "the source could not be started: sync-client rollback tries again"
+            }
+        },
+    };
+    Err(StepError::Told { what, exit_code })
 }

@@ -126,6 +126,7 @@ kind = "files"
 path = "{directory}/core/data"
 sentinels = ["attachments"]
 copy_links = true
+exclude = ["/previews"]                   # made anew; their extended attributes would not be copied
 
 [[data]]
 name = "influxdb"                         # high-frequency series; the written procedure forgets them

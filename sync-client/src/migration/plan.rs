@@ -622,6 +622,12 @@ impl TryFrom<RawAction> for Action {
                 (Action::Program(words), first)
             }
         };
+        let words = match &action {
+            Action::Script(words) | Action::Program(words) => words,
+        };
+        if words.iter().any(|word| word.contains('\0')) {
+            return Err("a NUL byte, which no argument can hold".to_owned());
+        }
         match first {
             None => Err("nothing to run: name a script of ROOT".to_owned()),
             Some(first) if first.is_empty() || first.starts_with('-') => {

@@ -141,7 +141,8 @@ impl Position {
             }
             action::START_SOURCE => {
                 self.source = service(record.state, Service::Started);
-                (self.stopped_ms, self.is_healthy, self.has_handed_over) = (None, false, false);
+                (self.stopped_ms, self.downtime_s) = (None, None);
+                (self.is_healthy, self.has_handed_over) = (false, false);
                 // What was done for this stop is to be done again for the next one.
                 self.done.clear();
                 self.cool_down();

@@ -1,6 +1,5 @@
 //! `rollback`: the destination is stopped and the source started again, as long as that loses nothing.
 
-use super::evidence;
 use super::host::quoted;
 use super::plan::{DataSet, Plan};
 use super::position::Service;
@@ -39,7 +38,7 @@ pub(crate) fn rollback(run: &mut Run<'_>) -> Result<(), StepError> {
 
 /// Stops the destination if it runs, then starts the source: never both on one service.
 pub(crate) fn go_back(run: &mut Run<'_>, step: &str) -> Result<(), StepError> {
-    if !evidence::running(run, End::Destination)?.is_empty() {
+    if service::may_run(run, End::Destination)? {
         service::stop(run, step, End::Destination)?;
         // Two services on one platform's data is what must not be.
         service::prove_stopped(run, End::Destination)?;

@@ -3,7 +3,7 @@
 use super::evidence;
 use super::host::{Command, Ran};
 use super::plan::Action;
-use super::position::action;
+use super::position::{Service, action};
 use super::run::{End, Run};
 use super::step::StepError;
 use super::text;
@@ -87,6 +87,16 @@ fn said(ran: &Ran) -> Value {
 fn last_words(ran: &Ran) -> String {
     let said = if ran.stderr.trim_ascii().is_empty() { &ran.stdout } else { &ran.stderr };
     text::tail(said, 500)
+}
+
+/// Whether one side's service may be running: something shows it, or the journal does not say that it was stopped since
+/// it was started.
+pub(crate) fn may_run(run: &Run<'_>, end: End) -> Result<bool, StepError> {
+    let position = run.position();
+    let known = if end == End::Source { position.source } else { position.destination };
+    Ok(matches!(known, Service::Started | Service::Unsure)
+        || !evidence::running(run, end)?.is_empty()
+        || !evidence::locked(run, end)?.is_empty())
 }
 
 /// Looks until nothing works on the data of one side any more.

@@ -65,6 +65,9 @@ pub(crate) enum StepError {
     /// A pass ended with problems.
     #[error("data set {set}: {message}")]
     Pass { set: String, exit: Exit, message: String },
+    /// The reason was printed already.
+    #[error("not finished; {what}")]
+    Told { what: &'static str, exit_code: u8 },
     #[error("stopped by a signal; `sync-client status` says where the migration stands")]
     Interrupted,
 }
@@ -85,6 +88,7 @@ impl StepError {
             StepError::Host(error) => error.exit_code(),
             StepError::Run { source, .. } => source.exit_code(),
             StepError::Pass { exit, .. } => exit.code(),
+            StepError::Told { exit_code, .. } => *exit_code,
             StepError::Interrupted => Exit::Interrupted.code(),
         }
     }
