@@ -7,6 +7,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -566,14 +567,40 @@ fn a_step_that_is_stopped_by_a_signal_says_so_and_is_taken_up_again() {
     // The script is in the middle: it is waited for, nothing more is begun.
     fs::write(cores.source().join("stop-containers"), format!("{STOP}sleep 1\n")).expect("ours");
     let mut running = Running::start(cores.sandbox.client_command(["cold", "--yes"]));
-    until(SOON, "the stop", || (!cores.is_up(&cores.source()) || running.ended_within(Duration::ZERO)).then_some(()));
+    until(SOON, "the stop", || {
+        (!cores.is_up(&cores.source()) || running.ended_within(Duration::ZERO)).then_some(())
+    });
     running.signal(Signal::TERM);
     running.wait().expect_code(20).expect_stderr("sync-client status");
-    let last = cores.records().into_iter().rev().find(|record| record["action"] == "stop source").expect("a record");
+    let last =
+        cores.records().into_iter().rev().find(|record| record["action"] == "stop source").expect("a record");
     assert_eq!(last["state"], "done");
     let text = cores.step(&["status"]).success().stdout_text();
     assert!(text.contains("source stopped") && text.contains("next         sync-client cold"), "{text}");
     cores.step(&["cold", "--yes"]).success();
+}
+
+#[test]
+fn once_clients_reach_the_destination_there_is_no_way_back_but_the_data_s() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    cores.step(&["migrate", "--yes"]).success();
+    let records = cores.records();
+    // As the step that sends clients on would record it.
+    let line = format!(
+        "{{\"seq\":{},\"time_ms\":1,\"step\":\"proxy\",\"action\":\"clients reach destination\",\"state\":\"done\",\"data\":null}}\n",
+        records.len()
+    );
+    let mut journal =
+        fs::File::options().append(true).open(cores.state().join("journal.jsonl")).expect("it is there");
+    journal.write_all(line.as_bytes()).expect("written");
+    let rollback = cores.step(&["rollback", "--yes"]);
+    rollback
+        .expect_code(46)
+        .expect_stderr("would lose what they wrote")
+        .expect_stderr("sync-client sync --archive");
+    cores.step(&["cold", "--yes"]).expect_code(46).expect_stderr("clients reach the destination already");
+    assert!(cores.is_up(&cores.destination()) && !cores.is_up(&cores.source()));
 }
 
 #[test]

@@ -24,8 +24,6 @@ use std::path::{Path, PathBuf};
 const CLOCK_S: f64 = 2.0;
 /// A certificate that ends within this time is a warning.
 const CERTIFICATE_S: &str = "1209600";
-/// Looking through large trees.
-const SEARCH_S: u32 = 900;
 /// What steps run at both ends.
 const TOOLS: [&str; 15] = [
     "bash", "timeout", "find", "awk", "stat", "head", "wc", "mktemp", "readlink", "chown", "chmod", "sync",
@@ -34,10 +32,10 @@ const TOOLS: [&str; 15] = [
 
 const TOOLS_SCRIPT: &str = r#"for tool; do command -v "$tool" >/dev/null || echo "$tool"; done"#;
 const MEASURE_SCRIPT: &str = r#"[ -d "$1" ] || { echo 0 0 0; exit; }
-find "$1/" -xdev -printf '%y %s\n' | awk '{ n++ } $1 == "f" { f++; b += $2 } END { printf "%d %d %.0f\n", n, f, b }'"#;
+find "$1/" -printf '%y %s\n' | awk '{ n++ } $1 == "f" { f++; b += $2 } END { printf "%d %d %.0f\n", n, f, b }'"#;
 const SPACE_SCRIPT: &str = r#"d=$1; while [ ! -d "$d" ]; do d=${d%/*}; [ -n "$d" ] || d=/; done
 df -B1 --output=avail,iavail,target -- "$d" | tail -n 1"#;
-const FOREIGN_SCRIPT: &str = r#"id -u; find "$@" -xdev ! -uid "$(id -u)" -print -quit"#;
+const FOREIGN_SCRIPT: &str = r#"id -u; find "$@" ! -uid "$(id -u)" -print -quit"#;
 const REACH_SCRIPT: &str = r#"timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2""#;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -222,7 +220,8 @@ fn privileges(table: &mut Table<'_, '_>) -> Result<(), StepError> {
     let run = table.run;
     let existing = |end: End| -> Result<Vec<PathBuf>, HostError> {
         let mut found = Vec::new();
-        for directory in evidence::directories(run, end) {
+        for set in &run.plan.data {
+            let directory = evidence::directory(run, set, end);
             if run.host(end).stat(&directory)?.is_some() {
                 found.push(directory);
             }
@@ -233,7 +232,9 @@ fn privileges(table: &mut Table<'_, '_>) -> Result<(), StepError> {
     if directories.is_empty() {
         return Ok(());
     }
-    let ran = run.host(End::Source).run(&Command::script(FOREIGN_SCRIPT, &directories).limited(SEARCH_S))?;
+    let ran = run
+        .host(End::Source)
+        .run(&Command::script(FOREIGN_SCRIPT, &directories).limited(evidence::SEARCH_S))?;
     let mut lines = ran.lines().map(text::foreign);
     let is_root = lines.next().as_deref() == Some("0");
     let foreign = lines.next();
@@ -309,7 +310,7 @@ fn data(table: &mut Table<'_, '_>) -> Result<(), StepError> {
 
 /// Entries, files and bytes below a directory.
 fn measure(host: &dyn Host, directory: &Path) -> Result<(u64, u64, u64), HostError> {
-    let ran = host.run(&Command::script(MEASURE_SCRIPT, [directory]).limited(SEARCH_S))?;
+    let ran = host.run(&Command::script(MEASURE_SCRIPT, [directory]).limited(evidence::SEARCH_S))?;
     let text = String::from_utf8_lossy(&ran.stdout).into_owned();
     let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
     let mut number = || numbers.next().flatten();

@@ -19,7 +19,9 @@ use protocol::options::{Compression, Delete, Preserve, QuickCheck, SyncOptions};
 use protocol::path::escaped;
 use protocol::stats::{Exit, Problem};
 use std::collections::BTreeSet;
+use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -123,7 +125,7 @@ pub(crate) fn pass(
 /// The engine makes the last directory of a path; a fresh destination may lack those above it.
 fn make_parent(path: &Path) -> Result<(), StepError> {
     let parent = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(parent).map_err(|error| {
+    DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(|error| {
         StepError::refused(format!("cannot make the directory {}: {error}", parent.display()))
     })
 }

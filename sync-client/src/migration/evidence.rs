@@ -7,6 +7,8 @@ use super::text;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+/// Looking through large trees.
+pub(crate) const SEARCH_S: u32 = 900;
 /// Processes that are named at most.
 const HOLDERS: usize = 10;
 
@@ -16,7 +18,7 @@ const HOLDERS_SCRIPT: &str = r#"[ "$(id -u)" -eq 0 ] || echo limited
 {
   find -L /proc/[0-9]*/fd -maxdepth 1 -type f -printf '%D:%i\t%p\n' 2>/dev/null
   echo
-  for directory; do [ -d "$directory" ] && find "$directory/" -xdev -type f -printf '%D:%i\t%p\n' 2>/dev/null; done
+  while [ $# -gt 0 ]; do [ -d "$2" ] && find "$1" "$2/" -type f -printf '%D:%i\t%p\n' 2>/dev/null; shift 2; done
 } | awk -F '\t' '
   !second && $0 == "" { second = 1; next }
   !second { split($2, part, "/"); held[$1] = held[$1] " " part[3]; next }
@@ -47,8 +49,8 @@ pub(crate) struct Holders {
 }
 
 /// Looks for processes that hold files below these directories open.
-pub(crate) fn holders(host: &dyn Host, directories: &[PathBuf]) -> Result<Holders, HostError> {
-    let ran = host.run(&Command::script(HOLDERS_SCRIPT, directories))?;
+pub(crate) fn holders(host: &dyn Host, places: &[Place]) -> Result<Holders, HostError> {
+    let ran = host.run(&Command::script(HOLDERS_SCRIPT, parameters(places)).limited(SEARCH_S))?;
     if !ran.is_success() {
         return Err(host.failed("look for open files below", Path::new("/proc"), &ran.stderr));
     }
@@ -95,7 +97,11 @@ pub(crate) fn containers(host: &dyn Host, core: &Core) -> Result<Option<Vec<Cont
     const FORMAT: &str = r#"{{.Names}}\t{{.Label "com.docker.compose.service"}}\t{{.Image}}\t{{.Status}}"#;
     let ran = host.run(&docker(core, ["ps", "--format", FORMAT]))?;
     if !ran.is_success() {
-        return Err(host.failed("list the containers by", Path::new(&core.service.docker[0]), &ran.stderr));
+        return Err(host.failed(
+            "list the containers (docker = [] in the plan where there is none) by",
+            Path::new(&core.service.docker[0]),
+            &ran.stderr,
+        ));
     }
     let container = |line: &[u8]| {
         let mut parts = line.split(|&byte| byte == b'\t').map(text::foreign);
@@ -113,9 +119,30 @@ pub(crate) fn docker<'a>(core: &'a Core, arguments: impl IntoIterator<Item = &'a
     Command::new(words.map(OsString::from)).within(core.root.as_path())
 }
 
-/// The directories of all data sets on one side.
-pub(crate) fn directories(run: &Run<'_>, end: End) -> Vec<PathBuf> {
-    run.plan.data.iter().map(|set| directory(run, set, end)).collect()
+/// A directory to look through as a pass does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) directory: PathBuf,
+    /// What links point to is data too.
+    pub(crate) follows_links: bool,
+}
+
+/// Where the data sets are on one side. Links are followed at the source alone: a copy has none that were.
+pub(crate) fn places(run: &Run<'_>, end: End) -> Vec<Place> {
+    let place = |set: &DataSet| Place {
+        directory: directory(run, set, end),
+        follows_links: set.copy_links && end == End::Source,
+    };
+    run.plan.data.iter().map(place).collect()
+}
+
+/// Places for a script: for each an option of `find`, and the directory.
+pub(crate) fn parameters(places: &[Place]) -> Vec<OsString> {
+    let pair = |place: &Place| {
+        let option = if place.follows_links { "-L" } else { "-P" };
+        [OsString::from(option), place.directory.clone().into()]
+    };
+    places.iter().flat_map(pair).collect()
 }
 
 /// Where a data set is on one side.
@@ -147,7 +174,7 @@ pub(crate) fn running(run: &Run<'_>, end: End) -> Result<Vec<String>, HostError>
             signs.push(format!("container {} ({}): {}", container.name, container.service, container.status));
         }
     }
-    for holder in holders(host, &directories(run, end))?.processes {
+    for holder in holders(host, &places(run, end))?.processes {
         signs.push(format!("process {} ({}) has {} open", holder.pid, holder.name, holder.file));
     }
     Ok(signs)
@@ -167,15 +194,23 @@ mod tests {
         fs::create_dir(&other).unwrap();
         fs::write(data.join("deep/a.wt"), "x").unwrap();
         fs::hard_link(data.join("deep/a.wt"), other.join("b")).unwrap();
-        let here = Machine::here("here", &crossbeam_channel::never());
-        assert_eq!(holders(&here, std::slice::from_ref(&data)).unwrap().processes, []);
+        let here = Machine::here("here", 0o022, &crossbeam_channel::never());
+        let place_of = |directory: &Path| Place { directory: directory.to_owned(), follows_links: false };
+        assert_eq!(holders(&here, &[place_of(&data)]).unwrap().processes, []);
         let held = File::open(other.join("b")).unwrap();
-        let found = holders(&here, &[place.path().join("absent"), data.clone()]).unwrap().processes;
+        let both = [place_of(&place.path().join("absent")), place_of(&data)];
+        let found = holders(&here, &both).unwrap().processes;
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].pid, std::process::id().to_string());
         assert!(found[0].file.ends_with("deep/a.wt"));
         drop(held);
-        assert_eq!(holders(&here, &[data]).unwrap().processes, []);
+        assert_eq!(holders(&here, &both).unwrap().processes, []);
+        std::os::unix::fs::symlink(&other, data.join("link")).unwrap();
+        fs::write(other.join("c"), "x").unwrap();
+        let _held = File::open(other.join("c")).unwrap();
+        assert_eq!(holders(&here, &both).unwrap().processes, []);
+        let followed = Place { directory: data, follows_links: true };
+        assert_eq!(holders(&here, &[followed]).unwrap().processes.len(), 1);
     }
 
     #[test]

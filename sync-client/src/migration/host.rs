@@ -260,7 +260,10 @@ pub(crate) struct Machine {
 }
 
 enum Way {
-    Here,
+    /// With the operator's umask: this process runs with none.
+    Here {
+        umask: u16,
+    },
     Ssh(Box<Access>),
 }
 
@@ -288,8 +291,8 @@ impl Access {
 
 impl Machine {
     /// This machine.
-    pub(crate) fn here(name: &str, stop: &Receiver<()>) -> Machine {
-        Machine { name: name.to_owned(), way: Way::Here, stop: stop.clone() }
+    pub(crate) fn here(name: &str, umask: u16, stop: &Receiver<()>) -> Machine {
+        Machine { name: name.to_owned(), way: Way::Here { umask }, stop: stop.clone() }
     }
 
     /// One behind SSH; it is connected when it is first asked.
@@ -310,8 +313,9 @@ impl Machine {
             started.map_err(|source| HostError::Start { host: self.name.clone(), source })
         };
         match &self.way {
-            Way::Here => {
-                start(&[OsString::from("/bin/sh"), OsString::from("-c"), OsString::from_vec(line.to_vec())])
+            Way::Here { umask } => {
+                let line = [format!("umask {umask:03o}; ").as_bytes(), line].concat();
+                start(&[OsString::from("/bin/sh"), OsString::from("-c"), OsString::from_vec(line)])
             }
             Way::Ssh(access) => match &access.connection.program {
                 Some(program) => start(&endpoint::shell_words(program, &access.side, line)),
@@ -423,7 +427,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     fn here() -> Machine {
-        Machine::here("here", &crossbeam_channel::never())
+        Machine::here("here", 0o027, &crossbeam_channel::never())
     }
 
     #[test]
@@ -454,6 +458,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_command_makes_here_has_the_operator_s_umask() {
+        let none: [&str; 0] = [];
+        let ran = here().run(&Command::script("umask", none)).unwrap();
+        assert_eq!(ran.stdout.trim_ascii().trim_ascii_start(), b"0027");
+    }
+
+    #[test]
     fn a_command_that_takes_too_long_is_ended_with_what_it_started() {
         let ran = here().run(&Command::new(["sleep", "100"]).limited(1)).unwrap();
         assert_eq!(ran.ending(), "did not end in time and was ended");
@@ -464,7 +475,7 @@ mod tests {
     fn a_stopped_run_waits_for_no_command() {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         drop(stop);
-        let machine = Machine::here("here", &stopped);
+        let machine = Machine::here("here", 0o022, &stopped);
         assert!(matches!(machine.run(&Command::new(["sleep", "100"])), Err(HostError::Interrupted)));
     }
 

@@ -73,6 +73,8 @@ pub(crate) enum JournalError {
 pub(crate) struct Journal {
     /// The file to append to, and the lock; neither where the journal is only read.
     file: Option<(File, File)>,
+    /// How much of the file counts.
+    len: u64,
     path: PathBuf,
     records: Vec<Record>,
 }
@@ -97,10 +99,14 @@ impl Journal {
             .map_err(io("open", &path))?;
         let (records, whole_bytes) = read_records(&mut file, &path)?;
         file.set_len(whole_bytes).map_err(io("cut the torn end of", &path))?;
-        let mut journal = Journal { file: Some((file, lock)), path, records };
+        let mut journal = Journal { file: Some((file, lock)), len: whole_bytes, path, records };
         if is_new {
-            let parent = File::open(dir).and_then(|dir| dir.sync_all());
-            parent.map_err(io("sync", dir))?;
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
+            // Those above may be new as well; what belongs to others may refuse, and is not.
+            dir.ancestors()
+                .skip(1)
+                .filter_map(|dir| File::open(dir).ok())
+                .for_each(|dir| drop(dir.sync_all()));
         }
         match journal.records.first() {
             None => journal.record(
@@ -117,7 +123,7 @@ impl Journal {
     /// A journal that is looked at and takes no record.
     pub(crate) fn only_read(dir: &Path, identity: &str) -> Result<Journal, JournalError> {
         let records = Journal::read(dir, identity)?;
-        Ok(Journal { file: None, path: dir.join(FILE_NAME), records })
+        Ok(Journal { file: None, len: 0, path: dir.join(FILE_NAME), records })
     }
 
     /// Reads a journal without the lock; no records where there is no file.
@@ -169,8 +175,13 @@ impl Journal {
         let io = |source| JournalError::Io { what: "write", path: self.path.clone(), source };
         let mut line = serde_json::to_vec(&record).map_err(|error| io(error.into()))?;
         line.push(b'\n');
-        // One write: a line is torn only by a machine that stops.
-        file.write_all(&line).and_then(|()| file.sync_data()).map_err(io)?;
+        // One write: a line is torn only by a machine that stops, or a disk that is full.
+        if let Err(error) = file.write_all(&line).and_then(|()| file.sync_data()) {
+            // What got there must not begin the next line.
+            let _ = file.set_len(self.len);
+            return Err(io(error));
+        }
+        self.len += line.len() as u64;
         self.records.push(record);
         Ok(())
     }

@@ -64,11 +64,12 @@ impl<'a> Run<'a> {
             Journal::open(dir, &identity)?
         };
         let environment = asking_once(operator.environment);
+        let umask = environment.umask;
         let source: Box<dyn Host> = match &plan.source.ssh {
-            None => Box::new(Machine::here("source", operator.stop)),
+            None => Box::new(Machine::here("source", umask, operator.stop)),
             Some(ssh) => Box::new(Machine::behind("source", ssh, &environment, operator.stop)?),
         };
-        let destination = Box::new(Machine::here("destination", operator.stop));
+        let destination = Box::new(Machine::here("destination", umask, operator.stop));
         Ok(Run { plan, settings, operator, environment, say, source, destination, journal })
     }
 
