@@ -267,6 +267,14 @@ fn migrate_runs_every_step_and_passes_over_what_is_done() {
         assert!(again.contains(step), "{again}");
     }
     assert!(cores.step(&["status"]).success().stdout_text().contains("every step is done"));
+
+    let report = cores.step(&["report", "report.html", "--json"]).success().stdout_text();
+    let report: Value = serde_json::from_str(report.lines().next().expect("a line")).expect("JSON");
+    assert!(report["position"]["downtime_s"].is_f64() && report["checks"].is_array(), "{report}");
+    let page = fs::read_to_string(cores.sandbox.home().join("report.html")).expect("it was written");
+    assert!(page.contains("mongodb, cold") && page.contains("stop source") && page.ends_with("</html>\n"));
+    cores.step(&["report"]).expect_code(1);
+    cores.step(&["report", "nowhere/report.html"]).expect_code(11);
 }
 
 #[test]

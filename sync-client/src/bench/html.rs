@@ -4,7 +4,8 @@ use super::figures::Summary;
 use super::report::{self, Bar};
 use std::fmt::Write as _;
 
-const STYLE: &str = "\
+/// What every page of this program looks like.
+pub(crate) const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5a6675;--paper:#fbfbf9;--line:#dcdfe3;--bar:#2f6fb0;--slow:#c2571a}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa5b3;--paper:#14181e;--line:#2c333d;--bar:#6aa8e6;--slow:#f0935a}}
 body{margin:0 auto;max-width:44rem;padding:1rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}
@@ -108,7 +109,8 @@ fn chart(bars: &[Bar], marks_longest: bool, page: &mut String) {
 }
 
 /// Text that no browser takes for markup.
-fn escaped(text: &str) -> String {
+/// Text as HTML shows it.
+pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -17,6 +17,7 @@ use crossbeam_channel::Receiver;
 pub(crate) use ends::asking_once;
 use ends::{Agent, End, Way};
 use figures::{EndFigures, Flow, Link, Measured, Summary, Tree, Zstd};
+pub(crate) use html::{STYLE, escaped as escaped_html};
 use indicatif::{ProgressBar, ProgressStyle};
 use protocol::limits;
 use protocol::probe::{Probe, ProbeResult, Work};

@@ -50,6 +50,7 @@ enum Verdict {
 struct Table<'r, 'a> {
     run: &'r Run<'a>,
     counts: BTreeMap<Verdict, u32>,
+    rows: Vec<Value>,
 }
 
 impl Table<'_, '_> {
@@ -65,6 +66,7 @@ impl Table<'_, '_> {
             &format!("{word}  {what:<22} {}", detail.replace('\n', "\n                            ")),
             &json!({"event": "check", "verdict": verdict, "what": what, "detail": detail}),
         );
+        self.rows.push(json!({"verdict": verdict, "what": what, "detail": detail}));
     }
 
     /// One row of two outcomes.
@@ -109,13 +111,14 @@ impl Step for Check {
     }
 
     fn rehearse(&self, run: &mut Run<'_>) -> Result<Vec<String>, StepError> {
-        let (_, _, failed) = look(run)?;
-        conclude(failed).map(|()| Vec::new())
+        let table = look(run)?;
+        conclude(table.count(Verdict::Fail)).map(|()| Vec::new())
     }
 
     fn carry_out(&self, run: &mut Run<'_>) -> Result<(), StepError> {
-        let (passed, warned, failed) = look(run)?;
-        run.record("check", "table", State::Noted, json!({"pass": passed, "warn": warned, "fail": failed}))?;
+        let table = look(run)?;
+        let (failed, rows) = (table.count(Verdict::Fail), table.rows);
+        run.record("check", "table", State::Noted, json!({"rows": rows}))?;
         conclude(failed)
     }
 }
@@ -130,8 +133,8 @@ fn conclude(failed: u32) -> Result<(), StepError> {
     }
 }
 
-fn look(run: &Run<'_>) -> Result<(u32, u32, u32), StepError> {
-    let mut table = Table { run, counts: BTreeMap::new() };
+fn look<'r, 'a>(run: &'r Run<'a>) -> Result<Table<'r, 'a>, StepError> {
+    let mut table = Table { run, counts: BTreeMap::new(), rows: Vec::new() };
     let answers = connection(&mut table);
     for (what, needs_source, look) in LOOKS {
         run.stopped()?;
@@ -148,9 +151,10 @@ fn look(run: &Run<'_>) -> Result<(u32, u32, u32), StepError> {
             }
         }
     }
-    let counts = (table.count(Verdict::Pass), table.count(Verdict::Warn), table.count(Verdict::Fail));
-    run.say.line(&format!("{} passed, {} to think about, {} failed", counts.0, counts.1, counts.2));
-    Ok(counts)
+    let count = |verdict| table.count(verdict);
+    let (passed, warned, failed) = (count(Verdict::Pass), count(Verdict::Warn), count(Verdict::Fail));
+    run.say.line(&format!("{passed} passed, {warned} to think about, {failed} failed"));
+    Ok(table)
 }
 
 /// SSH, the host key, and that the key may run commands.

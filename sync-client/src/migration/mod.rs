@@ -1,14 +1,14 @@
 //! The migration of a whole core: one plan file, steps that can be repeated, a journal on the destination.
 //!
 //! # The types
-//! - [`plan::Plan`]: everything that is particular to one migration, from a TOML file. What parses is sound: paths are
+//! - `plan::Plan`: everything that is particular to one migration, from a TOML file. What parses is sound: paths are
 //!   absolute or below ROOT and lead nowhere else, data sets don't overlap, a MongoDB directory is an exact mirror.
-//! - [`host::Host`]: a machine on which commands run and files are read and written; this one or one behind the SSH client
-//!   that `sync` uses. Everything a step asks of a machine goes through [`host::Host::run`], so a test can stand in for it.
-//! - [`journal::Journal`]: what was begun, done, and failed, one JSON object a line. [`position::Position`] is what follows from it:
+//! - `host::Host`: a machine on which commands run and files are read and written; this one or one behind the SSH client
+//!   that `sync` uses. Everything a step asks of a machine goes through `host::Host::run`, so a test can stand in for it.
+//! - `journal::Journal`: what was begun, done, and failed, one JSON object a line. `position::Position` is what follows from it:
 //!   how good each copy is, who was stopped, what is next, how to go back.
-//! - [`step::Step`]: one command of the migration; [`step::all`] is their order, and the only place where a new one is added.
-//! - [`run::Run`]: what a step works with: plan, hosts, journal, the operator's answers, what is printed.
+//! - `step::Step`: one command of the migration; `step::all` is their order, and the only place where a new one is added.
+//! - `run::Run`: what a step works with: plan, hosts, journal, the operator's answers, what is printed.
 //!
 //! # What always holds
 //! 1. An action that changes something is in the journal, on disk, as *begun* before it starts and as *done* or
@@ -42,6 +42,7 @@ mod journal;
 mod migrate;
 mod plan;
 mod position;
+mod report;
 mod rollback;
 mod run;
 mod say;
@@ -121,6 +122,14 @@ pub fn commands() -> Vec<Command> {
             "Say what is done, what is next, and how to go back",
             "Reads the journal, and nothing else.",
         ),
+        step(
+            "report",
+            "Write what happened as one page: passes, forecasts, downtime, checks",
+            "Writes what the journal holds as one HTML page that needs nothing else, readable on a phone. With --json the \
+             same is printed.",
+        )
+        .arg(Arg::new("file").value_name("FILE").value_parser(value_parser!(PathBuf)).help("The page, for example report.html"))
+        .mut_arg("json", |json| json.required_unless_present("file")),
     ]
 }
 
@@ -145,7 +154,7 @@ fn step(name: &'static str, about: &'static str, long: &'static str) -> Command 
                 .help("The plan"),
         )
         .arg(flag("json", "Print one JSON object a line, the last one a summary"));
-    if name == "status" {
+    if matches!(name, "status" | "report") {
         return command;
     }
     let command = command.arg(flag("dry-run", "Say what would be done; change nothing").short('n'));
@@ -173,7 +182,14 @@ pub fn run(name: &str, matches: &ArgMatches, operator: &Operator<'_>) -> u8 {
         .get_one::<PathBuf>("plan")
         .ok_or_else(|| StepError::refused("no plan was named"))
         .and_then(|path| Ok(Plan::read(path)?))
-        .and_then(|plan| carry_out(name, &plan, settings, operator, &say));
+        .and_then(|plan| match name {
+            "status" => status::show(&plan, &say),
+            "report" => {
+                let file = matches.get_one::<PathBuf>("file").map(PathBuf::as_path);
+                report::write(&plan, file, operator.environment.umask, &say)
+            }
+            _ => carry_out(name, &plan, settings, operator, &say),
+        });
     let code = result.as_ref().map_or_else(StepError::exit_code, |()| Exit::Done.code());
     if let Err(error) = &result {
         print_error(error);
@@ -189,9 +205,6 @@ fn carry_out(
     operator: &Operator<'_>,
     say: &Say,
 ) -> Result<(), StepError> {
-    if name == "status" {
-        return status::show(plan, say);
-    }
     let mut run = Run::open(plan, settings, operator, say)?;
     match name {
         "migrate" => migrate::migrate(&mut run),

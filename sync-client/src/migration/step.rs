@@ -12,6 +12,7 @@ use super::{bulk, check, cold};
 use crate::endpoint::RunError;
 use crate::job::UsageError;
 use protocol::stats::Exit;
+use std::path::PathBuf;
 
 /// A command of the migration that `migrate` runs in its turn.
 pub(crate) trait Step {
@@ -65,6 +66,8 @@ pub(crate) enum StepError {
     /// A pass ended with problems.
     #[error("data set {set}: {message}")]
     Pass { set: String, exit: Exit, message: String },
+    #[error("cannot write the report {}", path.display())]
+    Report { path: PathBuf, source: std::io::Error },
     /// The reason was printed already.
     #[error("not finished; {what}")]
     Told { what: &'static str, exit_code: u8 },
@@ -88,6 +91,7 @@ impl StepError {
             StepError::Host(error) => error.exit_code(),
             StepError::Run { source, .. } => source.exit_code(),
             StepError::Pass { exit, .. } => exit.code(),
+            StepError::Report { .. } => Exit::FileIo.code(),
             StepError::Told { exit_code, .. } => *exit_code,
             StepError::Interrupted => Exit::Interrupted.code(),
         }
