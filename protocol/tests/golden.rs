@@ -45,16 +45,20 @@ const VERSION_1: [(&str, &str); 37] = [
          000000",
     ),
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
-    ("request", "23000000060003fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002"),
+    (
+        "request",
+        "39000000060004fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd00 \
+         03fc00000100fd0000000004000000",
+    ),
     ("signature", "1f0000000700a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5fb2c0103000000"),
     (
         "data",
-        "ae00000008006c6974736d616c6c0106fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb00030001 \
-         02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa0405000102030405060708 \
-         090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd0000000004000000000102030405 \
-         060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a2000000",
+        "b500000008006c6974736d616c6c0107fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb0007fb2c \
+         01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa04050001 \
+         02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd00000000040000 \
+         00000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a9000000",
     ),
-    ("data of failed files", "1400000008000004000600010601020602030603030a10000000"),
+    ("data of failed files", "1700000008000005000600010601020602030604030a04060313000000"),
     ("release", "0b00000009000400fafbfb00fc00000100"),
     (
         "report",
@@ -322,7 +326,8 @@ fn pieces() -> Vec<Piece> {
 
 fn requests() -> Vec<Request> {
     let delta = Want::Delta { block_size: 4096, basis_bytes: 1 << 34 };
-    [Want::Whole, delta, Want::Hash]
+    let aligned = Want::Aligned { block_size: 1 << 16, basis_bytes: 1 << 34 };
+    [Want::Whole, delta, Want::Hash, aligned]
         .into_iter()
         .zip(0..)
         .map(|(want, i)| Request { list: 300, index: i, file: 250 + i, want })
@@ -338,6 +343,7 @@ fn data() -> Message {
     builder.step(251, Step::Open { size_bytes: 70_000 });
     builder.step(251, Step::Match { block: 1 << 20, count: 300 });
     builder.literal(251, b"lit");
+    builder.literal(251, &[0; 300]);
     builder.step(251, Step::End(read_file()));
     let append = |bytes: &mut Vec<u8>| {
         bytes.extend_from_slice(b"small");
@@ -352,7 +358,9 @@ fn failures() -> Message {
     let mut builder = DataBuilder::new(0);
     let errno = Failure::Errno { operation: Operation::Read, errno: 5 };
     for (failure, file) in
-        [Failure::Vanished, Failure::Changed, Failure::ChangedKind, errno].into_iter().zip(0..)
+        [Failure::Vanished, Failure::Changed, Failure::ChangedKind, errno, Failure::Misaligned]
+            .into_iter()
+            .zip(0..)
     {
         builder.step(file, Step::Failed(failure));
     }

@@ -12,7 +12,7 @@ use crate::tree::Dir;
 use crossbeam_channel::Receiver;
 use protocol::itemize::Item;
 use protocol::message::{self, Message, Report, Role, Start};
-use protocol::options::{QuickCheck, SyncOptions};
+use protocol::options::SyncOptions;
 use protocol::stats::{Exit, Problem};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -32,13 +32,12 @@ pub struct Permissions {
     pub state_dir: Option<PathBuf>,
 }
 
-/// The index for a run: only one that compares content asks it; none where it is not wanted, where nothing
-/// may change, and for `verify`, which reads everything.
+/// The index for a run; none where it is not wanted, where nothing may change, and for `verify`, which reads
+/// everything.
 #[must_use]
 pub fn index_for(state_dir: Option<&Path>, options: &SyncOptions) -> Index {
-    let compares = options.quick_check == QuickCheck::Checksum && !options.dry_run;
     match state_dir {
-        Some(dir) if compares && !options.without_index => Index::open(dir).0,
+        Some(dir) if !options.without_index && !options.dry_run && !options.verify => Index::at(dir),
         _ => Index::disabled(),
     }
 }

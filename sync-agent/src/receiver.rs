@@ -4,15 +4,16 @@
 //! the committer only if its BLAKE3 is the one that the source computed while it read. As long as what
 //! arrives is what the old file has at the same place, nothing is written at all.
 
-use crate::basis::{self, Basis};
+use crate::basis::{self, Basis, OldValues};
 use crate::clock::{Activity, Clock};
 use crate::commit::{Placement, Ready};
 use crate::error::SessionError;
+use crate::index::FileValues;
 use crate::journal::Journal;
 use crate::metadata::Wanted;
 use crate::run::Run;
 use crate::staging::Staged;
-use crate::tree::Info;
+use crate::tree::{self, Info};
 use crate::workers::lock;
 use protocol::ContentHash;
 use protocol::decide::{Action, content_differs, content_same};
@@ -21,7 +22,9 @@ use protocol::itemize::Change;
 use protocol::limits;
 use protocol::message::{Data, Failure, Message, ReadFile, Record, Step, Want};
 use protocol::path::{Name, RelPath};
+use protocol::signature::BlockSize;
 use protocol::stats::{Cause, Operation, Problem, Side, is_full};
+use protocol::subtree::{self, TreeHasher, Value};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,6 +33,23 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+/// What a file's content consists of.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    /// Bytes that came from the source.
+    pub(crate) literal: u64,
+    /// Bytes that were here before.
+    pub(crate) matched: u64,
+    /// What the index is to know of it.
+    pub(crate) values: Option<Box<FileValues>>,
+}
+
+impl Content {
+    fn literal(content: &[u8]) -> Content {
+        Content { literal: content.len() as u64, ..Content::default() }
+    }
+}
 
 /// An entry of the source with what it is to become here.
 #[derive(Debug, Clone)]
@@ -47,6 +67,8 @@ pub(crate) struct Target {
     pub(crate) changes: u8,
     /// How often what arrived was not what the source read.
     pub(crate) mismatches: u8,
+    /// Compared in place it had little in common with its basis.
+    pub(crate) is_misaligned: bool,
 }
 
 impl Target {
@@ -78,6 +100,7 @@ pub(crate) enum Task {
 pub(crate) struct Flight {
     want: Want,
     target: Arc<Target>,
+    values: Option<Arc<OldValues>>,
     /// The two sides of a comparison, as they come in.
     ours: Option<Option<ContentHash>>,
     theirs: Option<(u64, ReadFile)>,
@@ -85,7 +108,11 @@ pub(crate) struct Flight {
 
 impl Flight {
     pub(crate) fn new(want: Want, target: Arc<Target>) -> Flight {
-        Flight { want, target, ours: None, theirs: None }
+        Flight { want, target, values: None, ours: None, theirs: None }
+    }
+
+    pub(crate) fn with_values(self, values: Option<Arc<OldValues>>) -> Flight {
+        Flight { values, ..self }
     }
 }
 
@@ -119,8 +146,13 @@ struct Sink {
     target: Arc<Target>,
     size_bytes: u64,
     position: u64,
-    hasher: blake3::Hasher,
+    hasher: TreeHasher,
+    block_size: BlockSize,
     basis: Option<Basis>,
+    /// The values of the basis's blocks, of a file that is compared in place.
+    values: Option<Arc<OldValues>>,
+    /// Something of the basis was taken to be what its values say, and not read.
+    trusts_values: bool,
     output: Output,
     literal_bytes: u64,
     matched_bytes: u64,
@@ -172,6 +204,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 Step::Open { size_bytes } => self.open(*file, size_bytes)?,
                 Step::Literal { bytes } => self.literal(*file, take(bytes))?,
                 Step::Match { block, count } => self.matched(*file, block, count)?,
+                Step::Zeros { bytes } => self.zeros(*file, bytes)?,
                 Step::End(read) => self.end(*file, read)?,
                 Step::Small { bytes, read } => {
                     let content = take(bytes);
@@ -225,18 +258,30 @@ impl<'a, 'r> Receiver<'a, 'r> {
     }
 
     fn open(&mut self, file: u32, size_bytes: u64) -> Result<(), SessionError> {
-        let Some((want, target)) = self.flight(file) else { return Ok(()) };
+        let opened = lock(&self.run.flights)
+            .get(&file)
+            .map(|flight| (flight.want, Arc::clone(&flight.target), flight.values.clone()));
+        let Some((want, target, values)) = opened else { return Ok(()) };
+        let basis_block = want.basis()?.map(|(block_size, _)| block_size);
+        // Of a search the blocks have another length than those that values are kept of.
+        let tree_block = match &values {
+            Some(values) => values.block_size,
+            None => subtree::fast_block_size(size_bytes),
+        };
         let mut sink = Sink {
             target,
             size_bytes,
             position: 0,
-            hasher: blake3::Hasher::new(),
+            hasher: TreeHasher::new(tree_block),
+            block_size: basis_block.unwrap_or(tree_block),
             basis: None,
+            values,
+            trusts_values: false,
             output: Output::Same,
             literal_bytes: 0,
             matched_bytes: 0,
         };
-        if let Want::Delta { .. } = want {
+        if basis_block.is_some() {
             match Basis::open(self.run, &sink.target) {
                 Ok(basis) => sink.basis = basis,
                 Err(error) => self.broken(&mut sink, Operation::Open, &error.into())?,
@@ -256,6 +301,17 @@ impl<'a, 'r> Receiver<'a, 'r> {
         Ok(())
     }
 
+    fn zeros(&mut self, file: u32, bytes: u32) -> Result<(), SessionError> {
+        static ZEROS: [u8; COPY_BYTES] = [0; COPY_BYTES];
+        let mut left = bytes as usize;
+        while left > 0 && !self.run.stopped.load(Ordering::Relaxed) {
+            let now = left.min(COPY_BYTES);
+            self.literal(file, &ZEROS[..now])?;
+            left -= now;
+        }
+        Ok(())
+    }
+
     fn matched(&mut self, file: u32, block: u64, count: u32) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
         if let Err(error) = self.copy(&mut sink, block, count) {
@@ -268,9 +324,34 @@ impl<'a, 'r> Receiver<'a, 'r> {
     /// Appends blocks of the basis.
     fn copy(&mut self, sink: &mut Sink, block: u64, count: u32) -> io::Result<()> {
         let Some(basis) = sink.basis.take() else { return Ok(()) };
-        let size = u64::from(basis.block_size.bytes());
+        let size = u64::from(sink.block_size.bytes());
         let from = block * size;
         let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
+        let copied = match known_values(sink, block, count, to) {
+            Some(values) => self.copy_known(sink, &basis, to, values),
+            None => self.copy_read(sink, &basis, from, to),
+        };
+        sink.matched_bytes += to - from;
+        sink.basis = Some(basis);
+        copied
+    }
+
+    /// The next bytes, up to `to`, stand at the same place of the basis and hash to these values.
+    fn copy_known(&self, sink: &mut Sink, basis: &Basis, to: u64, values: Vec<Value>) -> io::Result<()> {
+        if let (Output::Staged(_, file), Some(old)) = (&sink.output, basis.as_old()) {
+            self.run.progress.clock.time(Activity::Write, || copy_range(old, file, sink.position, to))?;
+        }
+        if values.into_iter().all(|value| sink.hasher.push(value)) {
+            sink.trusts_values = true;
+            sink.position = to;
+            Ok(())
+        } else {
+            // Values are of blocks at their own places, and so is what came before them.
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
+
+    fn copy_read(&mut self, sink: &mut Sink, basis: &Basis, from: u64, to: u64) -> io::Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let in_place = matches!(sink.output, Output::Same | Output::Patch(..));
         let stays = in_place && from == sink.position && basis.as_old().is_some();
@@ -286,7 +367,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
                     clock.time(Activity::Hash, || sink.hasher.update(chunk));
                     sink.position += length as u64;
                 } else {
-                    self.leave_old(sink, Some(&basis))?;
+                    self.leave_old(sink, Some(basis))?;
                     append(sink, chunk, clock)?;
                 }
             }
@@ -294,8 +375,6 @@ impl<'a, 'r> Receiver<'a, 'r> {
         };
         let copied = copy();
         self.buffer = buffer;
-        sink.matched_bytes += to - from;
-        sink.basis = Some(basis);
         copied
     }
 
@@ -326,7 +405,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
         let (staged, file) = self.run.area(&sink.target)?.create(&sink.target.path())?;
         let copied = match basis.and_then(Basis::as_old) {
-            Some(old) => copy_prefix(old, &file, sink.position),
+            Some(old) => copy_range(old, &file, 0, sink.position),
             None => Ok(()),
         };
         sink.output = Output::Staged(staged, file);
@@ -343,8 +422,9 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if matches!(sink.output, Output::Broken) {
             return self.give_up(file, &sink.target);
         }
-        let hash: ContentHash = sink.hasher.finalize().into();
-        if hash != read.hash {
+        let tree_block = sink.hasher.block_size();
+        let (hash, values) = std::mem::replace(&mut sink.hasher, TreeHasher::new(tree_block)).finish();
+        if hash != read.hash || !still_has_values(&sink) {
             if let Output::Staged(staged, _) | Output::Patch(staged, _) = sink.output {
                 staged.discard();
             }
@@ -359,16 +439,15 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if let Err(error) = self.leave_old(&mut sink, basis.as_ref()) {
             self.broken(&mut sink, Operation::Write, &error)?;
         }
-        let (literal, matched) = (sink.literal_bytes, sink.matched_bytes);
+        let target = at_mtime(&sink.target, read, sink.size_bytes);
+        let content = Content {
+            literal: sink.literal_bytes,
+            matched: sink.matched_bytes,
+            values: worth_keeping(&sink, hash, values),
+        };
         match sink.output {
-            Output::Staged(staged, out) => {
-                let target = at_mtime(&sink.target, read, sink.size_bytes);
-                self.complete(file, target, staged, &out, literal, matched)
-            }
-            Output::Patch(staged, journal) => {
-                let target = at_mtime(&sink.target, read, sink.size_bytes);
-                self.complete_patch(file, target, staged, *journal, literal, matched)
-            }
+            Output::Staged(staged, out) => self.complete(file, target, staged, &out, content),
+            Output::Patch(staged, journal) => self.complete_patch(file, target, staged, *journal, content),
             _ => self.give_up(file, &sink.target),
         }
     }
@@ -411,7 +490,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
             staged.discard();
             return self.failed_here(file, &target, Operation::Write, &error);
         }
-        self.complete(file, target, staged, &out, content.len() as u64, 0)
+        self.complete(file, target, staged, &out, Content::literal(content))
     }
 
     fn small_patch(
@@ -440,7 +519,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         });
         match written {
             Ok((staged, journal)) => {
-                self.complete_patch(file, target, staged, journal, content.len() as u64, 0)
+                self.complete_patch(file, target, staged, journal, Content::literal(content))
             }
             Err(error) => self.failed_here(file, &target, Operation::Write, &error),
         }
@@ -453,8 +532,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         target: Target,
         staged: Staged,
         journal: Journal,
-        literal: u64,
-        matched: u64,
+        content: Content,
     ) -> Result<(), SessionError> {
         if let Err(error) = journal.finish(target.wanted.entry.size_bytes()) {
             staged.discard();
@@ -462,7 +540,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
         self.run.done(&target);
         let how = Placement::Patch;
-        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes: literal, literal, matched });
+        let bytes = content.literal;
+        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, content });
         self.resolved.push(file);
         Ok(())
     }
@@ -474,8 +553,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         target: Target,
         staged: Staged,
         out: &File,
-        literal: u64,
-        matched: u64,
+        content: Content,
     ) -> Result<(), SessionError> {
         if let Err((operation, error)) = target.wanted.metadata.apply_to_file(out) {
             staged.discard();
@@ -484,7 +562,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.run.done(&target);
         let bytes = target.wanted.entry.size_bytes();
         let how = Placement::Rename;
-        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, literal, matched });
+        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, content });
         self.resolved.push(file);
         Ok(())
     }
@@ -523,6 +601,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 let again = Target { changes: target.changes + 1, ..Target::clone(&target) };
                 let want = (want == Want::Hash).then_some(Want::Hash);
                 return retry(self.run, file, again, want);
+            }
+            Failure::Misaligned => {
+                let again = Target { is_misaligned: true, ..Target::clone(&target) };
+                return retry(self.run, file, again, None);
             }
             Failure::Changed => Cause::KeptChanging,
             Failure::Vanished => Cause::Vanished,
@@ -603,15 +685,16 @@ fn append(sink: &mut Sink, bytes: &[u8], clock: &Clock) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_prefix(from: &File, to: &File, bytes: u64) -> io::Result<()> {
-    let (mut read_at, mut write_at) = (0u64, 0u64);
-    while read_at < bytes {
-        let left = usize::try_from(bytes - read_at).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left) {
+/// Copies the bytes `at..to` to the same place of another file. Where the file system can, both share them.
+fn copy_range(from: &File, into: &File, at: u64, to: u64) -> io::Result<()> {
+    let (mut read_at, mut write_at) = (at, at);
+    while read_at < to {
+        let left = usize::try_from(to - read_at).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut read_at), into, Some(&mut write_at), left) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
-                return copy_prefix_by_hand(from, to, read_at, bytes);
+                return copy_range_by_hand(from, into, read_at, to);
             }
             Err(error) => return Err(error.into()),
         }
@@ -619,15 +702,41 @@ fn copy_prefix(from: &File, to: &File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_prefix_by_hand(from: &File, to: &File, mut at: u64, bytes: u64) -> io::Result<()> {
+fn copy_range_by_hand(from: &File, into: &File, mut at: u64, to: u64) -> io::Result<()> {
     let mut buffer = vec![0; COPY_BYTES];
-    while at < bytes {
-        let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+    while at < to {
+        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
         from.read_exact_at(&mut buffer[..length], at)?;
-        to.write_all_at(&buffer[..length], at)?;
+        into.write_all_at(&buffer[..length], at)?;
         at += length as u64;
     }
     Ok(())
+}
+
+/// The values of these blocks of the basis, which end at `to`, where they stand for what comes next.
+fn known_values(sink: &Sink, block: u64, count: u32, to: u64) -> Option<Vec<Value>> {
+    let size = u64::from(sink.block_size.bytes());
+    // The hash of a file of one block does not follow from its value, and a short block is a file's last.
+    let stands = block * size == sink.position && sink.size_bytes > size;
+    let is_whole = to.is_multiple_of(size) || to == sink.size_bytes;
+    sink.values.as_ref().filter(|_| stands && is_whole)?.get(block, count)
+}
+
+/// Whether the old file is still the one whose values were taken for its content.
+fn still_has_values(sink: &Sink) -> bool {
+    let old = sink.basis.as_ref().and_then(Basis::as_old);
+    let unchanged = |values: &OldValues| {
+        old.is_some_and(|old| tree::info_of(old).is_ok_and(|info| values.info.same_content(&info)))
+    };
+    !sink.trusts_values || sink.values.as_deref().is_some_and(unchanged)
+}
+
+/// The values of a large file, for the index.
+fn worth_keeping(sink: &Sink, hash: ContentHash, values: Vec<Value>) -> Option<Box<FileValues>> {
+    let block_size = sink.hasher.block_size();
+    let is_of_use = sink.size_bytes >= limits::VALUES_FROM_BYTES
+        && block_size == subtree::block_size_for(sink.size_bytes);
+    (is_of_use && !values.is_empty()).then(|| Box::new(FileValues { hash, block_size, values }))
 }
 
 /// The target as the source found it when it read: a little later than when it was listed.
@@ -649,7 +758,7 @@ fn retry(run: &Run<'_>, file: u32, target: Target, want: Option<Want>) -> Result
         Some(want) => {
             let request = lock(&run.session).request(target.list, target.index, want);
             if let Some(request) = request {
-                run.expect(request, Arc::clone(&target));
+                run.expect(request, Flight::new(want, Arc::clone(&target)));
                 run.outgoing.say(&Message::Request(vec![request]))?;
                 if want == Want::Hash {
                     run.task(Task::Hash(request.file, target));

@@ -72,7 +72,8 @@ impl Image {
     }
 
     /// What is on the disk at this moment, as after a power cut: its blocks are copied without a sync, and the copy
-    /// is mounted in `directory`.
+    /// is mounted in `directory`. Nobody may write to it meanwhile. A copy takes time, and what the kernel writes in
+    /// that time may be in it without what it wrote before; so it is made until it is that of one moment.
     ///
     /// # Panics
     /// Where that fails.
@@ -80,7 +81,14 @@ impl Image {
     pub fn after_power_cut(&self, directory: &Path) -> Image {
         fs::create_dir(directory).expect("a new directory");
         let file = directory.join("image");
-        fs::copy(&self.file, &file).expect("room for a copy");
+        let read = || fs::read(&self.file).expect("it is there");
+        let mut content = read();
+        while let again = read()
+            && again != content
+        {
+            content = again;
+        }
+        fs::write(&file, content).expect("room for a copy");
         Image::mount(file, directory.join("mounted"))
     }
 
