@@ -118,11 +118,8 @@ const REFUSED: &[&str] = &[
     "protect-args",
     "inc-recursive",
     "no-inc-recursive",
-    "checksum-choice=",
     "cc=",
-    "compress-choice=",
     "zc=",
-    "compress-level=",
     "zl=",
     "remote-option=",
 ];
