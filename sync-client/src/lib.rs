@@ -14,5 +14,6 @@ pub mod endpoint;
 pub mod generated;
 pub mod job;
 pub mod location;
+pub mod register;
 pub mod replace;
 pub mod ssh;
