@@ -173,6 +173,7 @@ pub fn command() -> Command {
         .subcommand(verify())
         .subcommand(bench())
         .subcommand(crate::register::command())
+        .subcommand(crate::key::command())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")

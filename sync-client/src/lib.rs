@@ -13,6 +13,7 @@ pub mod dns;
 pub mod endpoint;
 pub mod generated;
 pub mod job;
+pub mod key;
 pub mod location;
 pub mod register;
 pub mod replace;

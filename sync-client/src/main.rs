@@ -17,7 +17,7 @@ use sync_client::console::{Console, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
 use sync_client::replace::Prompts;
-use sync_client::{args, bench, demo, register};
+use sync_client::{args, bench, demo, key, register};
 
 fn main() -> ExitCode {
     let matches = match args::command().try_get_matches() {
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
         Some(("register", matches)) => register::run(matches, &PROMPTS),
+        Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &PROMPTS),
         Some(("demo", _)) => demo::run(&environment),
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
