@@ -194,3 +194,21 @@ fn remove_deletes_nothing_that_is_no_key() {
     assert_eq!(text(&path), "not a key");
     sandbox.client(["key", "remove", "--yes"]).expect_code(1);
 }
+
+#[test]
+fn remove_takes_no_other_keys_half_and_leaves_no_private_one_behind() {
+    let sandbox = Sandbox::new();
+    let (path, other, link) =
+        (sandbox.path().join("key"), sandbox.path().join("other"), sandbox.path().join("link"));
+    key(&sandbox, "new", &path, &[]).success();
+    key(&sandbox, "new", &other, &[]).success();
+    std::os::unix::fs::symlink(&path, &link).expect("a new link");
+    key(&sandbox, "remove", &link, &["--yes"]).expect_code(3).expect_stderr("is a symbolic link");
+    key(&sandbox, "remove", &beside(&path), &["--yes"]).expect_code(3).expect_stderr("name the private one");
+    fs::copy(beside(&other), beside(&path)).expect("the files are ours");
+    key(&sandbox, "remove", &path, &["--yes"]).success();
+    assert!(!path.exists() && text(&beside(&path)) == text(&beside(&other)));
+    fs::remove_file(&other).expect("the file is ours");
+    key(&sandbox, "remove", &other, &["--yes"]).success();
+    assert!(!beside(&other).exists());
+}

@@ -287,12 +287,36 @@ fn show(matches: &ArgMatches, path: &Path, out: &Lines) -> Result<(), KeyError> 
     Ok(())
 }
 
+/// The key at `path` and the files that are to go: the private one, and the public one if it is of the same pair.
+fn pair(path: &Path) -> Result<(PublicKey, Vec<PathBuf>), KeyError> {
+    let refused = |reason: &str| KeyError::NotAKey { path: path.to_owned(), reason: reason.to_owned() };
+    let key = public_key(path)?;
+    let mut files = Vec::new();
+    if let Ok(metadata) = fs::symlink_metadata(path) {
+        if metadata.is_symlink() {
+            return Err(refused("is a symbolic link; name the file that it leads to"));
+        }
+        let is_private = fs::read_to_string(path).is_ok_and(|text| PrivateKey::from_openssh(&text).is_ok());
+        if !is_private {
+            return Err(refused(
+                "is a public key; name the private one, the public one beside it goes with it",
+            ));
+        }
+        files.push(path.to_owned());
+    }
+    let beside = public_path(path);
+    let is_same = |text: String| {
+        PublicKey::from_openssh(text.trim_end()).is_ok_and(|other| other.key_data() == key.key_data())
+    };
+    if fs::read_to_string(&beside).is_ok_and(is_same) {
+        files.push(beside);
+    }
+    Ok((key, files))
+}
+
 fn remove(matches: &ArgMatches, path: &Path, prompts: &Prompts, out: &Lines) -> Result<(), KeyError> {
-    let key = bare(&public_key(path)?)?;
-    let files: Vec<PathBuf> = [path.to_owned(), public_path(path)]
-        .into_iter()
-        .filter(|path| fs::symlink_metadata(path).is_ok())
-        .collect();
+    let (key, files) = pair(path)?;
+    let key = bare(&key)?;
     let names = files.iter().map(|path| shown(path)).collect::<Vec<_>>();
     let edit = match matches.get_one::<PathBuf>("authorized-keys") {
         Some(file) => {
