@@ -118,11 +118,8 @@ const REFUSED: &[&str] = &[
     "protect-args",
     "inc-recursive",
     "no-inc-recursive",
-    "checksum-choice=",
     "cc=",
-    "compress-choice=",
     "zc=",
-    "compress-level=",
     "zl=",
     "remote-option=",
 ];
@@ -175,6 +172,8 @@ pub fn command() -> Command {
         .subcommand(sync())
         .subcommand(verify())
         .subcommand(bench())
+        .subcommand(crate::register::command())
+        .subcommand(crate::key::command())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")

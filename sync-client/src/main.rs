@@ -16,7 +16,8 @@ use sync_client::bench::BenchJob;
 use sync_client::console::{Console, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
-use sync_client::{args, bench, demo};
+use sync_client::replace::Prompts;
+use sync_client::{args, bench, demo, key, register};
 
 fn main() -> ExitCode {
     let matches = match args::command().try_get_matches() {
@@ -35,6 +36,8 @@ fn main() -> ExitCode {
         Some(("sync", matches)) => run(job::sync(matches, environment.umask), &environment),
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
+        Some(("register", matches)) => register::run(matches, &PROMPTS),
+        Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &PROMPTS),
         Some(("demo", _)) => demo::run(&environment),
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
@@ -142,6 +145,26 @@ fn ask_passphrase(key: &Path) -> Option<String> {
         return None;
     }
     rpassword::prompt_password(format!("Passphrase for {}: ", key.display())).ok()
+}
+
+/// Questions on the terminal, for commands that change something.
+const PROMPTS: Prompts = Prompts { confirm, secret };
+
+fn confirm(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn secret(question: &str) -> Option<String> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    rpassword::prompt_password(question).ok()
 }
 
 fn is_utf8() -> bool {
