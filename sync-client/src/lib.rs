@@ -1,8 +1,8 @@
 //! The operator's program: arguments, connections, progress and reports around the engine in `sync-agent`.
 //!
 //! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
-//! [`console`] says what happens; [`bench`](mod@bench) measures instead. The library reads neither terminal nor
-//! environment: `main` does.
+//! [`console`] says what happens; [`bench`](mod@bench) measures instead. [`nginx`] edits configuration. The
+//! library reads neither terminal nor environment: `main` does.
 
 pub mod args;
 pub mod bench;
@@ -12,4 +12,5 @@ pub mod demo;
 pub mod endpoint;
 pub mod job;
 pub mod location;
+pub mod nginx;
 pub mod ssh;
