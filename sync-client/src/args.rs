@@ -175,6 +175,7 @@ pub fn command() -> Command {
         .subcommand(sync())
         .subcommand(verify())
         .subcommand(bench())
+        .subcommand(crate::proxy::command())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")

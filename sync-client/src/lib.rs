@@ -1,7 +1,7 @@
 //! The operator's program: arguments, connections, progress and reports around the engine in `sync-agent`.
 //!
 //! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
-//! [`console`] says what happens; [`bench`](mod@bench) measures instead. [`nginx`] edits configuration. The
+//! [`console`] says what happens; [`bench`](mod@bench) measures instead. [`proxy`] edits what [`nginx`] reads. The
 //! library reads neither terminal nor environment: `main` does.
 
 pub mod args;
@@ -13,4 +13,5 @@ pub mod endpoint;
 pub mod job;
 pub mod location;
 pub mod nginx;
+pub mod proxy;
 pub mod ssh;

@@ -16,7 +16,7 @@ use sync_client::bench::BenchJob;
 use sync_client::console::{Console, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
-use sync_client::{args, bench, demo};
+use sync_client::{args, bench, demo, proxy};
 
 fn main() -> ExitCode {
     let matches = match args::command().try_get_matches() {
@@ -36,6 +36,10 @@ fn main() -> ExitCode {
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
         Some(("demo", _)) => demo::run(&environment),
+        Some(("proxy", matches)) => {
+            let is_terminal = io::stdout().is_terminal();
+            proxy::run(matches, &proxy::Surroundings { confirm: &confirm, is_terminal })
+        }
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
         _ => Exit::Usage.code(),
@@ -142,6 +146,17 @@ fn ask_passphrase(key: &Path) -> Option<String> {
         return None;
     }
     rpassword::prompt_password(format!("Passphrase for {}: ", key.display())).ok()
+}
+
+/// Asks on the terminal; anything but a clear yes is none.
+fn confirm(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn is_utf8() -> bool {
