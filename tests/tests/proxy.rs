@@ -92,11 +92,14 @@ impl Stage {
             "upstream preview {{ server 127.0.0.1:{preview}; }}
              server {{ listen 127.0.0.1:{preview}; return 200 \"preview $request_uri\\n\"; }}
              server {{ listen 127.0.0.1:{other_port} ssl; {} {web} }}
+             server {{ listen 127.0.0.1:{destination} ssl; server_name *.other.test; {} {core} }}
              server {{ listen 127.0.0.1:{destination} ssl; {}
+               server_name *.{DOMAIN};
                location / {{ {core} }}
                location /previews/ {{ proxy_pass http://preview/; }}
                location /socket.io/ {{ proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;
                  proxy_set_header Connection upgrade; proxy_pass http://127.0.0.1:{}; }} }}",
+            tls(&other),
             tls(&other),
             tls(&certificate),
             nginx::websocket_echo(),
@@ -144,6 +147,22 @@ impl Stage {
 
     fn ask(&self, method: &str, path: &str) -> String {
         ask(self.source, &request(method, path, USER))
+    }
+}
+
+#[test]
+fn clients_of_two_names_get_each_their_own_also_over_resumed_tls_sessions() {
+    tests::require!("nginx", "openssl");
+    let stage = Stage::start();
+    let other = stage.sandbox.path().join("certificates-other.test/root.crt");
+    let roots = stage.sandbox.path().join("roots.crt");
+    let both = [&stage.certificate.root, &other].map(|root| fs::read(root).expect("it was made")).concat();
+    fs::write(&roots, both).expect("a new file");
+    stage.enable(&["--trusted-certificate", roots.to_str().expect("ASCII")]).success();
+    let _source = stage.run_source();
+    for name in [USER, "bob.example.test", "bob.other.test", USER, "bob.other.test"] {
+        let answer = ask(stage.source, &request("GET", "/events", name));
+        assert!(body(&answer).contains(&format!("sni={name} host={name} ")), "{name}: {answer}");
     }
 }
 

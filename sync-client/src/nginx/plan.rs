@@ -16,9 +16,10 @@ use super::{Moved, NginxError, Remark, arguments, text};
 use std::ops::Range;
 
 /// Settings that the edit makes; those that stand in the way go.
-const TLS_SETTINGS: [&[u8]; 5] = [
+const TLS_SETTINGS: [&[u8]; 6] = [
     b"proxy_ssl_server_name",
     b"proxy_ssl_name",
+    b"proxy_ssl_session_reuse",
     b"proxy_ssl_verify",
     b"proxy_ssl_verify_depth",
     b"proxy_ssl_trusted_certificate",
@@ -310,6 +311,9 @@ impl<'s, 't> Planner<'s, 't> {
     }
 
     /// Gives what moves a location of its own, next to one whose own `proxy_pass` stays.
+    ///
+    /// nginx enters a `limit_except` before the rewrites of its location, so these would come too late: the server's
+    /// own send the methods there, as its last ones. They see the path alone, so it has to be an exact location.
     fn split(
         &mut self,
         location: &Location<'t>,
@@ -317,11 +321,15 @@ impl<'s, 't> Planner<'s, 't> {
         staying: &[&Pass<'_>],
     ) -> Result<(), NginxError> {
         let depth = location.around.len();
+        let path = location.directive.argument(2).filter(|_| location.directive.argument(1) == Some(b"="));
+        let pattern = path.and_then(exact_pattern);
+        let server = location.around.last().filter(|block| block.is("server"));
+        let is_own = |other: &&Pass<'_>| location.has(other) && other.around.len() == depth + 1;
         for pass in passes {
             let methods = pass.around.get(depth + 1).filter(|block| block.is("limit_except"));
-            let is_own = |other: &&Pass<'_>| location.has(other) && other.around.len() == depth + 1;
-            let is_in_server = location.around.last().is_some_and(|block| block.is("server"));
-            let Some(methods) = methods.filter(|_| is_in_server && staying.iter().all(is_own)) else {
+            let (Some(pattern), Some(server), Some(methods), true) =
+                (&pattern, server, methods, staying.iter().all(is_own))
+            else {
                 let what = format!(
                     "this location also sends requests elsewhere by TLS (line {}): its TLS settings can't serve both; \
                      make two locations of it",
@@ -330,16 +338,20 @@ impl<'s, 't> Planner<'s, 't> {
                 return Err(unsuitable(self.tree, location.directive, what));
             };
             self.splits += 1;
-            let path = format!("/.sync-client/{}", self.splits);
-            let condition = format!("if ($request_method !~ \"^({})$\") {{", self.allowed(methods)?);
-            self.put_before(
-                methods,
-                &[condition.into_bytes(), format!("  rewrite ^ {path} last;").into_bytes(), b"}".to_vec()],
-            );
-            self.new_location(location, methods, pass, &path);
+            let number = self.splits;
+            let allowed = self.allowed(methods)?;
+            let mut lines = vec![
+                format!("set $sync_client_{number} \"$request_method:$uri\";").into_bytes(),
+                format!("if ($sync_client_{number} ~ \"^(?!({allowed}):)[^:]+:{pattern}$\") {{").into_bytes(),
+                format!("  rewrite ^ /.sync-client/{number} last;").into_bytes(),
+                b"}".to_vec(),
+            ];
+            lines.extend(self.new_location(location, pass, &format!("/.sync-client/{number}")));
+            self.put_last(server, location.directive, &lines);
             self.passes_on(pass, String::new());
             let why = format!(
-                "a location of its own, {path}, for the methods that move: TLS settings hold for all of a location, and line {} stays",
+                "those methods go to a location of their own, /.sync-client/{number}: TLS settings hold for all of a \
+                 location, and line {} stays",
                 self.line(staying[0].directive)
             );
             self.note(location.directive, "limit_except", &why);
@@ -363,29 +375,24 @@ impl<'s, 't> Planner<'s, 't> {
         Ok(names.join("|"))
     }
 
-    fn new_location(&mut self, location: &Location<'t>, methods: &Directive, pass: &Pass<'t>, path: &str) {
+    /// A location with the settings of another one and of the `limit_except` in it.
+    fn new_location(&mut self, location: &Location<'t>, pass: &Pass<'t>, path: &str) -> Vec<Vec<u8>> {
         let settings = |block: &'t Directive| block.children().iter().filter(|child| child.block.is_none());
         let is_taken =
             |child: &&Directive| !NOT_TAKEN.contains(&child.name()) && !TLS_SETTINGS.contains(&child.name());
-        let depth = location.around.len();
-        let inner = pass.around[depth + 1];
+        let inner = pass.around[location.around.len() + 1];
         let is_overridden =
-            |child: &&Directive| methods.children().iter().any(|other| other.name() == child.name());
-        let mut lines = vec![format!("location = {path} {{").into_bytes(), b"  internal;".to_vec()];
+            |child: &&Directive| inner.children().iter().any(|other| other.name() == child.name());
         let outer = settings(location.directive).filter(is_taken).filter(|child| !is_overridden(child));
-        let taken =
-            outer.chain(settings(inner).filter(is_taken)).map(|child| self.tree.raw(&child.span).to_vec());
-        let mut body: Vec<Vec<u8>> = taken.collect();
+        let taken = outer.chain(settings(inner).filter(is_taken));
+        let mut body: Vec<Vec<u8>> = vec![b"internal;".to_vec()];
+        body.extend(taken.map(|child| self.tree.raw(&child.span).to_vec()));
         body.extend(self.tls_lines());
         body.extend(self.host_lines(location));
         body.push([b"proxy_pass https://", host(pass), b"$request_uri;"].concat());
-        lines.extend(body.into_iter().map(|line| [b"  ", &line[..]].concat()));
-        lines.push(b"}".to_vec());
-        let separator = self.separator(location.directive);
-        let separator = if separator == b" " { self.end_of_line().to_vec() } else { separator };
-        let put: Vec<u8> = lines.iter().flat_map(|line| [&separator[..], line].concat()).collect();
-        let end = location.directive.span.end;
-        self.replace(end..end, put);
+        let body = body.into_iter().map(|line| [b"  ", &line[..]].concat());
+        let first = format!("location = {path} {{").into_bytes();
+        std::iter::once(first).chain(body).chain([b"}".to_vec()]).collect()
     }
 
     /// What a `proxy_pass` becomes.
@@ -418,7 +425,12 @@ impl<'s, 't> Planner<'s, 't> {
     }
 
     fn tls_lines(&self) -> Vec<Vec<u8>> {
-        let mut lines = vec!["proxy_ssl_server_name on;".to_owned(), "proxy_ssl_name $host;".to_owned()];
+        let mut lines = vec![
+            "proxy_ssl_server_name on;".to_owned(),
+            "proxy_ssl_name $host;".to_owned(),
+            // nginx keeps one session for all names, and would find one name's certificate wrong for another.
+            "proxy_ssl_session_reuse off;".to_owned(),
+        ];
         match &self.target.trusted {
             None => lines.push("proxy_ssl_verify off;".to_owned()),
             Some(file) => lines.extend([
@@ -545,6 +557,22 @@ impl<'s, 't> Planner<'s, 't> {
         end_of_line(self.tree.bytes)
     }
 
+    /// Puts lines behind all else in a block, indented as a directive of it is.
+    fn put_last(&mut self, block: &Directive, like: &Directive, lines: &[Vec<u8>]) {
+        let close = block.span.end - 1;
+        let separator = self.separator(like);
+        let separator = if separator == b" " { self.end_of_line().to_vec() } else { separator };
+        let indent = separator.strip_prefix(self.end_of_line()).unwrap_or_default();
+        let line = self.tree.bytes[..close].rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+        if is_blank(line) {
+            let put = lines.iter().flat_map(|line| [indent, line, self.end_of_line()].concat()).collect();
+            self.replace(close - line.len()..close - line.len(), put);
+        } else {
+            let put: Vec<u8> = lines.iter().flat_map(|line| [&separator[..], line].concat()).collect();
+            self.replace(close..close, [&put, self.end_of_line()].concat());
+        }
+    }
+
     fn put_before(&mut self, directive: &Directive, lines: &[Vec<u8>]) {
         let separator = self.separator(directive);
         let put: Vec<u8> = lines.iter().flat_map(|line| [line, &separator[..]].concat()).collect();
@@ -554,6 +582,17 @@ impl<'s, 't> Planner<'s, 't> {
 
 fn is_blank(bytes: &[u8]) -> bool {
     bytes.trim_ascii().is_empty()
+}
+
+/// A pattern for exactly this path; `None` where it holds what would need care in one.
+fn exact_pattern(path: &[u8]) -> Option<String> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/_-".contains(byte);
+    let letters = path.iter().map(|byte| match byte {
+        b'.' => Some("[.]".to_owned()),
+        byte if is_plain(byte) => Some(char::from(*byte).to_string()),
+        _ => None,
+    });
+    letters.collect()
 }
 
 /// What a `proxy_pass` that moves names.

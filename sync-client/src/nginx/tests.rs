@@ -40,6 +40,7 @@ fn site(location: &str) -> String {
 
 const TLS: &str = "proxy_ssl_server_name on;
 proxy_ssl_name $host;
+proxy_ssl_session_reuse off;
 proxy_ssl_verify on;
 proxy_ssl_verify_depth 4;
 proxy_ssl_trusted_certificate /etc/ssl/certs/ca-certificates.crt;
@@ -75,10 +76,11 @@ server {
 
   # The core
   location / {
-    # sync-client proxy 2/2 to 203.0.113.9:443: 1 line was, 6 are, check CHECK
+    # sync-client proxy 2/2 to 203.0.113.9:443: 1 line was, 7 are, check CHECK
 #-     proxy_pass http://core_server;
     proxy_ssl_server_name on;
     proxy_ssl_name $host;
+    proxy_ssl_session_reuse off;
     proxy_ssl_verify on;
     proxy_ssl_verify_depth 4;
     proxy_ssl_trusted_certificate /etc/ssl/certs/ca-certificates.crt;
@@ -174,22 +176,25 @@ fn what_stays_in_a_location_keeps_its_tls_settings() {
         "location = / {{
 proxy_pass https://app.example.org/web/;
 proxy_set_header Host $my_host;
-if ($request_method !~ \"^(GET|HEAD)$\") {{
-rewrite ^ /.sync-client/1 last;
-}}
 limit_except GET {{
 proxy_pass https://core_server;
 }}
+}}
+set $sync_client_1 \"$request_method:$uri\";
+if ($sync_client_1 ~ \"^(?!(GET|HEAD):)[^:]+:/$\") {{
+rewrite ^ /.sync-client/1 last;
 }}
 location = /.sync-client/1 {{
 internal;
 proxy_set_header Host $my_host;
 {TLS}proxy_pass https://core_server$request_uri;
+}}
 }}"
     );
     let force = in_force(&edited.bytes);
     assert!(force.contains(&expected), "{force}");
     assert_eq!(edited.left.len(), 1, "{:?}", edited.left);
+    assert!(refusal(&site(&location.replace("= /", "/"))).contains("make two locations of it"));
     let nested = "location /a { proxy_pass http://core_server; location /a/b { proxy_pass https://x.org; } }";
     assert!(refusal(&site(nested)).contains("make two locations of it"));
 }
