@@ -45,6 +45,11 @@ server {
     rewrite ^/short/(.*)$ /long/$1 break;
     proxy_pass http://core_server;
   }
+  location /both {
+    if ($arg_x) { proxy_pass http://core_server; }
+    limit_except GET { proxy_pass http://mfa_server; }
+    proxy_pass http://preview_server;
+  }
   location /socket.io/ {
     proxy_pass http://websocket_server;
   }
@@ -183,6 +188,9 @@ fn the_destination_answers_as_the_source_did_with_path_name_and_websockets() {
         ("GET", "/previews/e1/x", "preview /e1/x"),
         ("POST", "/auth/login", "core sni=ann.example.test host=ann.example.test POST /auth/login"),
         ("GET", "/short/a%2Fb?c", "core sni=ann.example.test host=ann.example.test GET /short/a%2Fb?c"),
+        ("GET", "/both", "core sni=ann.example.test host=ann.example.test GET /both"),
+        ("GET", "/both?x=1", "core sni=ann.example.test host=ann.example.test GET /both?x=1"),
+        ("POST", "/both", "core sni=ann.example.test host=ann.example.test POST /both"),
         // The one that stays gets no name in TLS and is not verified, as before.
         ("GET", "/", "web sni= host=app.other.test GET /web/"),
         ("POST", "/", "core sni=ann.example.test host=ann.example.test POST /"),
