@@ -174,6 +174,7 @@ pub fn command() -> Command {
         .subcommand(bench())
         .subcommand(crate::register::command())
         .subcommand(crate::key::command())
+        .subcommand(crate::proxy::command())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")

@@ -1,8 +1,8 @@
 //! The operator's program: arguments, connections, progress and reports around the engine in `sync-agent`.
 //!
 //! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
-//! [`console`] says what happens; [`bench`](mod@bench) measures instead. The library reads neither terminal nor
-//! environment: `main` does.
+//! [`console`] says what happens; [`bench`](mod@bench) measures instead. [`proxy`] edits what [`nginx`] reads. The
+//! library reads neither terminal nor environment: `main` does.
 
 pub mod args;
 pub mod bench;
@@ -17,4 +17,6 @@ pub mod key;
 pub mod location;
 pub mod register;
 pub mod replace;
+pub mod nginx;
+pub mod proxy;
 pub mod ssh;

@@ -17,7 +17,7 @@ use sync_client::console::{Console, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
 use sync_client::replace::Prompts;
-use sync_client::{args, bench, demo, key, register};
+use sync_client::{args, bench, demo, key, proxy, register};
 
 fn main() -> ExitCode {
     let matches = match args::command().try_get_matches() {
@@ -39,6 +39,10 @@ fn main() -> ExitCode {
         Some(("register", matches)) => register::run(matches, &PROMPTS),
         Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &PROMPTS),
         Some(("demo", _)) => demo::run(&environment),
+        Some(("proxy", matches)) => {
+            let is_terminal = io::stdout().is_terminal();
+            proxy::run(matches, &proxy::Surroundings { confirm: &confirm, is_terminal })
+        }
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
         _ => Exit::Usage.code(),
@@ -150,6 +154,7 @@ fn ask_passphrase(key: &Path) -> Option<String> {
 /// Questions on the terminal, for commands that change something.
 const PROMPTS: Prompts = Prompts { confirm, secret };
 
+/// Asks on the terminal; anything but a clear yes is none.
 fn confirm(question: &str) -> Option<bool> {
     if !io::stdin().is_terminal() {
         return None;
@@ -157,7 +162,7 @@ fn confirm(question: &str) -> Option<bool> {
     let _ = write!(io::stderr(), "{question} [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).ok()?;
-    Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn secret(question: &str) -> Option<String> {
