@@ -14,6 +14,7 @@ use crate::run::Run;
 use crate::tree::{self, Info};
 use crate::workers::lock;
 use protocol::message::{Message, Want, signature_frame};
+use protocol::options::Compression;
 use protocol::signature::{self, BlockSize};
 use protocol::stats::{Operation, Side};
 use protocol::subtree::{self, Value};
@@ -82,12 +83,21 @@ impl Basis {
     }
 }
 
+/// Blocks of a search that is to save bytes on the wire, whatever it costs: the signature grows less than more is found.
+const SMALL_BLOCK_BYTES: u32 = 2048;
+
 /// The block size of a search.
 fn delta_block_size(run: &Run<'_>, basis_bytes: u64) -> BlockSize {
     match run.options.block_size {
         Some(bytes) => BlockSize::at_least(bytes, basis_bytes),
+        None if saves_bytes(run) => BlockSize::at_least(SMALL_BLOCK_BYTES, basis_bytes),
         None => BlockSize::for_basis(basis_bytes),
     }
+}
+
+/// Whether the operator wants few bytes on the wire (`-z`) rather than a short run.
+fn saves_bytes(run: &Run<'_>) -> bool {
+    matches!(run.options.compression, Compression::Zstd { .. })
 }
 
 /// The values of the old file's blocks, as far as they are known: a source that matches one knows them too.
@@ -104,7 +114,8 @@ impl OldValues {
     fn of(run: &Run<'_>, target: &Target, basis: &Basis) -> Option<OldValues> {
         let is_worth_it = basis.total_bytes >= limits::VALUES_FROM_BYTES
             && !target.is_misaligned
-            && run.options.block_size.is_none();
+            && run.options.block_size.is_none()
+            && !saves_bytes(run);
         let old = basis.as_old().filter(|_| is_worth_it)?;
         let info = tree::settled_info_of(old).ok().filter(|info| info.size_bytes == basis.total_bytes)?;
         let (block_size, known) = match run.index.values(&info) {
