@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
+use tests::mount::Image;
 use tests::process::Output;
 use tests::sandbox::Sandbox;
 use tests::seed::Rng;
@@ -136,6 +137,32 @@ fn a_file_whose_content_moved_is_searched_for_it() {
         assert!(output.summary_number("literal_bytes") <= 34 << 20, "{round}\n{output}");
         let found = output.summary_number("matched_bytes");
         assert!(found >= 44 << 20, "{round}: {found} bytes found\n{output}");
+    }
+}
+
+#[test]
+fn where_files_can_share_blocks_a_change_takes_no_room_for_a_second_copy() {
+    tests::require!("root", "mkfs.xfs");
+    let sandbox = Sandbox::new();
+    // Some 90 MB less are free than the file takes.
+    let disk = Image::create_xfs(sandbox.path(), 384 << 20);
+    let (from, to) = (sandbox.source().join("file"), disk.path().join("copy/file"));
+    let mut content = Rng::new(1).bytes(200 << 20);
+    write_at(&from, &content, 1_600_000_000);
+    let paths = [format!("{}/", sandbox.source().display()), disk.path().join("copy").display().to_string()];
+    let sync = || {
+        sandbox.sync(["-a", "--no-whole-file", &paths[0], &paths[1]]).success();
+    };
+    sync();
+    // With what the index knows, and by reading the old file.
+    for (round, with_index) in [(1, true), (2, false)] {
+        content[round << 24..][..9].copy_from_slice(b"one block");
+        write_at(&from, &content, 1_600_000_000 + round as i64);
+        if !with_index {
+            fs::remove_dir_all(sandbox.state()).expect("a run kept an index");
+        }
+        sync();
+        assert!(fs::read(&to).expect("it is there") == content, "round {round}");
     }
 }
 
