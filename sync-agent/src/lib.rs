@@ -28,6 +28,7 @@ pub mod scan;
 mod sender;
 pub mod serve;
 pub mod signals;
+mod sink;
 pub mod source;
 mod staging;
 pub mod tree;

@@ -10,8 +10,9 @@ use crate::delete;
 use crate::error::SessionError;
 use crate::metadata::Metadata;
 use crate::monitor::errno;
-use crate::receiver::{Content as FileContent, Flight, Target, Task};
+use crate::receiver::{Flight, Target, Task};
 use crate::run::Run;
+use crate::sink;
 use crate::tree::{Dir, Info, Names, Walk};
 use crate::workers::lock;
 use protocol::decide::{Action, decide};
@@ -394,7 +395,7 @@ impl Merge<'_, '_> {
         }
         lock(&self.run.session).hold(self.directory);
         let (target, how) = (Arc::new(target), Placement::Rename);
-        self.run.commit(vec![Ready { target, staged, how, bytes: 0, content: FileContent::default() }]);
+        self.run.commit(vec![Ready { target, staged, how, bytes: 0, content: sink::Content::default() }]);
     }
 
     fn transfer(&mut self, target: Target) {

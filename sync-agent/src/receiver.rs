@@ -4,16 +4,16 @@
 //! the committer only if its BLAKE3 is the one that the source computed while it read. As long as what
 //! arrives is what the old file has at the same place, nothing is written at all.
 
-use crate::basis::{self, Basis, OldValues};
-use crate::clock::{Activity, Clock};
+use crate::basis::{self, OldValues};
+use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::error::SessionError;
-use crate::index::FileValues;
 use crate::journal::Journal;
 use crate::metadata::Wanted;
 use crate::run::Run;
+use crate::sink::{self, COPY_BYTES, Content, Output, Sink};
 use crate::staging::Staged;
-use crate::tree::{self, Info};
+use crate::tree::Info;
 use crate::workers::lock;
 use protocol::ContentHash;
 use protocol::decide::{Action, content_differs, content_same};
@@ -22,9 +22,7 @@ use protocol::itemize::Change;
 use protocol::limits;
 use protocol::message::{Data, Failure, Message, ReadFile, Record, Step, Want};
 use protocol::path::{Name, RelPath};
-use protocol::signature::BlockSize;
 use protocol::stats::{Cause, Operation, Problem, Side, is_full};
-use protocol::subtree::{self, TreeHasher, Value};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
@@ -33,23 +31,6 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-
-/// What a file's content consists of.
-#[derive(Debug, Default)]
-pub(crate) struct Content {
-    /// Bytes that came from the source.
-    pub(crate) literal: u64,
-    /// Bytes that were here before.
-    pub(crate) matched: u64,
-    /// What the index is to know of it.
-    pub(crate) values: Option<Box<FileValues>>,
-}
-
-impl Content {
-    fn literal(content: &[u8]) -> Content {
-        Content { literal: content.len() as u64, ..Content::default() }
-    }
-}
 
 /// An entry of the source with what it is to become here.
 #[derive(Debug, Clone)]
@@ -141,35 +122,6 @@ pub(crate) struct Receiver<'a, 'r> {
     let_go: Vec<DirectoryId>,
 }
 
-/// A file being written.
-struct Sink {
-    target: Arc<Target>,
-    size_bytes: u64,
-    position: u64,
-    hasher: TreeHasher,
-    block_size: BlockSize,
-    basis: Option<Basis>,
-    /// The values of the basis's blocks, of a file that is compared in place.
-    values: Option<Arc<OldValues>>,
-    /// Something of the basis was taken to be what its values say, and not read.
-    trusts_values: bool,
-    output: Output,
-    literal_bytes: u64,
-    matched_bytes: u64,
-}
-
-enum Output {
-    /// So far it is what the old file has.
-    Same,
-    Staged(Staged, File),
-    /// The old file is to be patched in place.
-    Patch(Staged, Box<Journal>),
-    /// It failed here, and was reported; what still comes is passed over.
-    Broken,
-}
-
-const COPY_BYTES: usize = 256 << 10;
-
 impl<'a, 'r> Receiver<'a, 'r> {
     pub(crate) fn new(run: &'a Run<'r>) -> Receiver<'a, 'r> {
         Receiver {
@@ -244,13 +196,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     /// Keeps what was written of files that are not complete, for the next run.
     pub(crate) fn keep_parts(self) {
-        for sink in self.sinks.into_values() {
-            match sink.output {
-                Output::Staged(staged, _) => staged.keep(sink.position),
-                Output::Patch(staged, _) => staged.discard(),
-                Output::Same | Output::Broken => {}
-            }
-        }
+        self.sinks.into_values().for_each(Sink::keep_part);
     }
 
     fn flight(&self, file: u32) -> Option<(Want, Arc<Target>)> {
@@ -262,30 +208,12 @@ impl<'a, 'r> Receiver<'a, 'r> {
             .get(&file)
             .map(|flight| (flight.want, Arc::clone(&flight.target), flight.values.clone()));
         let Some((want, target, values)) = opened else { return Ok(()) };
-        let basis_block = want.basis()?.map(|(block_size, _)| block_size);
-        // Of a search the blocks have another length than those that values are kept of.
-        let tree_block = match &values {
-            Some(values) => values.block_size,
-            None => subtree::fast_block_size(size_bytes),
-        };
-        let mut sink = Sink {
-            target,
-            size_bytes,
-            position: 0,
-            hasher: TreeHasher::new(tree_block),
-            block_size: basis_block.unwrap_or(tree_block),
-            basis: None,
-            values,
-            trusts_values: false,
-            output: Output::Same,
-            literal_bytes: 0,
-            matched_bytes: 0,
-        };
-        if basis_block.is_some() {
-            match Basis::open(self.run, &sink.target) {
-                Ok(basis) => sink.basis = basis,
-                Err(error) => self.broken(&mut sink, Operation::Open, &error.into())?,
-            }
+        let block_size = want.basis()?.map(|(block_size, _)| block_size);
+        let mut sink = Sink::new(target, size_bytes, block_size, values);
+        if block_size.is_some()
+            && let Err(error) = sink.open_basis(self.run)
+        {
+            self.broken(&mut sink, Operation::Open, &error.into())?;
         }
         self.sinks.insert(file, sink);
         Ok(())
@@ -293,8 +221,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn literal(&mut self, file: u32, bytes: &[u8]) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        sink.literal_bytes += bytes.len() as u64;
-        if let Err(error) = self.write(&mut sink, bytes) {
+        if let Err(error) = sink.write(self.run, bytes) {
             self.broken(&mut sink, Operation::Write, &error)?;
         }
         self.sinks.insert(file, sink);
@@ -314,141 +241,33 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn matched(&mut self, file: u32, block: u64, count: u32) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        if let Err(error) = self.copy(&mut sink, block, count) {
+        if let Err(error) = sink.copy(self.run, block, count, &mut self.buffer) {
             self.broken(&mut sink, Operation::Read, &error)?;
         }
         self.sinks.insert(file, sink);
         Ok(())
     }
 
-    /// Appends blocks of the basis.
-    fn copy(&mut self, sink: &mut Sink, block: u64, count: u32) -> io::Result<()> {
-        let Some(basis) = sink.basis.take() else { return Ok(()) };
-        let size = u64::from(sink.block_size.bytes());
-        let from = block * size;
-        let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
-        let copied = match known_values(sink, block, count, to) {
-            Some(values) => self.copy_known(sink, &basis, to, values),
-            None => self.copy_read(sink, &basis, from, to),
-        };
-        sink.matched_bytes += to - from;
-        sink.basis = Some(basis);
-        copied
-    }
-
-    /// The next bytes, up to `to`, stand at the same place of the basis and hash to these values.
-    fn copy_known(&self, sink: &mut Sink, basis: &Basis, to: u64, values: Vec<Value>) -> io::Result<()> {
-        if let (Output::Staged(_, file), Some(old)) = (&sink.output, basis.as_old()) {
-            self.run.progress.clock.time(Activity::Write, || copy_range(old, file, sink.position, to))?;
-        }
-        if values.into_iter().all(|value| sink.hasher.push(value)) {
-            sink.trusts_values = true;
-            sink.position = to;
-            Ok(())
-        } else {
-            // Values are of blocks at their own places, and so is what came before them.
-            Err(io::ErrorKind::InvalidData.into())
-        }
-    }
-
-    fn copy_read(&mut self, sink: &mut Sink, basis: &Basis, from: u64, to: u64) -> io::Result<()> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let in_place = matches!(sink.output, Output::Same | Output::Patch(..));
-        let stays = in_place && from == sink.position && basis.as_old().is_some();
-        let mut copy = || {
-            let mut at = from;
-            while at < to {
-                let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
-                let chunk = &mut buffer[..length];
-                let clock = &self.run.progress.clock;
-                clock.time(Activity::Read, || basis.read_exact_at(chunk, at))?;
-                at += length as u64;
-                if stays {
-                    clock.time(Activity::Hash, || sink.hasher.update(chunk));
-                    sink.position += length as u64;
-                } else {
-                    self.leave_old(sink, Some(basis))?;
-                    append(sink, chunk, clock)?;
-                }
-            }
-            Ok(())
-        };
-        let copied = copy();
-        self.buffer = buffer;
-        copied
-    }
-
-    fn write(&self, sink: &mut Sink, bytes: &[u8]) -> io::Result<()> {
-        let basis = sink.basis.take();
-        let left = self.leave_old(sink, basis.as_ref());
-        sink.basis = basis;
-        left?;
-        append(sink, bytes, &self.run.progress.clock)
-    }
-
-    /// The new content is no longer the old one: what was the same so far is copied to a staged file.
-    fn leave_old(&self, sink: &mut Sink, basis: Option<&Basis>) -> io::Result<()> {
-        if !matches!(sink.output, Output::Same) {
-            return Ok(());
-        }
-        if let Some(existing) = self.patched(&sink.target) {
-            let path = sink.target.path();
-            let (staged, file) = self.run.area(&sink.target)?.create_journal(&path)?;
-            match Journal::begin(file, &path, &existing) {
-                Ok(journal) => sink.output = Output::Patch(staged, Box::new(journal)),
-                Err(error) => {
-                    staged.discard();
-                    return Err(error);
-                }
-            }
-            return Ok(());
-        }
-        let (staged, file) = self.run.area(&sink.target)?.create(&sink.target.path())?;
-        let copied = match basis.and_then(Basis::as_old) {
-            Some(old) => copy_range(old, &file, 0, sink.position),
-            None => Ok(()),
-        };
-        sink.output = Output::Staged(staged, file);
-        copied
-    }
-
-    /// The old file, if it is to be patched in place.
-    fn patched(&self, target: &Target) -> Option<Info> {
-        target.basis().copied().filter(|_| self.run.options.inplace)
-    }
-
     fn end(&mut self, file: u32, read: ReadFile) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        if matches!(sink.output, Output::Broken) {
+        if sink.is_broken() {
             return self.give_up(file, &sink.target);
         }
-        let tree_block = sink.hasher.block_size();
-        let (hash, values) = std::mem::replace(&mut sink.hasher, TreeHasher::new(tree_block)).finish();
-        if hash != read.hash || !still_has_values(&sink) {
-            if let Output::Staged(staged, _) | Output::Patch(staged, _) = sink.output {
-                staged.discard();
-            }
+        let Some(content) = sink.verify(&read.hash) else {
+            sink.discard();
             return self.mismatch(file, &sink.target);
+        };
+        let target = at_mtime(&sink.target, read, sink.size_bytes);
+        if sink.is_old_file() {
+            return self.unchanged(file, &target, content.matched);
         }
-        let old_bytes = sink.target.basis().map(|info| info.size_bytes);
-        if matches!(sink.output, Output::Same) && old_bytes == Some(sink.size_bytes) {
-            let target = at_mtime(&sink.target, read, sink.size_bytes);
-            return self.unchanged(file, &target, sink.matched_bytes);
-        }
-        let basis = sink.basis.take();
-        if let Err(error) = self.leave_old(&mut sink, basis.as_ref()) {
+        if let Err(error) = sink.leave_old(self.run) {
             self.broken(&mut sink, Operation::Write, &error)?;
         }
-        let target = at_mtime(&sink.target, read, sink.size_bytes);
-        let content = Content {
-            literal: sink.literal_bytes,
-            matched: sink.matched_bytes,
-            values: worth_keeping(&sink, hash, values),
-        };
-        match sink.output {
+        match sink.into_output() {
             Output::Staged(staged, out) => self.complete(file, target, staged, &out, content),
             Output::Patch(staged, journal) => self.complete_patch(file, target, staged, *journal, content),
-            _ => self.give_up(file, &sink.target),
+            Output::Same | Output::Broken => self.give_up(file, &target),
         }
     }
 
@@ -476,7 +295,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         content: &[u8],
         read: ReadFile,
     ) -> Result<(), SessionError> {
-        let existing = self.patched(target);
+        let existing = sink::patched(self.run, target);
         let target = at_mtime(target, read, content.len() as u64);
         if let Some(existing) = existing {
             return self.small_patch(file, target, &existing, content);
@@ -591,10 +410,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn failed(&mut self, file: u32, failure: Failure) -> Result<(), SessionError> {
         let Some((want, target)) = self.flight(file) else { return Ok(()) };
-        match self.sinks.remove(&file).map(|sink| (sink.output, sink.position)) {
-            Some((Output::Staged(staged, _), position)) => staged.keep(position),
-            Some((Output::Patch(staged, _), _)) => staged.discard(),
-            _ => {}
+        if let Some(sink) = self.sinks.remove(&file) {
+            sink.keep_part();
         }
         let cause = match failure {
             Failure::Changed if target.changes < limits::CHANGE_RETRIES => {
@@ -640,12 +457,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     /// Reports what failed here and passes over the rest of the file.
     fn broken(&self, sink: &mut Sink, operation: Operation, error: &io::Error) -> Result<(), SessionError> {
-        let output = std::mem::replace(&mut sink.output, Output::Broken);
-        match output {
-            Output::Broken => return Ok(()),
-            Output::Staged(staged, _) | Output::Patch(staged, _) => staged.discard(),
-            Output::Same => {}
+        if sink.is_broken() {
+            return Ok(());
         }
+        sink.discard();
         self.entry_failed(&sink.target, operation, error)
     }
 
@@ -670,73 +485,6 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.run.fail(target, operation, errno);
         Ok(())
     }
-}
-
-/// Appends to the staged file.
-fn append(sink: &mut Sink, bytes: &[u8], clock: &Clock) -> io::Result<()> {
-    let position = sink.position;
-    match &mut sink.output {
-        Output::Staged(_, file) => clock.time(Activity::Write, || file.write_all_at(bytes, position))?,
-        Output::Patch(_, journal) => clock.time(Activity::Write, || journal.record(position, bytes))?,
-        Output::Same | Output::Broken => return Ok(()),
-    }
-    clock.time(Activity::Hash, || sink.hasher.update(bytes));
-    sink.position += bytes.len() as u64;
-    Ok(())
-}
-
-/// Copies the bytes `at..to` to the same place of another file. Where the file system can, both share them.
-fn copy_range(from: &File, into: &File, at: u64, to: u64) -> io::Result<()> {
-    let (mut read_at, mut write_at) = (at, at);
-    while read_at < to {
-        let left = usize::try_from(to - read_at).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(from, Some(&mut read_at), into, Some(&mut write_at), left) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
-                return copy_range_by_hand(from, into, read_at, to);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn copy_range_by_hand(from: &File, into: &File, mut at: u64, to: u64) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BYTES];
-    while at < to {
-        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
-        from.read_exact_at(&mut buffer[..length], at)?;
-        into.write_all_at(&buffer[..length], at)?;
-        at += length as u64;
-    }
-    Ok(())
-}
-
-/// The values of these blocks of the basis, which end at `to`, where they stand for what comes next.
-fn known_values(sink: &Sink, block: u64, count: u32, to: u64) -> Option<Vec<Value>> {
-    let size = u64::from(sink.block_size.bytes());
-    // The hash of a file of one block does not follow from its value, and a short block is a file's last.
-    let stands = block * size == sink.position && sink.size_bytes > size;
-    let is_whole = to.is_multiple_of(size) || to == sink.size_bytes;
-    sink.values.as_ref().filter(|_| stands && is_whole)?.get(block, count)
-}
-
-/// Whether the old file is still the one whose values were taken for its content.
-fn still_has_values(sink: &Sink) -> bool {
-    let old = sink.basis.as_ref().and_then(Basis::as_old);
-    let unchanged = |values: &OldValues| {
-        old.is_some_and(|old| tree::info_of(old).is_ok_and(|info| values.info.same_content(&info)))
-    };
-    !sink.trusts_values || sink.values.as_deref().is_some_and(unchanged)
-}
-
-/// The values of a large file, for the index.
-fn worth_keeping(sink: &Sink, hash: ContentHash, values: Vec<Value>) -> Option<Box<FileValues>> {
-    let block_size = sink.hasher.block_size();
-    let is_of_use = sink.size_bytes >= limits::VALUES_FROM_BYTES
-        && block_size == subtree::block_size_for(sink.size_bytes);
-    (is_of_use && !values.is_empty()).then(|| Box::new(FileValues { hash, block_size, values }))
 }
 
 /// The target as the source found it when it read: a little later than when it was listed.
