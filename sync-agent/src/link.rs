@@ -2,13 +2,20 @@
 //!
 //! Both kinds look the same to the engine: a queue of frames to send and a queue of frames received,
 //! each bounded. Over streams two threads pump between queues and bytes; the reading one never waits for the
-//! writing one. The writing one also keeps the line alive and keeps to a bandwidth limit.
+//! writing one. The writing one also keeps the line alive and keeps to a bandwidth limit. What the client sends may
+//! go over further channels once they have joined ([`join`](crate::join), [`stripe`](crate::stripe)): the two pumps
+//! agree on that between themselves, at the end of a frame.
 
 use crate::error::SessionError;
+use crate::join::Rendezvous;
+use crate::stripe::{StripedReader, StripedWriter};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
+use protocol::ProtocolError;
 use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
-use protocol::message::Message;
+use protocol::message::{Channels, Message};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -250,20 +257,35 @@ fn in_process_end(
     }
 }
 
-/// One end over a pair of byte streams. Sends the preamble at once.
-pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>) -> Link {
+/// What beside the two streams may carry frames from the client to the agent.
+pub enum Further {
+    /// The client's end: channels that have joined, with their numbers ascending. Comes once, or never.
+    Writing(Receiver<Vec<(u8, Box<dyn Write + Send>)>>),
+    /// The agent's end, in a process that sshd started beside others that may join it.
+    Reading,
+    /// The agent's end where none can come: an invitation is passed over.
+    Never,
+}
+
+/// One end over a pair of byte streams, and over further channels if they come. Sends the preamble at once.
+pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>, further: Further) -> Link {
     let state = Arc::new(LinkState::default());
     let (outgoing, to_write) = bounded(QUEUE_FRAMES);
     let (was_read, incoming) = bounded(QUEUE_FRAMES);
     let writer_state = Arc::clone(&state);
     let (running, ended) = bounded::<()>(0);
+    let (joined, host) = match further {
+        Further::Writing(joined) => (joined, None),
+        Further::Reading => (never(), Some(Host { heeds_invitation: true, rendezvous: None })),
+        Further::Never => (never(), Some(Host { heeds_invitation: false, rendezvous: None })),
+    };
     thread::spawn(move || {
         let _running = running;
         // An error shows at the reading side too, with the peer's reason if it gave one.
-        let _ = write_frames(writer, &to_write, &writer_state);
+        let _ = write_frames(writer, &joined, &to_write, &writer_state);
     });
     thread::spawn(move || {
-        if let Err(error) = read_frames(reader, &was_read) {
+        if let Err(error) = read_frames(reader, host, &was_read) {
             let _ = was_read.send(Err(error));
         }
     });
@@ -276,10 +298,11 @@ pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>)
 
 fn write_frames(
     writer: Box<dyn Write + Send>,
+    joined: &Receiver<Vec<(u8, Box<dyn Write + Send>)>>,
     frames: &Receiver<Result<Frame, SessionError>>,
     state: &LinkState,
 ) -> io::Result<()> {
-    let mut writer = BufWriter::with_capacity(256 << 10, writer);
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
     writer.write_all(&PREAMBLE)?;
     writer.flush()?;
     let mut gauge = Gauge::default();
@@ -290,6 +313,9 @@ fn write_frames(
             Err(RecvTimeoutError::Timeout) => Message::KeepAlive.encode(),
             Err(RecvTimeoutError::Disconnected) => return writer.flush(),
         };
+        if let Ok(channels) = joined.try_recv() {
+            writer = spread(writer, channels)?;
+        }
         state.pace(frame.as_bytes().len());
         writer.write_all(frame.as_bytes())?;
         if frames.is_empty() {
@@ -299,6 +325,21 @@ fn write_frames(
             state.rate_bytes_per_s.store(rate, Ordering::Relaxed);
         }
     }
+}
+
+/// What is written in small pieces leaves in pieces of this size.
+const BUFFER_BYTES: usize = 256 << 10;
+
+type Buffered = BufWriter<Box<dyn Write + Send>>;
+
+/// Says that what follows is dealt over the first channel and these.
+fn spread(mut first: Buffered, joined: Vec<(u8, Box<dyn Write + Send>)>) -> io::Result<Buffered> {
+    let (numbers, joined): (Vec<u8>, Vec<_>) = joined.into_iter().unzip();
+    first.write_all(Message::Spread(Channels::with(numbers)).encode().as_bytes())?;
+    let mut channels = vec![first.into_inner().map_err(|error| error.into_error())?];
+    channels[0].flush()?;
+    channels.extend(joined);
+    Ok(BufWriter::with_capacity(BUFFER_BYTES, Box::new(StripedWriter::new(channels))))
 }
 
 /// Measures what the line takes while frames wait without a break.
@@ -334,6 +375,7 @@ impl Gauge {
 
 fn read_frames(
     mut reader: Box<dyn Read + Send>,
+    mut host: Option<Host>,
     frames: &Sender<Result<Frame, SessionError>>,
 ) -> Result<(), SessionError> {
     expect_preamble(&mut reader)?;
@@ -342,9 +384,58 @@ fn read_frames(
         reader.read_exact(&mut header).map_err(SessionError::Connection)?;
         let mut frame = Header::new(header)?.frame();
         reader.read_exact(frame.body_mut()).map_err(SessionError::Connection)?;
+        if let Some(host) = host.as_mut().filter(|_| Message::is_about_channels(&frame)) {
+            reader = host.hear(Message::decode(frame.open()?)?, reader)?;
+            continue;
+        }
         if frames.send(Ok(frame)).is_err() {
             return Ok(());
         }
+    }
+}
+
+/// The agent's side of further channels.
+struct Host {
+    heeds_invitation: bool,
+    rendezvous: Option<Rendezvous>,
+}
+
+impl Host {
+    /// What is read from now on, after a message about channels.
+    fn hear(
+        &mut self,
+        message: Message,
+        first: Box<dyn Read + Send>,
+    ) -> Result<Box<dyn Read + Send>, SessionError> {
+        match message {
+            // Where it can't be done none joins, and the session goes on over the first channel.
+            Message::Invite(token) if std::mem::take(&mut self.heeds_invitation) => {
+                self.rendezvous = Rendezvous::open(&token).ok();
+                Ok(first)
+            }
+            Message::Spread(channels) => {
+                let joined = self.rendezvous.take().and_then(|rendezvous| rendezvous.take(channels));
+                let why = "said twice, or a channel of it has not joined";
+                let joined = joined.ok_or(ProtocolError::Unexpected { what: "spread", why })?;
+                let joined = joined.into_iter().map(|(channel, until)| {
+                    Box::new(Joined { channel, _until: until }) as Box<dyn Read + Send>
+                });
+                Ok(Box::new(StripedReader::new([first].into_iter().chain(joined).collect())))
+            }
+            _ => Ok(first),
+        }
+    }
+}
+
+/// A channel that another process has handed over; that one stays while this is there.
+struct Joined {
+    channel: File,
+    _until: UnixStream,
+}
+
+impl Read for Joined {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.channel.read(buffer)
     }
 }
 

@@ -3,12 +3,13 @@
 use crate::job::{Connection, Job, Side};
 use crate::ssh::system;
 use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use protocol::ProtocolError;
-use protocol::message::{Finished, Message, Report, Role, Start, hello};
+use protocol::message::{Finished, Message, Report, Role, Start, Token, hello};
 use protocol::options::Compression;
 use protocol::stats::Exit;
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use sync_agent::agent;
 use sync_agent::destination::DestinationEnd;
 use sync_agent::error::SessionError;
 use sync_agent::index::Index;
-use sync_agent::link::{self, Link, LinkState};
+use sync_agent::link::{self, Further, Link, LinkState};
 use sync_agent::monitor::{Monitor, Progress};
 use sync_agent::scan::Sources;
 use sync_agent::source::SourceEnd;
@@ -334,20 +335,27 @@ impl Remote {
         let mut command = connection.agent.clone();
         command.extend_from_slice(b" --stdio");
         let mut is_near = false;
+        let mut further = None;
         let process = match &connection.program {
             Some(program) => spawn_shell(program, side, &command)?,
             None => {
                 let connected = SshConnection::connect(&ssh_options(side, connection, environment))?;
                 is_near = connected.is_near();
-                connected.exec(&command)?
+                let process = connected.exec(&command)?;
+                let channels = connection.channels.map_or_else(|| connected.channels(), usize::from);
+                // What a source asks for is little, and what comes from it needs no more than one.
+                further = (channels > 1 && !matches!(start.role, Role::Source { .. }))
+                    .then_some((connected, channels));
+                process
             }
         };
         if is_near && limit_bytes_per_s == 0 && start.options.compression == Compression::Auto {
             start.options.compression = Compression::None;
         }
         let Process { reader, writer, outcome } = process;
+        let (joined, joining) = crossbeam_channel::bounded(1);
         let remote = Remote {
-            link: link::over_streams(reader, writer),
+            link: link::over_streams(reader, writer, Further::Writing(joining)),
             host,
             command: String::from_utf8_lossy(&command).into_owned(),
             outcome,
@@ -362,6 +370,12 @@ impl Remote {
             .outgoing
             .say(&Message::Hello(hello(PROGRAM)))
             .and_then(|()| remote.link.outgoing.say(&Message::Start(Box::new(start))))
+            .and_then(|()| match further {
+                Some((connected, channels)) => {
+                    invite(connected, command, channels, &remote.link.outgoing, joined)
+                }
+                None => Ok(()),
+            })
             .and_then(|()| agent::greet(&remote.link, PROGRAM, greeting));
         remote.link.outgoing.state().limit_bandwidth(limit_bytes_per_s);
         remote.link.outgoing.state().set_near(is_near);
@@ -393,6 +407,30 @@ impl Remote {
     pub(crate) fn explain(&self, error: SessionError) -> RunError {
         explain(error, &self.host, &self.command, &self.outcome, self.is_builtin)
     }
+}
+
+/// Lets further channels join the session, beside it: it goes on, over the first channel until the others are there.
+fn invite(
+    connected: SshConnection,
+    command: Vec<u8>,
+    channels: usize,
+    outgoing: &link::Outgoing,
+    joined: Sender<Vec<(u8, Box<dyn Write + Send>)>>,
+) -> Result<(), SessionError> {
+    let mut token = Token::default();
+    if rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()) != Ok(token.len()) {
+        // Without a secret nobody is invited.
+        return Ok(());
+    }
+    outgoing.say(&Message::Invite(token))?;
+    std::thread::spawn(move || {
+        let further = ssh::join(&connected, &command, channels, &token);
+        if !further.is_empty() {
+            // A session that has ended meanwhile does not need them.
+            let _ = joined.send(further);
+        }
+    });
+    Ok(())
 }
 
 /// What an error of the session means, seen with how the other side's program ended.

@@ -38,6 +38,8 @@ pub struct Options {
     pub noise: Option<String>,
     /// Lets nobody in.
     pub refuses_all_keys: bool,
+    /// Sessions that one connection may have; 0 is more than any test needs.
+    pub max_sessions: u32,
 }
 
 /// A running sshd; ended with its sessions when dropped.
@@ -47,6 +49,7 @@ pub struct Sshd {
     home: PathBuf,
     running: Option<Running>,
     address: Address,
+    max_sessions: u32,
 }
 
 impl Sshd {
@@ -67,7 +70,9 @@ impl Sshd {
     pub fn start_with(sandbox: &Sandbox, options: &Options) -> Sshd {
         let directory =
             tempfile::Builder::new().prefix("sshd-").tempdir_in(sandbox.path()).expect("a new directory");
-        let mut sshd = Sshd { directory, home: sandbox.home(), running: None, address: sandbox.address(0) };
+        let max_sessions = if options.max_sessions == 0 { 1000 } else { options.max_sessions };
+        let (home, address) = (sandbox.home(), sandbox.address(0));
+        let mut sshd = Sshd { directory, home, running: None, address, max_sessions };
         sshd.write_files(sandbox, options);
         sshd.make_host_keys();
         sshd.come_up_somewhere();
@@ -229,7 +234,7 @@ impl Sshd {
             "UseDNS no".to_owned(),
             "PrintMotd no".to_owned(),
             "MaxStartups 1000".to_owned(),
-            "MaxSessions 1000".to_owned(),
+            format!("MaxSessions {}", self.max_sessions),
             "MaxAuthTries 20".to_owned(),
             "LogLevel VERBOSE".to_owned(),
             format!("AllowUsers {}", user_name()),
