@@ -26,8 +26,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long one process waits for the other.
+/// How long a session waits for its channels: round trips, a slow login shell.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a channel looks for its session, of which the client spoke before: less, for its client may be gone.
+const MEETING: Duration = Duration::from_secs(5);
 /// How long one that has connected may take to say what it brings.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// How soon a process that is not there yet is looked for again.
@@ -81,7 +83,7 @@ impl Forwarder {
     /// There is no such session, or it did not take the channel; the client has heard nothing then.
     pub fn serve(self, mut output: impl Write) -> io::Result<()> {
         let mut session = self.meet()?;
-        session.set_read_timeout(Some(PATIENCE))?;
+        session.set_read_timeout(Some(MEETING))?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let handles = [self.input.as_fd()];
@@ -107,7 +109,7 @@ impl Forwarder {
         let mut token = Token::default();
         token.copy_from_slice(&self.request[..size_of::<Token>()]);
         let address = address(&token)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + MEETING;
         loop {
             match UnixStream::connect_addr(&address) {
                 Ok(session) if is_own(&session) => return Ok(session),

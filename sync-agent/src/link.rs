@@ -257,10 +257,13 @@ fn in_process_end(
     }
 }
 
+/// Channels that have joined, to write to, with their numbers ascending.
+pub type Joined = Vec<(u8, Box<dyn Write + Send>)>;
+
 /// What beside the two streams may carry frames from the client to the agent.
 pub enum Further {
-    /// The client's end: channels that have joined, with their numbers ascending. Comes once, or never.
-    Writing(Receiver<Vec<(u8, Box<dyn Write + Send>)>>),
+    /// The client's end. They come once, or never.
+    Writing(Receiver<Joined>),
     /// The agent's end, in a process that sshd started beside others that may join it.
     Reading,
     /// The agent's end where none can come: an invitation is passed over.
@@ -298,7 +301,7 @@ pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>,
 
 fn write_frames(
     writer: Box<dyn Write + Send>,
-    joined: &Receiver<Vec<(u8, Box<dyn Write + Send>)>>,
+    joined: &Receiver<Joined>,
     frames: &Receiver<Result<Frame, SessionError>>,
     state: &LinkState,
 ) -> io::Result<()> {
@@ -333,7 +336,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 type Buffered = BufWriter<Box<dyn Write + Send>>;
 
 /// Says that what follows is dealt over the first channel and these.
-fn spread(mut first: Buffered, joined: Vec<(u8, Box<dyn Write + Send>)>) -> io::Result<Buffered> {
+fn spread(mut first: Buffered, joined: Joined) -> io::Result<Buffered> {
     let (numbers, joined): (Vec<u8>, Vec<_>) = joined.into_iter().unzip();
     first.write_all(Message::Spread(Channels::with(numbers)).encode().as_bytes())?;
     let mut channels = vec![first.into_inner().map_err(|error| error.into_error())?];
@@ -418,7 +421,7 @@ impl Host {
                 let why = "said twice, or a channel of it has not joined";
                 let joined = joined.ok_or(ProtocolError::Unexpected { what: "spread", why })?;
                 let joined = joined.into_iter().map(|(channel, until)| {
-                    Box::new(Joined { channel, _until: until }) as Box<dyn Read + Send>
+                    Box::new(HandedOver { channel, _until: until }) as Box<dyn Read + Send>
                 });
                 Ok(Box::new(StripedReader::new([first].into_iter().chain(joined).collect())))
             }
@@ -428,12 +431,12 @@ impl Host {
 }
 
 /// A channel that another process has handed over; that one stays while this is there.
-struct Joined {
+struct HandedOver {
     channel: File,
     _until: UnixStream,
 }
 
-impl Read for Joined {
+impl Read for HandedOver {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.channel.read(buffer)
     }
@@ -463,4 +466,80 @@ fn expect_preamble(reader: &mut dyn Read) -> Result<(), SessionError> {
     }
     let seen = protocol::path::escaped(&noise);
     Err(SessionError::Protocol(protocol::ProtocolError::NotThisProtocol { seen }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// What an end of this kind hears when the peer says these messages.
+    fn heard(further: Further, messages: &[Message]) -> Vec<Result<Message, SessionError>> {
+        let mut bytes = PREAMBLE.to_vec();
+        messages.iter().for_each(|message| bytes.extend_from_slice(message.encode().as_bytes()));
+        let link = over_streams(Box::new(Cursor::new(bytes)), Box::new(io::sink()), further);
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(Result::is_ok) {
+            heard.push(link.incoming.message_within(SOON));
+        }
+        heard
+    }
+
+    #[test]
+    fn channels_that_did_not_join_are_a_broken_protocol() {
+        let spread = || Message::Spread(Channels::with([1, 7]));
+        let token = |number| Message::Invite([number; 32]);
+        for (further, messages) in [
+            (Further::Reading, vec![spread()]),
+            (Further::Reading, vec![token(1), spread()]),
+            (Further::Reading, vec![token(2), token(3), spread()]),
+            (Further::Never, vec![spread()]),
+            (Further::Never, vec![token(4), spread()]),
+        ] {
+            let heard = heard(further, &messages);
+            assert!(matches!(heard[..], [Err(SessionError::Protocol(_))]), "{messages:?}: {heard:?}");
+        }
+    }
+
+    #[test]
+    fn an_invitation_is_not_the_session_s_to_hear_but_at_the_client_s_end() {
+        let messages = [Message::Invite([5; 32]), Message::KeepAlive];
+        for further in [Further::Reading, Further::Never] {
+            let heard = heard(further, &messages);
+            assert!(
+                matches!(heard[..], [Ok(Message::KeepAlive), Err(SessionError::Connection(_))]),
+                "{heard:?}"
+            );
+        }
+        // Which ends the session there: an agent invites nobody.
+        let heard = heard(Further::Writing(never()), &messages);
+        assert!(matches!(heard[0], Ok(Message::Invite(_))), "{heard:?}");
+    }
+
+    #[test]
+    fn frames_go_over_the_channels_that_joined_and_come_out_in_order() {
+        let (first, first_there) = io::pipe().unwrap();
+        let (second, second_there) = io::pipe().unwrap();
+        let (joined, joining) = bounded::<Joined>(1);
+        joined.send(vec![(3, Box::new(second_there))]).unwrap();
+        let link = over_streams(Box::new(io::empty()), Box::new(first_there), Further::Writing(joining));
+        let filler = vec![7; protocol::limits::FILLER_BYTES];
+        let sending = thread::spawn(move || {
+            for _ in 0..20 {
+                link.outgoing.send(protocol::message::filler_frame(&filler)).unwrap();
+            }
+        });
+        let mut first = first;
+        let mut head = [0; PREAMBLE.len() + HEADER_BYTES + 1];
+        first.read_exact(&mut head).unwrap();
+        let spread = Message::Spread(Channels::with([3])).encode();
+        assert_eq!(head, *[&PREAMBLE[..], spread.as_bytes()].concat());
+        let mut all = Vec::new();
+        StripedReader::new(vec![first, second]).read_to_end(&mut all).unwrap();
+        sending.join().unwrap();
+        let one = protocol::message::filler_frame(&vec![7; protocol::limits::FILLER_BYTES]);
+        assert_eq!(all, one.as_bytes().repeat(20));
+    }
 }

@@ -9,7 +9,6 @@ use protocol::message::{Finished, Message, Report, Role, Start, Token, hello};
 use protocol::options::Compression;
 use protocol::stats::Exit;
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -342,10 +341,7 @@ impl Remote {
                 let connected = SshConnection::connect(&ssh_options(side, connection, environment))?;
                 is_near = connected.is_near();
                 let process = connected.exec(&command)?;
-                let channels = connection.channels.map_or_else(|| connected.channels(), usize::from);
-                // What a source asks for is little, and what comes from it needs no more than one.
-                further = (channels > 1 && !matches!(start.role, Role::Source { .. }))
-                    .then_some((connected, channels));
+                further = MoreChannels::wanted(connected, connection.channels, &start.role);
                 process
             }
         };
@@ -365,17 +361,11 @@ impl Remote {
             0 => agent::START_DEADLINE,
             seconds => agent::START_DEADLINE.min(Duration::from_secs(u64::from(seconds))),
         };
-        let begun = remote
-            .link
-            .outgoing
+        let outgoing = &remote.link.outgoing;
+        let begun = outgoing
             .say(&Message::Hello(hello(PROGRAM)))
-            .and_then(|()| remote.link.outgoing.say(&Message::Start(Box::new(start))))
-            .and_then(|()| match further {
-                Some((connected, channels)) => {
-                    invite(connected, command, channels, &remote.link.outgoing, joined)
-                }
-                None => Ok(()),
-            })
+            .and_then(|()| outgoing.say(&Message::Start(Box::new(start))))
+            .and_then(|()| further.map_or(Ok(()), |further| further.invite(command, outgoing, joined)))
             .and_then(|()| agent::greet(&remote.link, PROGRAM, greeting));
         remote.link.outgoing.state().limit_bandwidth(limit_bytes_per_s);
         remote.link.outgoing.state().set_near(is_near);
@@ -409,28 +399,42 @@ impl Remote {
     }
 }
 
-/// Lets further channels join the session, beside it: it goes on, over the first channel until the others are there.
-fn invite(
+/// Further channels that a session is to go over.
+struct MoreChannels {
     connected: SshConnection,
-    command: Vec<u8>,
-    channels: usize,
-    outgoing: &link::Outgoing,
-    joined: Sender<Vec<(u8, Box<dyn Write + Send>)>>,
-) -> Result<(), SessionError> {
-    let mut token = Token::default();
-    if rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()) != Ok(token.len()) {
-        // Without a secret nobody is invited.
-        return Ok(());
+    count: usize,
+}
+
+impl MoreChannels {
+    /// As many as the operator says, or as the round trip needs; none where one channel does.
+    fn wanted(connected: SshConnection, given: Option<u8>, role: &Role) -> Option<MoreChannels> {
+        let count = given.map_or_else(|| connected.channels(), usize::from);
+        // A source is asked for little, and what it sends needs no more than one.
+        (count > 1 && !matches!(role, Role::Source { .. })).then_some(MoreChannels { connected, count })
     }
-    outgoing.say(&Message::Invite(token))?;
-    std::thread::spawn(move || {
-        let further = ssh::join(&connected, &command, channels, &token);
-        if !further.is_empty() {
-            // A session that has ended meanwhile does not need them.
-            let _ = joined.send(further);
+
+    /// Lets them join the session, which goes on over the first one until they are there.
+    fn invite(
+        self,
+        command: Vec<u8>,
+        outgoing: &link::Outgoing,
+        joined: Sender<link::Joined>,
+    ) -> Result<(), SessionError> {
+        let mut token = Token::default();
+        if rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()) != Ok(token.len()) {
+            // Without a secret nobody is invited.
+            return Ok(());
         }
-    });
-    Ok(())
+        outgoing.say(&Message::Invite(token))?;
+        std::thread::spawn(move || {
+            let further = ssh::join(&self.connected, &command, self.count, &token);
+            if !further.is_empty() {
+                // A session that has ended meanwhile does not need them.
+                let _ = joined.send(further);
+            }
+        });
+        Ok(())
+    }
 }
 
 /// What an error of the session means, seen with how the other side's program ended.

@@ -13,6 +13,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use sync_agent::link::Joined;
 
 /// What the first channel and the joined ones should carry together: 3 Gbit/s.
 const AIM_BYTES_PER_S: f64 = 400e6;
@@ -46,12 +47,7 @@ fn needed(answer_s: f64, granted_bytes: u32) -> usize {
 
 /// Opens channels until there are `count` with the first one, all at once, and lets them join the session that was told
 /// `token`. Gives those that did, with their numbers ascending.
-pub(crate) fn join(
-    connection: &SshConnection,
-    command: &[u8],
-    count: usize,
-    token: &Token,
-) -> Vec<(u8, Box<dyn Write + Send>)> {
+pub(crate) fn join(connection: &SshConnection, command: &[u8], count: usize, token: &Token) -> Joined {
     let numbers = (1_u8..).take(count.min(limits::CHANNELS).saturating_sub(1));
     thread::scope(|scope| {
         let joining: Vec<_> = numbers
