@@ -6,7 +6,7 @@
 //!
 //! What always holds: both processes are the same user's, and both know the client's token; the socket's name tells
 //! only its hash. It is in the abstract namespace, so nothing stays behind whoever is killed. Nothing here ends a
-//! session: a channel that can't join is one less. The [`Rendezvous`] is over after [`PATIENCE`].
+//! session: a channel that can't join is one less. The [`Rendezvous`] is over after 20 s.
 
 use protocol::frame::JOIN_PREAMBLE;
 use protocol::limits;

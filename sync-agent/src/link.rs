@@ -411,9 +411,11 @@ impl Host {
         first: Box<dyn Read + Send>,
     ) -> Result<Box<dyn Read + Send>, SessionError> {
         match message {
-            // Where it can't be done none joins, and the session goes on over the first channel.
-            Message::Invite(token) if std::mem::take(&mut self.heeds_invitation) => {
-                self.rendezvous = Rendezvous::open(&token).ok();
+            Message::Invite(token) => {
+                // Where it can't be done none joins, and the session goes on over the first channel.
+                if std::mem::take(&mut self.heeds_invitation) {
+                    self.rendezvous = Rendezvous::open(&token).ok();
+                }
                 Ok(first)
             }
             Message::Spread(channels) => {

@@ -23,7 +23,8 @@ const OPENSSH_WINDOW_BYTES: u32 = 2 << 20;
 const QUEUED_CHUNKS: usize = 2;
 
 impl SshConnection {
-    /// How many channels, the first one among them, keep a fast line to this server busy. Known when the first is open.
+    /// How many channels, the first one among them, keep a fast line to this server busy; to be asked when the first is
+    /// open. The answer took one round trip or two: what is one channel too many only idles.
     pub(crate) fn channels(&self) -> usize {
         if self.is_near() {
             return 1;
