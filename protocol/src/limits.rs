@@ -35,5 +35,7 @@ pub const PROBE_MS: u32 = 600_000;
 pub const PROBE_BYTES: u64 = 64 << 30;
 /// Most files that one probe may create.
 pub const PROBE_FILES: u32 = 10_000;
+/// Most channels that the frames to an agent go over, the first one among them. sshd allows 10 to a connection.
+pub const CHANNELS: usize = 8;
 /// Most bytes in one frame of filler: what a data frame has.
 pub const FILLER_BYTES: usize = DATA_BYTES;

@@ -327,6 +327,36 @@ pub struct Finished {
     pub source_times: Times,
 }
 
+/// What makes a channel one of this session's and no other's: chosen by the client, told on the first channel and on
+/// each that is to join it.
+pub type Token = [u8; 32];
+
+/// The channels over which the client's bytes go from here on: the first one always, and some of those that have joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channels(u8);
+
+impl Channels {
+    /// The first channel and these, numbered from 1 to [`limits::CHANNELS`]` - 1`; others are passed over.
+    #[must_use]
+    pub fn with(joined: impl IntoIterator<Item = u8>) -> Channels {
+        let bits = joined.into_iter().filter(|number| Channels::is_further(*number));
+        Channels(bits.fold(0, |bits, number| bits | 1 << number))
+    }
+
+    /// Whether a channel that joins may have this number.
+    #[must_use]
+    pub fn is_further(number: u8) -> bool {
+        (1..limits::CHANNELS).contains(&usize::from(number))
+    }
+
+    /// The numbers of those beside the first one, ascending.
+    pub fn joined(self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX)
+            .filter(|&number| Channels::is_further(number))
+            .filter(move |number| self.0 & 1 << number != 0)
+    }
+}
+
 /// News for the client, where the client is not the destination.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Report {
@@ -373,6 +403,10 @@ pub enum Message {
     ProbeResult(ProbeResult),
     /// Bytes that mean nothing: how fast they arrive is the measurement.
     Filler(Bulk),
+    /// Further channels will come with this token.
+    Invite(Token),
+    /// The bytes behind this frame are dealt over these channels.
+    Spread(Channels),
 }
 
 const HELLO: u8 = 1;
@@ -392,6 +426,8 @@ const PROBE: u8 = 14;
 const PROBE_RESULT: u8 = 15;
 const FILLER: u8 = 16;
 const SPENT: u8 = 17;
+const INVITE: u8 = 18;
+const SPREAD: u8 = 19;
 
 impl Message {
     /// The message as a frame.
@@ -415,6 +451,8 @@ impl Message {
             Message::Probe(body) => simple(PROBE, body),
             Message::ProbeResult(body) => simple(PROBE_RESULT, body),
             Message::Filler(bulk) => filler_frame(bulk.as_slice()),
+            Message::Invite(token) => simple(INVITE, token),
+            Message::Spread(channels) => simple(SPREAD, &channels.0),
         }
     }
 
@@ -456,6 +494,8 @@ impl Message {
                 let length = body.len();
                 Message::Filler(Bulk::new(frame, length))
             }
+            INVITE => Message::Invite(codec::decode_all(body, "invitation")?),
+            SPREAD => Message::Spread(sane_channels(body)?),
             _ => return Err(ProtocolError::Frame("unknown kind")),
         };
         Ok(message)
@@ -482,8 +522,27 @@ impl Message {
             Message::Probe(_) => "probe",
             Message::ProbeResult(_) => "measurement",
             Message::Filler(_) => "filler",
+            Message::Invite(_) => "invitation",
+            Message::Spread(_) => "spread",
         }
     }
+
+    /// Whether a frame is about the channels themselves: those who carry frames look at it, not the session.
+    #[must_use]
+    pub fn is_about_channels(frame: &Frame) -> bool {
+        matches!(frame.kind(), INVITE | SPREAD)
+    }
+}
+
+fn sane_channels(body: &[u8]) -> Result<Channels, ProtocolError> {
+    let channels = Channels(codec::decode_all(body, "spread")?);
+    if channels != Channels::with(channels.joined()) || channels.0 == 0 {
+        return Err(ProtocolError::Unexpected {
+            what: "spread",
+            why: "no channel, or one that there can't be",
+        });
+    }
+    Ok(channels)
 }
 
 /// The frame of a part of a signature.

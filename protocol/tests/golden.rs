@@ -7,11 +7,11 @@
 
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
-use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
+use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item};
 use protocol::message::{
-    Abort, Begin, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile, Report,
-    Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
+    Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
+    Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
 use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
 use protocol::path::{Name, RelPath};
@@ -20,7 +20,7 @@ use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times
 use std::fmt::Write as _;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
-const VERSION_1: [(&str, &str); 37] = [
+const VERSION_1: [(&str, &str); 39] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
@@ -99,10 +99,14 @@ const VERSION_1: [(&str, &str); 37] = [
     ("measurement of a disk", "1f0000000f000502fd0000000002000000fc0094357703fd0000000002000000fc00943577"),
     ("measurement of compression", "140000000f000604fd0000000002000000fc00943577fb2c0101"),
     ("filler", "1400000010005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
+    ("invitation", "2000000012005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
+    ("spread", "01000000130086"),
 ];
 
 /// The preamble of version 1: `\0migsync`.
 const PREAMBLE_1: &str = "006d696773796e63";
+/// That of a further channel: `\0migjoin`.
+const JOIN_PREAMBLE_1: &str = "006d69676a6f696e";
 
 #[test]
 fn the_version_is_the_one_that_these_bytes_are_of() {
@@ -112,6 +116,7 @@ fn the_version_is_the_one_that_these_bytes_are_of() {
 #[test]
 fn the_preamble_is_what_it_always_was() {
     assert_eq!(hex(&PREAMBLE), PREAMBLE_1);
+    assert_eq!(hex(&JOIN_PREAMBLE), JOIN_PREAMBLE_1);
 }
 
 #[test]
@@ -138,7 +143,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=17).collect());
+    assert_eq!(kinds, (1..=19).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -216,6 +221,8 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::ProbeResult(ProbeResult::Compressed { work: work(4), packed_bytes: 300, of_tree: true }),
         ),
         ("filler", Message::decode(filler_frame(&[0x5a; 20])).unwrap()),
+        ("invitation", Message::Invite([0x5a; 32])),
+        ("spread", Message::Spread(Channels::with([7, 1, 2]))),
     ]
 }
 

@@ -4,7 +4,7 @@ use crate::bench::BenchEnd;
 use crate::destination::DestinationEnd;
 use crate::error::SessionError;
 use crate::index::Index;
-use crate::link::{self, Link, Outgoing};
+use crate::link::{self, Further, Link, Outgoing};
 use crate::monitor::{Monitor, Progress};
 use crate::scan::Sources;
 use crate::source::SourceEnd;
@@ -47,14 +47,15 @@ pub const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How this program introduces itself.
 pub const PROGRAM: &str = concat!("sync-agent ", env!("CARGO_PKG_VERSION"));
 
-/// Serves one client over a pair of byte streams; returns the exit status.
+/// Serves one client over a pair of byte streams, and further channels if they may come; returns the exit status.
 pub fn answer(
     reader: Box<dyn Read + Send>,
     writer: Box<dyn Write + Send>,
+    further: Further,
     permissions: &Permissions,
     stop: Receiver<()>,
 ) -> Result<Exit, SessionError> {
-    let link = link::over_streams(reader, writer);
+    let link = link::over_streams(reader, writer, further);
     let (outgoing, end) = (link.outgoing.clone(), link.end.clone());
     let result = hello(&link).and_then(|start| serve(link, &start, permissions, stop));
     // What ends a session itself has told the client; before there is one, it is told here.

@@ -25,7 +25,8 @@
 //!
 //! What always holds: at most `HARD_BYTES` plus one batch is queued; a dead connection wakes the reader
 //! and fails the writer; dropping the writer sends EOF after all that was written; dropping both closes
-//! the channel. Several busy channels on one connection share its parking: use one for bulk data.
+//! the channel. Several busy channels on one connection share its parking: bulk data may leave over several, but should
+//! arrive over one.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -177,16 +178,19 @@ const RELIEF_MESSAGES: usize = 4;
 const RELIEF_ROUNDS: usize = 16;
 const BATCH_MESSAGES: usize = 32;
 const CHUNK_BYTES: usize = 256 << 10;
-const CHUNKS_QUEUED: usize = 16;
+/// Chunks of 256 KiB that usually wait for the channel, so that the writer rarely does.
+pub const CHUNKS_QUEUED: usize = 16;
 /// What a message costs beside its bytes, so that a flood of one-byte packets is bounded too.
 const MESSAGE_BYTES: usize = 128;
 
 /// Turns `channel` into a blocking pair; must be called where a tokio runtime is entered.
 ///
+/// At most `queued_chunks` wait for the channel before the writer does.
 /// `observe` gets every message that is not data for the reader (stderr, exit status, replies), on a
 /// tokio thread: it must not block. `reason` says why the connection ended, once somebody knows.
 pub fn pipe<S>(
     channel: Channel<S>,
+    queued_chunks: usize,
     observe: impl FnMut(ChannelMsg) + Send + 'static,
     reason: Arc<OnceLock<String>>,
 ) -> (PipeReader, PipeWriter, PipeEnd)
@@ -194,7 +198,7 @@ where
     S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
 {
     let (read_half, write_half) = channel.split();
-    let (chunk_sender, chunk_receiver) = mpsc::channel(CHUNKS_QUEUED);
+    let (chunk_sender, chunk_receiver) = mpsc::channel(queued_chunks);
     let (closed_sender, closed_receiver) = watch::channel(false);
     let (exit_sender, exit_receiver) = oneshot::channel();
     let shared = Arc::new(Shared::new(reason));
@@ -265,7 +269,7 @@ impl Drop for PipeReader {
     }
 }
 
-/// The writing side: buffers up to 256 KiB, blocks while some 4 MiB wait for the channel.
+/// The writing side: buffers up to 256 KiB, blocks while as many chunks wait for the channel as may.
 ///
 /// [`Write::flush`] hands the buffer on to the channel and does not wait for the peer. Must be used and
 /// dropped on plain threads, never inside the runtime.

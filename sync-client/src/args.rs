@@ -238,6 +238,10 @@ fn connection(command: Command) -> Command {
         .arg(value("host-key", "FINGERPRINT", "Accept exactly this host key (SHA256:…)"))
         .arg(flag("accept-new", None, "Learn the key of a host that is not known at all"))
         .arg(value("timeout", "SECONDS", "End when nothing is heard for so long (exit 30); 0: never").value_parser(value_parser!(u32)))
+        .arg(
+            value("connections", "N", "SSH channels that a push goes over, 1 to 8 [default: as many as the round trip needs]")
+                .value_parser(value_parser!(u8).range(1..=8)),
+        )
         .arg(value("bwlimit", "RATE", "Send at most this much a second: KiB, or with K, M, G"))
 }
 

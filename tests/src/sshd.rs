@@ -40,6 +40,8 @@ pub struct Options {
     pub refuses_all_keys: bool,
     /// These lines of `authorized_keys` instead of the sandbox's key; a `command=` of theirs is what is run.
     pub authorized_keys: Option<String>,
+    /// Sessions that one connection may have; 0 is more than any test needs.
+    pub max_sessions: u32,
 }
 
 /// A running sshd; ended with its sessions when dropped.
@@ -51,6 +53,7 @@ pub struct Sshd {
     address: Address,
     /// Whether all sessions run `session`, whatever their key says.
     forces_session: bool,
+    max_sessions: u32,
 }
 
 impl Sshd {
@@ -71,11 +74,13 @@ impl Sshd {
     pub fn start_with(sandbox: &Sandbox, options: &Options) -> Sshd {
         let directory =
             tempfile::Builder::new().prefix("sshd-").tempdir_in(sandbox.path()).expect("a new directory");
+        let max_sessions = if options.max_sessions == 0 { 1000 } else { options.max_sessions };
         let mut sshd = Sshd {
             directory,
             home: sandbox.home(),
             running: None,
             address: sandbox.address(0),
+            max_sessions,
             forces_session: options.authorized_keys.is_none(),
         };
         sshd.write_files(sandbox, options);
@@ -240,7 +245,7 @@ impl Sshd {
             "UseDNS no".to_owned(),
             "PrintMotd no".to_owned(),
             "MaxStartups 1000".to_owned(),
-            "MaxSessions 1000".to_owned(),
+            format!("MaxSessions {}", self.max_sessions),
             "MaxAuthTries 20".to_owned(),
             "LogLevel VERBOSE".to_owned(),
             format!("AllowUsers {}", user_name()),
