@@ -3,6 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use protocol::matcher::{Matcher, Op, Signature};
 use protocol::signature::{BlockSize, calculate};
+use protocol::subtree::{self, Comparison};
 use std::hint::black_box;
 use tests::seed::Rng;
 
@@ -17,12 +18,27 @@ fn matcher(criterion: &mut Criterion) {
     let entries = calculate(&basis, size);
     let mut group = criterion.benchmark_group("match");
     group.sample_size(10).throughput(Throughput::Bytes(DATA_BYTES as u64));
+    let in_place = subtree::fast_block_size(DATA_BYTES as u64);
+    let values = subtree::entries(&subtree::values(&basis, 0, in_place));
     for (name, target) in targets(&basis) {
+        group.bench_function(format!("{name}, in place"), |bencher| {
+            bencher.iter(|| compare_all(&values, in_place, black_box(&target)));
+        });
         group.bench_function(name, |bencher| {
             bencher.iter(|| advance_all(&entries, size, black_box(&target)));
         });
     }
     group.finish();
+}
+
+/// Blocks against those at the same place, and the hash of the whole.
+fn compare_all(values: &[u8], size: BlockSize, target: &[u8]) -> usize {
+    let mut comparison = Comparison::new(size, DATA_BYTES as u64, target.len() as u64);
+    comparison.extend(values).expect("values of the basis");
+    let mut ops = Vec::new();
+    target.chunks(WINDOW_BYTES).for_each(|window| comparison.advance(window, &mut ops));
+    black_box(comparison.finish());
+    ops.len()
 }
 
 fn targets(basis: &[u8]) -> [(&'static str, Vec<u8>); 4] {

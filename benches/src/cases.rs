@@ -147,6 +147,13 @@ impl Case {
         options
     }
 
+    /// Whether an old version is changed into the new one where it stands: ours does so with `--inplace`, and rsync
+    /// runs with and without it.
+    #[must_use]
+    pub fn patches(&self) -> bool {
+        matches!(self.before, Before::Old | Before::Series) && !self.data.is_large_file()
+    }
+
     /// Whether our programs have an index of a pass before when they are timed.
     #[must_use]
     pub fn keeps_index(&self) -> bool {
@@ -191,5 +198,7 @@ mod tests {
         assert_eq!(options("D1"), ["-a"]);
         assert_eq!(options("D6"), ["-a", "--delete"]);
         assert_eq!(options("D9"), ["-a", "--checksum"]);
+        let patches = |name: &str| select(&[name.to_owned()]).expect("it exists")[0].patches();
+        assert!(patches("D5") && patches("W5") && !patches("D1") && !patches("D7"));
     }
 }

@@ -1,7 +1,8 @@
 //! Runs the cases: prepares, times one program after the other, and checks every destination.
 //!
 //! Always rsync first, then ours, on the same source, through the same SSH server with the same key. Of
-//! rsync with and without `-z` both run in the first round, and the faster one in the others.
+//! rsync every variant runs in the first round (with and without `-z`, and `--inplace` where an old version is
+//! there), and the fastest one in the others.
 //! Preparations and checks are outside the timing.
 
 use crate::cases::{Before, Case, Data, Flow, WAN_MBIT, WAN_RTT_MS};
@@ -37,8 +38,14 @@ pub enum Contender {
     Rsync,
     /// rsync with `-z`.
     RsyncCompressed,
+    /// rsync with `--inplace`.
+    RsyncInPlace,
+    /// rsync with both.
+    RsyncInPlaceCompressed,
     /// Our client.
     Ours,
+    /// Our client with `-z`, for its bytes on the wire.
+    OursCompressed,
     /// `cp -a`, of local mirrors.
     Copy,
 }
@@ -50,7 +57,10 @@ impl Contender {
         match self {
             Contender::Rsync => "rsync",
             Contender::RsyncCompressed => "rsync -z",
+            Contender::RsyncInPlace => "rsync --inplace",
+            Contender::RsyncInPlaceCompressed => "rsync -z --inplace",
             Contender::Ours => "ours",
+            Contender::OursCompressed => "ours -z",
             Contender::Copy => "cp -a",
         }
     }
@@ -58,14 +68,36 @@ impl Contender {
     /// Whether it is rsync, with whatever options.
     #[must_use]
     pub fn is_rsync(self) -> bool {
-        matches!(self, Contender::Rsync | Contender::RsyncCompressed)
+        !self.is_ours() && self != Contender::Copy
+    }
+
+    /// Whether it is our client, with whatever options.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        matches!(self, Contender::Ours | Contender::OursCompressed)
     }
 
     fn directory(self) -> &'static str {
         match self {
-            Contender::Rsync | Contender::RsyncCompressed => "destination-rsync",
             Contender::Ours => "destination-ours",
+            Contender::OursCompressed => "destination-ours-z",
             Contender::Copy => "destination-cp",
+            _ => "destination-rsync",
+        }
+    }
+
+    /// What it is told beyond the case's own options.
+    fn own_options(self, case: &Case) -> &'static [&'static str] {
+        match self {
+            Contender::Rsync => &["--stats"],
+            Contender::RsyncCompressed => &["-z", "--stats"],
+            Contender::RsyncInPlace => &["--inplace", "--stats"],
+            Contender::RsyncInPlaceCompressed => &["-z", "--inplace", "--stats"],
+            Contender::Ours if case.patches() => &["--inplace", "--json"],
+            Contender::OursCompressed if case.patches() => &["-z", "--inplace", "--json"],
+            Contender::Ours => &["--json"],
+            Contender::OursCompressed => &["-z", "--json"],
+            Contender::Copy => &[],
         }
     }
 }
@@ -161,7 +193,7 @@ impl Arena {
                 samples.push(self.time(case, &scene, contender, round));
                 self.check(case, &scene, contender);
             }
-            keep_faster_rsync(&mut contenders, &samples);
+            keep_for_other_rounds(&mut contenders, &samples);
         }
         data::remove(&scene.directory);
         Samples { case, samples }
@@ -210,22 +242,17 @@ impl Arena {
         }
         data::restore(&self.store.old(case.data), &scene.source);
         self.pass(case, scene);
-        if !self.settle.is_zero() {
-            // What the first pass wrote is too young for the index; a second one finds it settled.
-            self.settle(scene);
-            self.pass(case, scene);
-        }
         data::change(case.data, &scene.source);
         data::wait_until_settled(&[&scene.source], YOUNG);
     }
 
     fn prepare_run(&mut self, case: &Case, scene: &Scene, contender: Contender) {
         let destination = scene.destination(contender);
-        let is_ours = contender == Contender::Ours;
+        let is_ours = contender.is_ours();
         match case.before {
             Before::Nothing => data::remove(&destination),
             Before::Same => {}
-            Before::Series if is_ours => {}
+            Before::Series if contender == Contender::Ours => {}
             Before::Old | Before::Series => {
                 data::remove(&destination);
                 data::copy(&self.store.old(case.data), &destination);
@@ -266,7 +293,7 @@ impl Arena {
     fn time(&self, case: &Case, scene: &Scene, contender: Contender, round: u32) -> Sample {
         let (output, peaks) = self.measure(self.command(case, scene, contender));
         output.success();
-        let is_ours = contender == Contender::Ours;
+        let is_ours = contender.is_ours();
         let sample = Sample {
             round,
             contender,
@@ -294,9 +321,9 @@ impl Arena {
 
     fn command(&self, case: &Case, scene: &Scene, contender: Contender) -> Command {
         let (program, first): (PathBuf, &[&str]) = match contender {
-            Contender::Ours => (self.programs.client(), &["sync"]),
             Contender::Copy => (installed("cp"), &["-a"]),
-            Contender::Rsync | Contender::RsyncCompressed => (installed("rsync"), &[]),
+            _ if contender.is_ours() => (self.programs.client(), &["sync"]),
+            _ => (installed("rsync"), &[]),
         };
         let mut command = self.sandbox.command(program);
         command.args(first);
@@ -305,14 +332,10 @@ impl Arena {
             command.arg(&scene.source).arg(destination);
             return command;
         }
-        command.args(case.options());
-        match contender {
-            Contender::RsyncCompressed => command.args(["-z", "--stats"]),
-            Contender::Rsync => command.arg("--stats"),
-            Contender::Ours | Contender::Copy => {
-                command.arg("--json").arg("--state-dir").arg(self.sandbox.state().join("sync-client"))
-            }
-        };
+        command.args(case.options()).args(contender.own_options(case));
+        if contender.is_ours() {
+            command.arg("--state-dir").arg(self.sandbox.state().join("sync-client"));
+        }
         self.add_sides(&mut command, case, &scene.source, &destination);
         command
     }
@@ -369,16 +392,24 @@ fn is_part_of_server(data: Data) -> bool {
 
 fn contenders(case: &Case) -> Vec<Contender> {
     if case.flow == Flow::Local {
-        vec![Contender::Rsync, Contender::Ours, Contender::Copy]
-    } else {
-        vec![Contender::Rsync, Contender::RsyncCompressed, Contender::Ours]
+        return vec![Contender::Rsync, Contender::Ours, Contender::Copy];
     }
+    let mut all = vec![Contender::Rsync, Contender::RsyncCompressed];
+    if case.patches() {
+        all.extend([Contender::RsyncInPlace, Contender::RsyncInPlaceCompressed]);
+    }
+    all.push(Contender::Ours);
+    if case.wire_bar.is_some() {
+        all.push(Contender::OursCompressed);
+    }
+    all
 }
 
-/// Of two variants of rsync the one that was slower in the first round leaves.
-fn keep_faster_rsync(contenders: &mut Vec<Contender>, samples: &[Sample]) {
+/// Of the variants of rsync those that were slower in the first round leave; ours with `-z` has shown its bytes.
+fn keep_for_other_rounds(contenders: &mut Vec<Contender>, samples: &[Sample]) {
     let faster = faster_rsync(samples);
-    contenders.retain(|contender| !contender.is_rsync() || *contender == faster);
+    contenders
+        .retain(|&contender| contender == faster || matches!(contender, Contender::Ours | Contender::Copy));
 }
 
 /// The variant of rsync that was faster in the first round.
@@ -409,10 +440,10 @@ fn peak_bytes(id: u32) -> u64 {
 fn wire_bytes(output: &Output, contender: Contender) -> Option<u64> {
     match contender {
         Contender::Copy => None,
-        Contender::Ours => {
+        Contender::Ours | Contender::OursCompressed => {
             Some(output.summary_number("sent_bytes") + output.summary_number("received_bytes"))
         }
-        Contender::Rsync | Contender::RsyncCompressed => rsync_wire_bytes(&output.stdout_text()),
+        _ => rsync_wire_bytes(&output.stdout_text()),
     }
 }
 

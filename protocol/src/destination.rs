@@ -14,9 +14,8 @@
 
 use crate::message::{Begin, Data, Failure, Message, Piece, Record, Report, Request, Scanned, Step, Want};
 use crate::path::{Name, RelPath};
-use crate::signature::BlockSize;
 use crate::stats::{Problem, Times};
-use crate::{ProtocolError, limits};
+use crate::{ProtocolError, limits, subtree};
 use std::collections::{HashMap, VecDeque};
 
 /// Number of a directory, given when it is announced.
@@ -542,12 +541,21 @@ impl<M: Clone> DestinationSession<M> {
                 if i64::try_from(size_bytes).is_err() {
                     return unexpected("data", "an impossible size");
                 }
+                if let Want::Aligned { block_size, .. } = file.want
+                    && subtree::block_size(block_size, size_bytes).is_err()
+                {
+                    return unexpected("data", "a file of too many blocks");
+                }
                 file.left_bytes = Some(size_bytes);
                 Ok(0)
             }
             Step::Literal { bytes } => {
                 take(&mut file.left_bytes, u64::from(bytes))?;
                 Ok(u64::from(bytes))
+            }
+            Step::Zeros { bytes } => {
+                take(&mut file.left_bytes, u64::from(bytes))?;
+                Ok(0)
             }
             Step::Match { block, count } => {
                 let bytes = matched_bytes(file.want, block, count)?;
@@ -572,9 +580,10 @@ impl<M: Clone> DestinationSession<M> {
                 file.done = true;
                 Ok(0)
             }
-            Step::Failed(
-                Failure::Errno { .. } | Failure::Vanished | Failure::Changed | Failure::ChangedKind,
-            ) => {
+            Step::Failed(Failure::Misaligned) if !matches!(file.want, Want::Aligned { .. }) => {
+                unexpected("data", "what was not compared in place is said to be out of place")
+            }
+            Step::Failed(_) => {
                 file.done = true;
                 self.signature_bytes -= signature_bytes(file.want);
                 Ok(0)
@@ -585,20 +594,15 @@ impl<M: Clone> DestinationSession<M> {
 }
 
 fn signature_bytes(want: Want) -> u64 {
-    match want {
-        Want::Delta { block_size, basis_bytes } => {
-            BlockSize::new(block_size, basis_bytes).map_or(0, |size| size.signature_bytes(basis_bytes))
-        }
-        Want::Whole | Want::Hash => 0,
-    }
+    want.signature_bytes().unwrap_or(0)
 }
 
 /// Length of the blocks that a match names.
 fn matched_bytes(want: Want, block: u64, count: u32) -> Result<u64, ProtocolError> {
-    let Want::Delta { block_size, basis_bytes } = want else {
+    let Some((block_size, basis_bytes)) = want.basis()? else {
         return unexpected("data", "a match without a basis");
     };
-    let size = u64::from(block_size);
+    let size = u64::from(block_size.bytes());
     let from = block.checked_mul(size).filter(|&from| from < basis_bytes);
     let to = block.checked_add(u64::from(count)).and_then(|end| end.checked_mul(size));
     match (from, to) {

@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// What each end sends first: no text that a login shell would print.
 pub const PREAMBLE: [u8; 8] = *b"\0migsync";
+/// What a client sends first on a further channel of a session that has begun: not a session of its own.
+pub const JOIN_PREAMBLE: [u8; 8] = *b"\0migjoin";
 /// Bytes before a frame's body: length (4, little endian), kind, flags.
 pub const HEADER_BYTES: usize = 6;
 

@@ -7,7 +7,7 @@
 //! - [`frame`] cuts the byte stream into frames, [`codec`] turns their bodies into [`message`]s;
 //! - [`path`], [`entry`], [`options`] and [`filter`] are the nouns the messages are made of;
 //! - [`decide`] compares two entries, [`itemize`] says in rsync's letters what differed;
-//! - [`signature`] and [`matcher`] are the delta engine;
+//! - [`subtree`] compares a file with its basis in place, [`signature`] and [`matcher`] wherever its content is;
 //! - [`source`] and [`destination`] are the session's two state machines;
 //! - [`probe`] is what `bench` asks and is answered, outside of any session.
 
@@ -27,6 +27,7 @@ pub mod probe;
 pub mod signature;
 pub mod source;
 pub mod stats;
+pub mod subtree;
 
 /// A BLAKE3 hash of a whole file's content: what decides that a copy is exact.
 pub type ContentHash = [u8; 32];

@@ -17,6 +17,10 @@ pub const PIECE_ENTRIES: usize = 1024;
 pub const WINDOW_ENTRIES: usize = 16_384;
 /// Most bytes of signatures that one file may have; the block size follows from it.
 pub const SIGNATURE_BYTES: u64 = 12 << 20;
+/// Most blocks of one file whose values are kept and sent ([`crate::subtree`]): 8 MiB of values.
+pub const VALUES: u64 = 1 << 18;
+/// From here on a file is compared block by block at the same place first, and the values of its blocks are kept.
+pub const VALUES_FROM_BYTES: u64 = 1 << 20;
 /// Most bytes of signatures under way at once, over all files.
 pub const SIGNATURES_BYTES: u64 = 24 << 20;
 /// Literal data in one data frame, in bytes, where a file has that much.
@@ -31,5 +35,7 @@ pub const PROBE_MS: u32 = 600_000;
 pub const PROBE_BYTES: u64 = 64 << 30;
 /// Most files that one probe may create.
 pub const PROBE_FILES: u32 = 10_000;
+/// Most channels that the frames to an agent go over, the first one among them. sshd allows 10 to a connection.
+pub const CHANNELS: usize = 8;
 /// Most bytes in one frame of filler: what a data frame has.
 pub const FILLER_BYTES: usize = DATA_BYTES;

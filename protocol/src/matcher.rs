@@ -88,10 +88,8 @@ impl Signature {
         self.entries.get(from..from + ENTRY_BYTES)
     }
 
-    /// Length of a block in bytes; only the last one is shorter than the others.
     fn length_of(&self, block: u64) -> u64 {
-        let size = u64::from(self.block_size.bytes());
-        self.basis_bytes.saturating_sub(block.saturating_mul(size)).min(size)
+        self.block_size.length_of(block, self.basis_bytes)
     }
 }
 
@@ -103,7 +101,8 @@ pub struct Matcher {
     expected: u64,
     /// The current position of the target, in bytes.
     position: u64,
-    credit: i64,
+    /// For each kind of [`Search`], how many bytes it may still roll over.
+    credits: [i64; 2],
     probes: u32,
 }
 
@@ -120,7 +119,7 @@ impl Matcher {
     /// A matcher at the start of the file.
     #[must_use]
     pub fn new(signature: Signature) -> Matcher {
-        Matcher { signature, index: None, expected: 0, position: 0, credit: CREDIT, probes: 0 }
+        Matcher { signature, index: None, expected: 0, position: 0, credits: [CREDIT; 2], probes: 0 }
     }
 
     /// The signature, to extend it.
@@ -138,7 +137,7 @@ impl Matcher {
     /// what they are to `ops`. Returns how many bytes that is: all of them if `last`, else all but less
     /// than a block.
     pub fn advance(&mut self, data: &[u8], last: bool, ops: &mut Vec<Op>) -> usize {
-        let mut out = Ops { ops, done: 0 };
+        let mut out = Ops::new(ops);
         loop {
             let left = &data[out.done..];
             let block_bytes = self.block_bytes();
@@ -150,24 +149,32 @@ impl Matcher {
         }
     }
 
-    /// Compares the blocks up to `end` with those expected; stops early where the alignment changes.
+    /// Looks up the blocks up to `end`; stops early where the alignment changes.
     fn advance_aligned(&mut self, data: &[u8], end: usize, out: &mut Ops<'_>) {
         let size = self.block_bytes();
         let start = out.done;
-        let same = self.compare_blocks(&data[start..end]);
+        let places = self.places(&data[start..end]);
         let at = |block: usize| (start + block * size).min(end);
-        let mut next_expected = self.expected + same.len() as u64;
+        let mut next_expected = self.expected + places.len() as u64;
         let mut block = 0;
-        while block < same.len() {
-            let run = same[block..].iter().take_while(|&&it| it == same[block]).count();
+        while block < places.len() {
+            let run = run_length(&places[block..]);
             let run_end = at(block + run);
-            if same[block] {
-                out.matched(self.expected + block as u64, run as u64, run_end);
-            } else if block + run < same.len() {
-                self.roll(data, run_end, Search::Gap, out);
-                out.literal_to(run_end);
-            } else {
-                next_expected = self.realign(data, start, end, out).unwrap_or(next_expected);
+            let is_rest = block + run == places.len();
+            match places[block] {
+                Some(first) => {
+                    out.matched(first, run as u64, run_end);
+                    if is_rest && run > 1 {
+                        next_expected = first + run as u64;
+                    }
+                }
+                None if is_rest => {
+                    next_expected = self.realign(data, start, end, out).unwrap_or(next_expected);
+                }
+                None => {
+                    self.roll(data, run_end, Search::Gap, out);
+                    out.literal_to(run_end);
+                }
             }
             block += run;
         }
@@ -175,20 +182,30 @@ impl Matcher {
         self.expected = next_expected;
     }
 
-    /// For each block of `data` (the last may be short), whether it is the expected one.
-    fn compare_blocks(&self, data: &[u8]) -> Vec<bool> {
+    /// For each block of `data` (the last may be short), where it is in the basis: the expected block, or
+    /// one that was elsewhere. A database moves its pages by whole blocks, and finding those costs no search.
+    fn places(&mut self, data: &[u8]) -> Vec<Option<u64>> {
         let size = self.block_bytes();
-        let count = data.len().div_ceil(size);
-        if self.expected >= self.signature.known_blocks() {
-            return vec![false; count];
+        if self.signature.known_blocks() == 0 {
+            return vec![None; data.len().div_ceil(size)];
         }
         let entries = signature::calculate(data, self.signature.block_size);
-        let same = |(i, entry): (usize, &[u8])| {
-            let block = self.expected + i as u64;
+        let mut places = Vec::with_capacity(entries.len() / ENTRY_BYTES);
+        for (i, entry) in entries.chunks_exact(ENTRY_BYTES).enumerate() {
+            let expected = self.expected + i as u64;
             let len = size.min(data.len() - i * size) as u64;
-            self.signature.length_of(block) == len && self.signature.entry(block) == Some(entry)
-        };
-        entries.chunks_exact(ENTRY_BYTES).enumerate().map(same).collect()
+            let is_expected =
+                self.signature.length_of(expected) == len && self.signature.entry(expected) == Some(entry);
+            places.push(if is_expected { Some(expected) } else { self.moved(entry, len) });
+        }
+        places
+    }
+
+    /// Where else a block stands in the basis.
+    fn moved(&mut self, entry: &[u8], len: u64) -> Option<u64> {
+        let index = self.index.get_or_insert_with(|| WeakIndex::new(&self.signature));
+        index.update(&self.signature);
+        index.block_of(&self.signature, entry, len)
     }
 
     /// Nothing from here to `end` is where it was expected: looks for where the file goes on instead
@@ -212,15 +229,16 @@ impl Matcher {
         let end = self.affordable_end(end, search, out.done)?;
         let index = self.index.get_or_insert_with(|| WeakIndex::new(&self.signature));
         index.update(&self.signature);
+        let credit = &mut self.credits[search as usize];
         let mut last_found = None;
         while out.done + size <= end {
             let rest = &data[out.done..end];
-            let Some((at, block)) = index.find(&self.signature, rest, &mut self.credit) else {
+            let Some((at, block)) = index.find(&self.signature, rest, credit) else {
                 break;
             };
             out.literal_to(out.done + at);
             out.matched(block, 1, out.done + size);
-            self.credit = (self.credit + FIND_CREDIT).min(2 * CREDIT);
+            *credit = (*credit + FIND_CREDIT).min(2 * CREDIT);
             last_found = Some(block);
             if search == Search::First {
                 break;
@@ -235,7 +253,7 @@ impl Matcher {
             // One block between two that stand where they stood: it was rewritten in place.
             return None;
         }
-        if i64::try_from(end - from).is_ok_and(|cost| cost <= self.credit) {
+        if i64::try_from(end - from).is_ok_and(|cost| cost <= self.credits[search as usize]) {
             return Some(end);
         }
         self.probes += 1;
@@ -250,7 +268,16 @@ impl Matcher {
     }
 }
 
-/// What a byte-by-byte search is for.
+/// How many of the blocks at the front follow one another in the basis, or are not in it.
+fn run_length(places: &[Option<u64>]) -> usize {
+    let Some(first) = places[0] else {
+        return places.iter().take_while(|place| place.is_none()).count();
+    };
+    (first..).zip(places).take_while(|&(block, place)| *place == Some(block)).count()
+}
+
+/// What a byte-by-byte search is for. Each has a credit of its own: a database whose changed pages are nowhere
+/// else must not cost the search for where a file goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Search {
     /// A region between matches: every find saves a block.
@@ -260,13 +287,18 @@ enum Search {
 }
 
 /// The operations so far; what lies before `done` is decided.
-struct Ops<'a> {
+pub(crate) struct Ops<'a> {
     ops: &'a mut Vec<Op>,
-    done: usize,
+    pub(crate) done: usize,
 }
 
-impl Ops<'_> {
-    fn matched(&mut self, block: u64, blocks: u64, end: usize) {
+impl<'a> Ops<'a> {
+    /// Operations over bytes of which nothing is decided yet.
+    pub(crate) fn new(ops: &'a mut Vec<Op>) -> Ops<'a> {
+        Ops { ops, done: 0 }
+    }
+
+    pub(crate) fn matched(&mut self, block: u64, blocks: u64, end: usize) {
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         match self.ops.last_mut() {
             Some(Op::Match { block: first, count }) if *first + u64::from(*count) == block => {
@@ -277,7 +309,7 @@ impl Ops<'_> {
         self.done = end;
     }
 
-    fn literal_to(&mut self, end: usize) {
+    pub(crate) fn literal_to(&mut self, end: usize) {
         if end > self.done {
             match self.ops.last_mut() {
                 Some(Op::Literal(range)) if range.end == self.done => range.end = end,
@@ -371,6 +403,24 @@ impl WeakIndex {
             rolling.rotate(size, data[at], incoming);
             at += 1;
         }
+    }
+
+    /// The block with this entry, of those known.
+    fn block_of(&self, signature: &Signature, entry: &[u8], len: u64) -> Option<u64> {
+        let weak = weak_of(entry);
+        let (word, bit) = self.bit(weak);
+        if self.bits[word] & bit == 0 {
+            return None;
+        }
+        let mut at = self.heads[self.slot(weak)];
+        while at != NONE {
+            let block = u64::from(at);
+            if signature.entry(block) == Some(entry) && signature.length_of(block) == len {
+                return Some(block);
+            }
+            at = self.next[at as usize];
+        }
+        None
     }
 
     fn confirm(&self, signature: &Signature, weak: u32, data: &[u8], credit: &mut i64) -> Option<u64> {

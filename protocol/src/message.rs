@@ -6,8 +6,9 @@ use crate::itemize::Item;
 use crate::options::SyncOptions;
 use crate::path::{Name, RelPath};
 use crate::probe::{Probe, ProbeResult};
+use crate::signature::{self, BlockSize};
 use crate::stats::{Exit, Operation, Problem, Stats, Times};
-use crate::{ContentHash, ProtocolError, codec, limits};
+use crate::{ContentHash, ProtocolError, codec, limits, subtree};
 use bincode::{Decode, Encode};
 
 /// The only version of the protocol so far.
@@ -123,6 +124,46 @@ pub enum Want {
     },
     /// Its hash only.
     Hash,
+    /// What differs block by block from a basis of which the blocks' values follow in [`Message::Signature`]
+    /// frames ([`crate::subtree`]).
+    Aligned {
+        /// Block size in bytes.
+        block_size: u32,
+        /// Length of the basis in bytes.
+        basis_bytes: u64,
+    },
+}
+
+impl Want {
+    /// Length of the basis and its block size, where there is one.
+    ///
+    /// # Errors
+    /// A block size out of its bounds.
+    pub fn basis(self) -> Result<Option<(BlockSize, u64)>, ProtocolError> {
+        match self {
+            Want::Whole | Want::Hash => Ok(None),
+            Want::Delta { block_size, basis_bytes } => {
+                Ok(Some((BlockSize::new(block_size, basis_bytes)?, basis_bytes)))
+            }
+            Want::Aligned { block_size, basis_bytes } => {
+                Ok(Some((subtree::block_size(block_size, basis_bytes)?, basis_bytes)))
+            }
+        }
+    }
+
+    /// Bytes that follow the request in [`Message::Signature`] frames.
+    ///
+    /// # Errors
+    /// As [`Want::basis`].
+    pub fn signature_bytes(self) -> Result<u64, ProtocolError> {
+        let entry_bytes = match self {
+            Want::Aligned { .. } => subtree::ENTRY_BYTES,
+            _ => signature::ENTRY_BYTES,
+        } as u64;
+        Ok(self
+            .basis()?
+            .map_or(0, |(size, basis_bytes)| size.blocks(basis_bytes).saturating_mul(entry_bytes)))
+    }
 }
 
 /// The destination asks for one file of a piece.
@@ -156,6 +197,8 @@ pub enum Failure {
     Changed,
     /// It is no longer a regular file.
     ChangedKind,
+    /// Compared block by block it has little in common with its basis: it must be searched.
+    Misaligned,
     /// A system call failed.
     Errno {
         /// Which.
@@ -203,6 +246,11 @@ pub enum Step {
     },
     /// It can't be had; what was sent of it is void.
     Failed(Failure),
+    /// The next bytes are zeros: logs and databases reserve their room with them.
+    Zeros {
+        /// How many.
+        bytes: u32,
+    },
 }
 
 /// A [`Step`] and the file it belongs to.
@@ -279,6 +327,36 @@ pub struct Finished {
     pub source_times: Times,
 }
 
+/// What makes a channel one of this session's and no other's: chosen by the client, told on the first channel and on
+/// each that is to join it.
+pub type Token = [u8; 32];
+
+/// The channels over which the client's bytes go from here on: the first one always, and some of those that have joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channels(u8);
+
+impl Channels {
+    /// The first channel and these, numbered from 1 to [`limits::CHANNELS`]` - 1`; others are passed over.
+    #[must_use]
+    pub fn with(joined: impl IntoIterator<Item = u8>) -> Channels {
+        let bits = joined.into_iter().filter(|number| Channels::is_further(*number));
+        Channels(bits.fold(0, |bits, number| bits | 1 << number))
+    }
+
+    /// Whether a channel that joins may have this number.
+    #[must_use]
+    pub fn is_further(number: u8) -> bool {
+        (1..limits::CHANNELS).contains(&usize::from(number))
+    }
+
+    /// The numbers of those beside the first one, ascending.
+    pub fn joined(self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX)
+            .filter(|&number| Channels::is_further(number))
+            .filter(move |number| self.0 & 1 << number != 0)
+    }
+}
+
 /// News for the client, where the client is not the destination.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Report {
@@ -306,7 +384,7 @@ pub enum Message {
     Signature {
         /// The request's number.
         file: u32,
-        /// fast_rsync's entries, without its header.
+        /// One entry for each block: fast_rsync's for a delta, the head of its value for a comparison in place.
         blocks: Bulk,
     },
     Data(Data),
@@ -325,6 +403,10 @@ pub enum Message {
     ProbeResult(ProbeResult),
     /// Bytes that mean nothing: how fast they arrive is the measurement.
     Filler(Bulk),
+    /// Further channels will come with this token.
+    Invite(Token),
+    /// The bytes behind this frame are dealt over these channels.
+    Spread(Channels),
 }
 
 const HELLO: u8 = 1;
@@ -344,6 +426,8 @@ const PROBE: u8 = 14;
 const PROBE_RESULT: u8 = 15;
 const FILLER: u8 = 16;
 const SPENT: u8 = 17;
+const INVITE: u8 = 18;
+const SPREAD: u8 = 19;
 
 impl Message {
     /// The message as a frame.
@@ -367,6 +451,8 @@ impl Message {
             Message::Probe(body) => simple(PROBE, body),
             Message::ProbeResult(body) => simple(PROBE_RESULT, body),
             Message::Filler(bulk) => filler_frame(bulk.as_slice()),
+            Message::Invite(token) => simple(INVITE, token),
+            Message::Spread(channels) => simple(SPREAD, &channels.0),
         }
     }
 
@@ -408,6 +494,8 @@ impl Message {
                 let length = body.len();
                 Message::Filler(Bulk::new(frame, length))
             }
+            INVITE => Message::Invite(codec::decode_all(body, "invitation")?),
+            SPREAD => Message::Spread(sane_channels(body)?),
             _ => return Err(ProtocolError::Frame("unknown kind")),
         };
         Ok(message)
@@ -434,8 +522,27 @@ impl Message {
             Message::Probe(_) => "probe",
             Message::ProbeResult(_) => "measurement",
             Message::Filler(_) => "filler",
+            Message::Invite(_) => "invitation",
+            Message::Spread(_) => "spread",
         }
     }
+
+    /// Whether a frame is about the channels themselves: those who carry frames look at it, not the session.
+    #[must_use]
+    pub fn is_about_channels(frame: &Frame) -> bool {
+        matches!(frame.kind(), INVITE | SPREAD)
+    }
+}
+
+fn sane_channels(body: &[u8]) -> Result<Channels, ProtocolError> {
+    let channels = Channels(codec::decode_all(body, "spread")?);
+    if channels != Channels::with(channels.joined()) || channels.0 == 0 {
+        return Err(ProtocolError::Unexpected {
+            what: "spread",
+            why: "no channel, or one that there can't be",
+        });
+    }
+    Ok(channels)
 }
 
 /// The frame of a part of a signature.
@@ -525,14 +632,18 @@ impl DataBuilder {
         self.records.push(Record { file, step });
     }
 
-    /// Appends literal bytes, at most what [`DataBuilder::room_bytes`] says.
+    /// Appends bytes of a file, at most what [`DataBuilder::room_bytes`] says: as literal ones, or only their number
+    /// where all are zeros.
     pub fn literal(&mut self, file: u32, bytes: &[u8]) {
+        if is_zero(bytes) {
+            return self.step(file, Step::Zeros { bytes: length_of(bytes) });
+        }
         self.bytes.extend_from_slice(bytes);
-        self.count_literal(file, bytes.len());
+        self.count_literal(file, length_of(bytes));
     }
 
-    /// Appends the literal bytes that `read` puts behind what the vector has, at most what
-    /// [`DataBuilder::room_bytes`] says; returns them.
+    /// Appends the bytes that `read` puts behind what the vector has, as [`DataBuilder::literal`] does, and shows them
+    /// to `seen`.
     ///
     /// # Errors
     /// `read`'s; then nothing is appended.
@@ -540,10 +651,19 @@ impl DataBuilder {
         &mut self,
         file: u32,
         read: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<&[u8], E> {
+        seen: impl FnOnce(&[u8]),
+    ) -> Result<(), E> {
         let from = self.append_with(read)?;
-        self.count_literal(file, self.bytes.len() - from);
-        Ok(&self.bytes[from..])
+        let bytes = &self.bytes[from..];
+        seen(bytes);
+        let length = length_of(bytes);
+        if is_zero(bytes) {
+            self.bytes.truncate(from);
+            self.step(file, Step::Zeros { bytes: length });
+        } else {
+            self.count_literal(file, length);
+        }
+        Ok(())
     }
 
     /// Appends the whole small file that `read` puts behind what the vector has; `known` tells what was
@@ -561,7 +681,7 @@ impl DataBuilder {
         let content = &self.bytes[from..];
         match known(content) {
             Ok(read) => {
-                let bytes = u32::try_from(content.len()).unwrap_or(u32::MAX);
+                let bytes = length_of(content);
                 self.step(file, Step::Small { bytes, read });
                 Ok(())
             }
@@ -584,8 +704,7 @@ impl DataBuilder {
         }
     }
 
-    fn count_literal(&mut self, file: u32, bytes: usize) {
-        let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+    fn count_literal(&mut self, file: u32, length: u32) {
         match self.records.last_mut() {
             Some(Record { file: last, step: Step::Literal { bytes: so_far } }) if *last == file => {
                 *so_far += length;
@@ -619,6 +738,15 @@ impl DataBuilder {
         self.records.clear();
         frame
     }
+}
+
+fn length_of(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+/// Looked at by pieces that vector code takes at once; most content says no at the first.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|piece| piece.iter().fold(0, |all, &byte| all | byte) == 0)
 }
 
 /// The name under which a program introduces itself.

@@ -20,7 +20,7 @@ pub struct BlockSize(u32);
 
 impl BlockSize {
     const SMALLEST: u32 = 512;
-    const LARGEST: u32 = 16 << 20;
+    pub(crate) const LARGEST: u32 = 16 << 20;
     /// A database page; changes come in these.
     const PAGE: u32 = 4096;
 
@@ -65,6 +65,18 @@ impl BlockSize {
     #[must_use]
     pub fn blocks(self, len_bytes: u64) -> u64 {
         len_bytes.div_ceil(u64::from(self.0))
+    }
+
+    /// Length in bytes of a block of a file of `len_bytes`; only the last one is shorter, none is beyond it.
+    #[must_use]
+    pub fn length_of(self, block: u64, len_bytes: u64) -> u64 {
+        let size = u64::from(self.0);
+        len_bytes.saturating_sub(block.saturating_mul(size)).min(size)
+    }
+
+    /// A block size that was checked by another rule.
+    pub(crate) fn trusted(bytes: u32) -> BlockSize {
+        BlockSize(bytes)
     }
 
     /// Length of the signature of `len_bytes`.

@@ -5,8 +5,7 @@
 //! events, or with the rule that the peer broke. What the destination can make this end remember is
 //! bounded by the window (entries) and by the limit on signatures under way, whatever it sends.
 
-use crate::message::{Abort, Bulk, Finished, Message, Piece, Report, Request, Want};
-use crate::signature::BlockSize;
+use crate::message::{Abort, Bulk, Finished, Message, Piece, Report, Request};
 use crate::{ProtocolError, limits};
 use std::collections::HashMap;
 
@@ -19,7 +18,7 @@ pub enum SourceEvent {
     Signature {
         /// The request's number.
         file: u32,
-        /// fast_rsync's entries.
+        /// Its entries.
         blocks: Bulk,
     },
     /// Nothing more will be asked of these pieces: forget them.
@@ -152,12 +151,7 @@ impl SourceSession {
         if in_use || self.files.len() + self.owed.len() >= limits::WINDOW_ENTRIES {
             return unexpected("request", "its number is in use, or too many are under way");
         }
-        let signature_bytes = match request.want {
-            Want::Delta { block_size, basis_bytes } => {
-                BlockSize::new(block_size, basis_bytes)?.signature_bytes(basis_bytes)
-            }
-            Want::Whole | Want::Hash => 0,
-        };
+        let signature_bytes = request.want.signature_bytes()?;
         self.signature_bytes += signature_bytes;
         if self.signature_bytes > limits::SIGNATURES_BYTES {
             return unexpected("request", "too many signatures under way");
@@ -207,7 +201,7 @@ impl SourceSession {
 mod tests {
     use super::*;
     use crate::entry::{Entry, Kind, Timestamp};
-    use crate::message::{OwnerNames, Scanned};
+    use crate::message::{OwnerNames, Scanned, Want};
     use crate::path::{Name, RelPath};
 
     fn piece(list: u32, kinds: &[Kind]) -> Piece {

@@ -7,11 +7,11 @@
 
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
-use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
+use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item};
 use protocol::message::{
-    Abort, Begin, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile, Report,
-    Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
+    Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
+    Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
 use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
 use protocol::path::{Name, RelPath};
@@ -20,7 +20,7 @@ use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times
 use std::fmt::Write as _;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
-const VERSION_1: [(&str, &str); 37] = [
+const VERSION_1: [(&str, &str); 39] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
@@ -45,16 +45,20 @@ const VERSION_1: [(&str, &str); 37] = [
          000000",
     ),
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
-    ("request", "23000000060003fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002"),
+    (
+        "request",
+        "39000000060004fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd00 \
+         03fc00000100fd0000000004000000",
+    ),
     ("signature", "1f0000000700a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5fb2c0103000000"),
     (
         "data",
-        "ae00000008006c6974736d616c6c0106fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb00030001 \
-         02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa0405000102030405060708 \
-         090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd0000000004000000000102030405 \
-         060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a2000000",
+        "b500000008006c6974736d616c6c0107fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb0007fb2c \
+         01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa04050001 \
+         02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd00000000040000 \
+         00000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a9000000",
     ),
-    ("data of failed files", "1400000008000004000600010601020602030603030a10000000"),
+    ("data of failed files", "1700000008000005000600010601020602030604030a04060313000000"),
     ("release", "0b00000009000400fafbfb00fc00000100"),
     (
         "report",
@@ -95,10 +99,14 @@ const VERSION_1: [(&str, &str); 37] = [
     ("measurement of a disk", "1f0000000f000502fd0000000002000000fc0094357703fd0000000002000000fc00943577"),
     ("measurement of compression", "140000000f000604fd0000000002000000fc00943577fb2c0101"),
     ("filler", "1400000010005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
+    ("invitation", "2000000012005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
+    ("spread", "01000000130086"),
 ];
 
 /// The preamble of version 1: `\0migsync`.
 const PREAMBLE_1: &str = "006d696773796e63";
+/// That of a further channel: `\0migjoin`.
+const JOIN_PREAMBLE_1: &str = "006d69676a6f696e";
 
 #[test]
 fn the_version_is_the_one_that_these_bytes_are_of() {
@@ -108,6 +116,7 @@ fn the_version_is_the_one_that_these_bytes_are_of() {
 #[test]
 fn the_preamble_is_what_it_always_was() {
     assert_eq!(hex(&PREAMBLE), PREAMBLE_1);
+    assert_eq!(hex(&JOIN_PREAMBLE), JOIN_PREAMBLE_1);
 }
 
 #[test]
@@ -134,7 +143,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=17).collect());
+    assert_eq!(kinds, (1..=19).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -212,6 +221,8 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::ProbeResult(ProbeResult::Compressed { work: work(4), packed_bytes: 300, of_tree: true }),
         ),
         ("filler", Message::decode(filler_frame(&[0x5a; 20])).unwrap()),
+        ("invitation", Message::Invite([0x5a; 32])),
+        ("spread", Message::Spread(Channels::with([7, 1, 2]))),
     ]
 }
 
@@ -322,7 +333,8 @@ fn pieces() -> Vec<Piece> {
 
 fn requests() -> Vec<Request> {
     let delta = Want::Delta { block_size: 4096, basis_bytes: 1 << 34 };
-    [Want::Whole, delta, Want::Hash]
+    let aligned = Want::Aligned { block_size: 1 << 16, basis_bytes: 1 << 34 };
+    [Want::Whole, delta, Want::Hash, aligned]
         .into_iter()
         .zip(0..)
         .map(|(want, i)| Request { list: 300, index: i, file: 250 + i, want })
@@ -338,6 +350,7 @@ fn data() -> Message {
     builder.step(251, Step::Open { size_bytes: 70_000 });
     builder.step(251, Step::Match { block: 1 << 20, count: 300 });
     builder.literal(251, b"lit");
+    builder.literal(251, &[0; 300]);
     builder.step(251, Step::End(read_file()));
     let append = |bytes: &mut Vec<u8>| {
         bytes.extend_from_slice(b"small");
@@ -352,7 +365,9 @@ fn failures() -> Message {
     let mut builder = DataBuilder::new(0);
     let errno = Failure::Errno { operation: Operation::Read, errno: 5 };
     for (failure, file) in
-        [Failure::Vanished, Failure::Changed, Failure::ChangedKind, errno].into_iter().zip(0..)
+        [Failure::Vanished, Failure::Changed, Failure::ChangedKind, errno, Failure::Misaligned]
+            .into_iter()
+            .zip(0..)
     {
         builder.step(file, Step::Failed(failure));
     }

@@ -13,8 +13,8 @@ use protocol::destination::{DestinationSession, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::frame::{Compressor, Frame, HEADER_BYTES, Header};
 use protocol::message::{
-    Abort, Begin, DataBuilder, Failure, Finished, Message, OwnerNames, Piece, ReadFile, Record, Report,
-    Request, Role, Scanned, Start, Step, Want, filler_frame, hello, signature_frame,
+    Abort, Begin, Channels, DataBuilder, Failure, Finished, Message, OwnerNames, Piece, ReadFile, Record,
+    Report, Request, Role, Scanned, Start, Step, Want, filler_frame, hello, signature_frame,
 };
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
@@ -104,6 +104,8 @@ fn a_destination_takes_each_message_only_in_the_states_that_allow_it() {
         ("summary", [NOT_BEGUN, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE]),
         ("abort", [OK; 5]),
         ("keepalive", [OK; 5]),
+        ("invitation", [NOT_BEGUN, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE]),
+        ("spread", [NOT_BEGUN, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE]),
     ];
     for (message, (name, expected)) in samples().into_iter().zip(table) {
         assert_eq!(message.name(), name);
@@ -137,6 +139,8 @@ fn a_source_takes_each_message_only_in_the_states_that_allow_it() {
         ("summary", [OK; 4]),
         ("abort", [OK; 4]),
         ("keepalive", [OK; 4]),
+        ("invitation", [NOT_A_DESTINATION; 4]),
+        ("spread", [NOT_A_DESTINATION; 4]),
     ];
     for (message, (name, expected)) in samples().into_iter().zip(table) {
         assert_eq!(message.name(), name);
@@ -180,6 +184,8 @@ fn samples() -> Vec<Message> {
         Message::Finished(Box::new(finished)),
         Message::Abort(Abort { exit: Exit::Interrupted, message: String::new() }),
         Message::KeepAlive,
+        Message::Invite([7; 32]),
+        Message::Spread(Channels::with([1])),
     ]
 }
 

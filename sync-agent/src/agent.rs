@@ -4,7 +4,7 @@ use crate::bench::BenchEnd;
 use crate::destination::DestinationEnd;
 use crate::error::SessionError;
 use crate::index::Index;
-use crate::link::{self, Link, Outgoing};
+use crate::link::{self, Further, Link, Outgoing};
 use crate::monitor::{Monitor, Progress};
 use crate::scan::Sources;
 use crate::source::SourceEnd;
@@ -12,7 +12,7 @@ use crate::tree::Dir;
 use crossbeam_channel::Receiver;
 use protocol::itemize::Item;
 use protocol::message::{self, Message, Report, Role, Start};
-use protocol::options::{QuickCheck, SyncOptions};
+use protocol::options::SyncOptions;
 use protocol::stats::{Exit, Problem};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -32,13 +32,12 @@ pub struct Permissions {
     pub state_dir: Option<PathBuf>,
 }
 
-/// The index for a run: only one that compares content asks it; none where it is not wanted, where nothing
-/// may change, and for `verify`, which reads everything.
+/// The index for a run; none where it is not wanted, where nothing may change, and for `verify`, which reads
+/// everything.
 #[must_use]
 pub fn index_for(state_dir: Option<&Path>, options: &SyncOptions) -> Index {
-    let compares = options.quick_check == QuickCheck::Checksum && !options.dry_run;
     match state_dir {
-        Some(dir) if compares && !options.without_index => Index::open(dir).0,
+        Some(dir) if !options.without_index && !options.dry_run && !options.verify => Index::at(dir),
         _ => Index::disabled(),
     }
 }
@@ -48,14 +47,15 @@ pub const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How this program introduces itself.
 pub const PROGRAM: &str = concat!("sync-agent ", env!("CARGO_PKG_VERSION"));
 
-/// Serves one client over a pair of byte streams; returns the exit status.
+/// Serves one client over a pair of byte streams, and further channels if they may come; returns the exit status.
 pub fn answer(
     reader: Box<dyn Read + Send>,
     writer: Box<dyn Write + Send>,
+    further: Further,
     permissions: &Permissions,
     stop: Receiver<()>,
 ) -> Result<Exit, SessionError> {
-    let link = link::over_streams(reader, writer);
+    let link = link::over_streams(reader, writer, further);
     let (outgoing, end) = (link.outgoing.clone(), link.end.clone());
     let result = hello(&link).and_then(|start| serve(link, &start, permissions, stop));
     // What ends a session itself has told the client; before there is one, it is told here.

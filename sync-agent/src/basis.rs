@@ -2,27 +2,32 @@
 //!
 //! Usually the old file. Where an earlier run left a part of the new one, that part comes first and
 //! the old file goes on from there: what was fetched once is found again, and the rest still matches.
+//!
+//! A large old file is compared block by block at the same place first ([`protocol::subtree`]). Its blocks' values come
+//! from the index, or the file is read once; what matches is not read again.
 
 use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::monitor::errno;
-use crate::receiver::Target;
+use crate::receiver::{Flight, Target};
 use crate::run::Run;
-use crate::tree;
+use crate::tree::{self, Info};
 use crate::workers::lock;
-use protocol::ContentHash;
 use protocol::message::{Message, Want, signature_frame};
+use protocol::options::Compression;
 use protocol::signature::{self, BlockSize};
 use protocol::stats::{Operation, Side};
+use protocol::subtree::{self, Value};
+use protocol::{ContentHash, limits};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes read and hashed at a time.
 const CHUNK_BYTES: usize = 512 << 10;
-/// Signature bytes in a frame.
+/// Signature bytes in a frame: whole entries of either kind.
 const SIGNATURE_FRAME_BYTES: usize = 48 << 10;
 
 /// An open basis.
@@ -32,7 +37,6 @@ pub(crate) struct Basis {
     kept: Option<(File, u64)>,
     old: Option<File>,
     pub(crate) total_bytes: u64,
-    pub(crate) block_size: BlockSize,
 }
 
 impl Basis {
@@ -49,14 +53,10 @@ impl Basis {
         if total_bytes == 0 {
             return Ok(None);
         }
-        let block_size = match run.options.block_size {
-            Some(bytes) => BlockSize::at_least(bytes, total_bytes),
-            None => BlockSize::for_basis(total_bytes),
-        };
-        let whole_blocks = kept_bytes - kept_bytes % u64::from(block_size.bytes());
-        let used = if kept_bytes >= old_bytes { kept_bytes } else { whole_blocks };
+        let block_bytes = u64::from(delta_block_size(run, total_bytes).bytes());
+        let used = if kept_bytes >= old_bytes { kept_bytes } else { kept_bytes - kept_bytes % block_bytes };
         let kept = kept.map(|(file, _)| (file, used)).filter(|&(_, used)| used > 0);
-        Ok(Some(Basis { kept, old, total_bytes, block_size }))
+        Ok(Some(Basis { kept, old, total_bytes }))
     }
 
     /// The old file, if it is all of the basis.
@@ -83,14 +83,70 @@ impl Basis {
     }
 }
 
-/// Asks for a delta of a file and sends the signature of its basis; for the whole file where the
-/// basis can't be read.
+/// Blocks of a search that is to save bytes on the wire, whatever it costs: the signature grows less than more is found.
+const SMALL_BLOCK_BYTES: u32 = 2048;
+
+/// The block size of a search.
+fn delta_block_size(run: &Run<'_>, basis_bytes: u64) -> BlockSize {
+    match run.options.block_size {
+        Some(bytes) => BlockSize::at_least(bytes, basis_bytes),
+        None if saves_bytes(run) => BlockSize::at_least(SMALL_BLOCK_BYTES, basis_bytes),
+        None => BlockSize::for_basis(basis_bytes),
+    }
+}
+
+/// Whether the operator wants few bytes on the wire (`-z`) rather than a short run.
+fn saves_bytes(run: &Run<'_>) -> bool {
+    matches!(run.options.compression, Compression::Zstd { .. })
+}
+
+/// The values of the old file's blocks, as far as they are known: a source that matches one knows them too.
+#[derive(Debug)]
+pub(crate) struct OldValues {
+    /// The old file when its values were looked up, or before it was read.
+    pub(crate) info: Info,
+    pub(crate) block_size: BlockSize,
+    known: Mutex<Vec<Value>>,
+}
+
+impl OldValues {
+    /// Where the basis is an old file worth comparing in place.
+    fn of(run: &Run<'_>, target: &Target, basis: &Basis) -> Option<OldValues> {
+        let is_worth_it = basis.total_bytes >= limits::VALUES_FROM_BYTES
+            && !target.is_misaligned
+            && run.options.block_size.is_none()
+            && !saves_bytes(run);
+        let old = basis.as_old().filter(|_| is_worth_it)?;
+        let info = tree::settled_info_of(old).ok().filter(|info| info.size_bytes == basis.total_bytes)?;
+        let (block_size, known) = match run.index.values(&info) {
+            Some(known) => (known.block_size, known.values),
+            None => (subtree::block_size_for(info.size_bytes), Vec::new()),
+        };
+        Some(OldValues { info, block_size, known: Mutex::new(known) })
+    }
+
+    /// The values of some blocks, if all of them are known.
+    pub(crate) fn get(&self, block: u64, count: u32) -> Option<Vec<Value>> {
+        let from = usize::try_from(block).ok()?;
+        lock(&self.known).get(from..from.checked_add(count as usize)?).map(<[Value]>::to_vec)
+    }
+}
+
+/// Asks for what differs from a file's basis, and sends what the source needs to find it; for the whole file where
+/// the basis can't be read.
 pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), SessionError> {
     let basis = Basis::open(run, target).ok().flatten();
-    let want = basis.as_ref().map_or(Want::Whole, |basis| Want::Delta {
-        block_size: basis.block_size.bytes(),
-        basis_bytes: basis.total_bytes,
-    });
+    let values = basis.as_ref().and_then(|basis| OldValues::of(run, target, basis)).map(Arc::new);
+    let want = match (&basis, &values) {
+        (None, _) => Want::Whole,
+        (Some(basis), Some(values)) => {
+            Want::Aligned { block_size: values.block_size.bytes(), basis_bytes: basis.total_bytes }
+        }
+        (Some(basis), None) => Want::Delta {
+            block_size: delta_block_size(run, basis.total_bytes).bytes(),
+            basis_bytes: basis.total_bytes,
+        },
+    };
     let mut session = lock(&run.session);
     let request = loop {
         match session.request(target.list, target.index, want) {
@@ -100,38 +156,96 @@ pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), S
         }
     };
     drop(session);
-    run.expect(request, Arc::clone(target));
+    run.expect(request, Flight::new(want, Arc::clone(target)).with_values(values.clone()));
     run.outgoing.say(&Message::Request(vec![request]))?;
-    if let Some(basis) = basis {
-        send_signature(run, request.file, &basis)?;
+    match (basis, values) {
+        (Some(basis), Some(values)) => send_values(run, request.file, &basis, &values)?,
+        (Some(basis), None) => send_signature(run, request.file, &basis)?,
+        _ => {}
     }
     lock(&run.session).unreserve(target.list);
     run.advance()
 }
 
 fn send_signature(run: &Run<'_>, file: u32, basis: &Basis) -> Result<(), SessionError> {
-    let block_bytes = basis.block_size.bytes() as usize;
+    let block_size = delta_block_size(run, basis.total_bytes);
+    let mut entries = Entries { run, file, pending: Vec::new() };
+    // A basis that can't be read matches nothing: any content will do, BLAKE3 decides.
+    for_each_chunk(run, basis, block_size, |_, chunk, _| {
+        let clock = &run.progress.clock;
+        entries.append(&clock.time(Activity::Match, || signature::calculate(chunk, block_size)))
+    })?;
+    entries.flush()
+}
+
+/// Sends the head of each block's value; reads the old file for those that are not known.
+fn send_values(run: &Run<'_>, file: u32, basis: &Basis, values: &OldValues) -> Result<(), SessionError> {
+    let mut entries = Entries { run, file, pending: Vec::new() };
+    let known = subtree::entries(&lock(&values.known));
+    if !known.is_empty() {
+        entries.append(&known)?;
+        return entries.flush();
+    }
+    let mut is_of_use = true;
+    for_each_chunk(run, basis, values.block_size, |at, chunk, is_read| {
+        // What follows a block that can't be read is not compared; nor what nobody waits for any more.
+        is_of_use = is_of_use && is_read && lock(&run.flights).contains_key(&file);
+        if !is_of_use {
+            let blocks = chunk.len().div_ceil(values.block_size.bytes() as usize);
+            return entries.append(&vec![0; blocks * subtree::ENTRY_BYTES]);
+        }
+        let hash = || subtree::values(chunk, at, values.block_size);
+        let fresh = run.progress.clock.time(Activity::Hash, hash);
+        let heads = subtree::entries(&fresh);
+        // First, so that whoever learns of a match finds its value.
+        lock(&values.known).extend(fresh);
+        entries.append(&heads)
+    })?;
+    entries.flush()
+}
+
+/// Entries of blocks on their way to the source, collected until they are worth a frame.
+struct Entries<'a, 'r> {
+    run: &'a Run<'r>,
+    file: u32,
+    pending: Vec<u8>,
+}
+
+impl Entries<'_, '_> {
+    fn append(&mut self, entries: &[u8]) -> Result<(), SessionError> {
+        self.pending.extend_from_slice(entries);
+        if self.pending.len() >= SIGNATURE_FRAME_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), SessionError> {
+        for part in self.pending.chunks(SIGNATURE_FRAME_BYTES) {
+            self.run.outgoing.send(signature_frame(self.file, part))?;
+        }
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+/// Reads a basis by whole blocks; `each` gets where they stand and whether they could be read (else they are zeros).
+fn for_each_chunk(
+    run: &Run<'_>,
+    basis: &Basis,
+    block_size: BlockSize,
+    mut each: impl FnMut(u64, &[u8], bool) -> Result<(), SessionError>,
+) -> Result<(), SessionError> {
+    let block_bytes = block_size.bytes() as usize;
     let chunk_bytes = CHUNK_BYTES.div_ceil(block_bytes) * block_bytes;
     let mut buffer = vec![0; chunk_bytes.min(usize::try_from(basis.total_bytes).unwrap_or(chunk_bytes))];
-    let mut pending = Vec::with_capacity(SIGNATURE_FRAME_BYTES * 2);
     let mut at = 0;
     while at < basis.total_bytes {
         let left = usize::try_from(basis.total_bytes - at).unwrap_or(usize::MAX);
         let chunk = &mut buffer[..chunk_bytes.min(left)];
-        let clock = &run.progress.clock;
-        if clock.time(Activity::Read, || basis.read_exact_at(chunk, at)).is_err() {
-            // A basis that can't be read matches nothing: any content will do, BLAKE3 decides.
+        let read = run.progress.clock.time(Activity::Read, || basis.read_exact_at(chunk, at));
+        if read.is_err() {
             chunk.fill(0);
         }
-        let entries = clock.time(Activity::Match, || signature::calculate(chunk, basis.block_size));
-        pending.extend_from_slice(&entries);
+        each(at, chunk, read.is_ok())?;
         at += chunk.len() as u64;
-        if pending.len() >= SIGNATURE_FRAME_BYTES || at == basis.total_bytes {
-            for part in pending.chunks(SIGNATURE_FRAME_BYTES) {
-                run.outgoing.send(signature_frame(file, part))?;
-            }
-            pending.clear();
-        }
     }
     Ok(())
 }

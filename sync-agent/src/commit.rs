@@ -6,16 +6,20 @@
 
 use crate::clock::Activity;
 use crate::error::SessionError;
+use crate::index::FileValues;
 use crate::journal;
 use crate::receiver::Target;
 use crate::run::Run;
+use crate::sink::Content;
 use crate::staging::Staged;
-use crate::tree::{Dir, Walk};
+use crate::tree::{self, Dir, Info, Walk};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, select};
+use protocol::ContentHash;
 use protocol::destination::DirectoryId;
 use protocol::entry::Kind;
 use protocol::path::RelPath;
+use protocol::signature::BlockSize;
 use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::fs::File;
@@ -30,8 +34,16 @@ pub(crate) struct Ready {
     pub(crate) staged: Staged,
     pub(crate) how: Placement,
     pub(crate) bytes: u64,
-    pub(crate) literal: u64,
-    pub(crate) matched: u64,
+    pub(crate) content: Content,
+}
+
+/// A file in place whose blocks' values are kept, but not found before it is certain that a later write would show.
+#[derive(Debug)]
+pub(crate) struct Unconfirmed {
+    target: Arc<Target>,
+    info: Info,
+    hash: ContentHash,
+    block_size: BlockSize,
 }
 
 /// How a staged entry gets its place.
@@ -53,7 +65,7 @@ pub(crate) enum Commit {
 }
 
 const BATCH_ENTRIES: usize = 4096;
-const BATCH_BYTES: u64 = 512 << 20;
+const BATCH_BYTES: u64 = 128 << 20;
 const BATCH_TIME: Duration = Duration::from_secs(5);
 
 /// The committing thread.
@@ -116,6 +128,7 @@ fn commit(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
 
 fn commit_all(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
     if !batch.is_empty() {
+        confirm_values(run, |info| info.is_settled());
         run.staging.sync()?;
         let mut parent = Parent::default();
         let (patches, renames): (Vec<Ready>, Vec<Ready>) =
@@ -188,7 +201,7 @@ fn place(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Option<Ended> {
 }
 
 fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
-    let Ready { target, staged, literal, matched, .. } = ready;
+    let Ready { target, staged, content, .. } = ready;
     let placed = parent
         .dir(run, &target.parent)
         .and_then(|dir| staged.area.dir.rename(staged.name.as_bytes(), dir, target.name().as_bytes()));
@@ -197,7 +210,12 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
         Ok(()) => {
             staged.placed();
             match target.wanted.entry.kind {
-                Kind::File { .. } => run.transferred(&target, target.change, literal, matched),
+                Kind::File { .. } => {
+                    run.transferred(&target, target.change, content.literal, content.matched);
+                    if let (Some(values), Ok(dir)) = (content.values, parent.dir(run, &target.parent)) {
+                        keep_values(run, &target, dir.info(target.name().as_bytes()), &values);
+                    }
+                }
                 _ => {
                     run.created(&target);
                     run.done(&target);
@@ -232,11 +250,49 @@ fn patch_all(run: &Run<'_>, patches: Vec<Ready>) -> Result<(), SessionError> {
         ready.staged.begin_patch().map_err(|error| SessionError::io("begin a patch in place", error))?;
     }
     run.staging.sync_entries()?;
-    let patched: Vec<Staged> =
-        opened.into_iter().filter_map(|(ready, file)| patch(run, ready, &file)).collect();
+    let patched: Vec<Patched> =
+        opened.into_iter().filter_map(|(ready, file)| patch(run, ready, file)).collect();
     run.staging.sync()?;
-    patched.into_iter().for_each(Staged::discard);
+    for Patched { target, staged, values, file } in patched {
+        staged.discard();
+        // After the sync: from here on a write through a mapping shows in the file's times again.
+        if let Some(values) = values {
+            keep_values(run, &target, tree::info_of(&file), &values);
+        }
+    }
     Ok(())
+}
+
+/// A file that was patched, with its journal, which goes when the file is on disk.
+struct Patched {
+    target: Arc<Target>,
+    staged: Staged,
+    values: Option<Box<FileValues>>,
+    file: File,
+}
+
+/// The values of a file that was just placed, for the index; `info` is its own from after that.
+fn keep_values(run: &Run<'_>, target: &Arc<Target>, info: Result<Info, Errno>, known: &FileValues) {
+    let Ok(info) = info else { return };
+    if run.index.keep_values(&info, known) {
+        let FileValues { hash, block_size, .. } = *known;
+        lock(&run.unconfirmed).push(Unconfirmed { target: Arc::clone(target), info, hash, block_size });
+    }
+}
+
+/// Lets the values of those files be found that are old enough by their own times and still what they were.
+pub(crate) fn confirm_values(run: &Run<'_>, is_settled: impl Fn(&Info) -> bool) {
+    let mut walk = Walk::default();
+    let (settled, young) =
+        std::mem::take(&mut *lock(&run.unconfirmed)).into_iter().partition(|file| is_settled(&file.info));
+    *lock(&run.unconfirmed) = young;
+    let settled: Vec<Unconfirmed> = settled;
+    for Unconfirmed { target, info, hash, block_size } in settled {
+        let now = walk.dir(run.tree, &target.parent).and_then(|dir| dir.info(target.name().as_bytes()));
+        if now.is_ok_and(|now| info.same_content(&now)) {
+            run.index.confirm_values(&info, &hash, block_size);
+        }
+    }
 }
 
 /// Opens the file that is to be patched; one that can't be keeps its content.
@@ -254,21 +310,21 @@ fn open(run: &Run<'_>, ready: Ready) -> Option<(Ready, File)> {
     }
 }
 
-/// Patches a file in place; returns its journal, which goes when the file is on disk. The journal of a
-/// patch that failed half-way stays, for the next run to carry out.
-fn patch(run: &Run<'_>, ready: Ready, file: &File) -> Option<Staged> {
-    let Ready { target, staged, literal, matched, .. } = ready;
-    let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), file);
+/// Patches a file in place. The journal of a patch that failed half-way stays, for the next run to carry out.
+fn patch(run: &Run<'_>, ready: Ready, file: File) -> Option<Patched> {
+    let Ready { target, staged, content, .. } = ready;
+    let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), &file);
     let is_patched = patched.is_ok();
     let applied = patched
         .map_err(|error| (Operation::Write, error))
-        .and_then(|()| target.wanted.metadata.apply_to_file(file));
+        .and_then(|()| target.wanted.metadata.apply_to_file(&file));
+    let values = content.values.filter(|_| applied.is_ok());
     match applied {
-        Ok(()) => run.transferred(&target, target.change, literal, matched),
+        Ok(()) => run.transferred(&target, target.change, content.literal, content.matched),
         Err((operation, error)) => run.fail(&target, operation, error),
     }
     run.let_go(target.directory);
-    is_patched.then_some(staged)
+    is_patched.then_some(Patched { target, staged, values, file })
 }
 
 /// Sets the metadata of directories whose content is complete, children before parents.

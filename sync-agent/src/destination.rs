@@ -291,6 +291,7 @@ impl DestinationEnd<'_> {
             room: Condvar::new(),
             own_listings: Mutex::new(HashMap::new()),
             extraneous: Mutex::new(Vec::new()),
+            unconfirmed: Mutex::new(Vec::new()),
             waiting: Mutex::new(Vec::new()),
             flights: Mutex::new(HashMap::new()),
             stats: Mutex::new(Stats::default()),
@@ -448,6 +449,7 @@ impl DestinationEnd<'_> {
             homes.into_iter().for_each(|home| run.let_go(home));
             commit::complete_directories(run);
             run.sync().map_err(|error| SessionError::io("write the destination to disk (syncfs)", error))?;
+            commit::confirm_values(run, tree::Info::settle);
         }
         if let Some(message) = refused {
             self.monitor.note(&message);

@@ -3,7 +3,7 @@
 //!
 //! It is a cache. Damaged, stale, missing, foreign, held by another run, or in a directory that can't be
 //! written, it costs time, never correctness and never a run: whatever goes wrong after
-//! [`Index::open`] leaves an index that knows and keeps nothing. Both ends ask it before they read a file.
+//! [`Index::at`] leaves an index that knows and keeps nothing. Both ends ask it before they read a file.
 //!
 //! # Why a match may be trusted
 //! A file matches when device, inode, size, mtime and **ctime** (nanoseconds) are all what they were. A
@@ -25,7 +25,8 @@
 //! for silent damage of a disk reads the file.
 //!
 //! # The file
-//! `index.redb`, with the entries in the table `whole-file-blake3-1` and the last run's generation in `meta-1`; a
+//! `index.redb`, with the entries in the table `whole-file-blake3-1` and the last run's generation in `meta-1` (the
+//! values of large files' blocks have a table of their own, in `values`); a
 //! changed layout gets a new name, and then the old table stays unread.
 //! The key's numbers are big-endian, so that inodes made together share pages; the value's little-endian.
 //!
@@ -47,13 +48,13 @@ use redb::backends::FileBackend;
 use redb::{Database, Durability, TableDefinition};
 use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 type Key = [u8; KEY_BYTES];
 type Value = [u8; VALUE_BYTES];
@@ -62,6 +63,10 @@ const KEY_BYTES: usize = 16;
 const VALUE_BYTES: usize = 76;
 const GENERATION_AT: usize = 64;
 const CHECK_AT: usize = 68;
+
+mod values;
+
+pub(crate) use values::FileValues;
 
 const TABLE: TableDefinition<'_, Key, Value> = TableDefinition::new("whole-file-blake3-1");
 /// Where the generation of the last run is, under [`GENERATION`].
@@ -84,17 +89,23 @@ const RENEW_AFTER_GENERATIONS: u32 = 8;
 /// How much is kept.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
+    /// Parts of files' values in the file, of up to 32 KiB; beyond it, a quarter goes.
+    stored_parts: u64,
     /// Entries in memory before they are written.
     buffered: usize,
     /// Entries in the file; beyond it, a quarter goes.
     stored: u64,
 }
 
-const LIMITS: Limits = Limits { buffered: 4096, stored: 4_000_000 };
+const LIMITS: Limits = Limits { buffered: 4096, stored: 4_000_000, stored_parts: 16_384 };
 
-/// The cache of one process, for both its ends and all their threads.
+/// The cache of one process, for both its ends and all their threads. It is opened when it is first asked.
 #[derive(Debug)]
-pub struct Index(Option<Store>);
+pub struct Index {
+    dir: Option<PathBuf>,
+    limits: Limits,
+    store: OnceLock<Option<Store>>,
+}
 
 #[derive(Debug)]
 struct Store {
@@ -111,26 +122,25 @@ struct Store {
 }
 
 impl Index {
-    /// Opens the index in `dir`, and makes it and `dir` (mode 0700) where they are missing. A damaged file is
-    /// put aside as `index.redb.damaged` and a new one begun. The note, for the operator and not an error,
-    /// says why the index is empty or keeps nothing.
+    /// The index in `dir`. When it is first asked it is opened; it and `dir` (mode 0700) are made where they are
+    /// missing, and a damaged file is put aside as `index.redb.damaged` and a new one begun.
     ///
     /// The file is locked: a process opens it once and shares it between its ends.
     #[must_use]
-    pub fn open(dir: &Path) -> (Index, Option<String>) {
-        Index::open_with(dir, LIMITS)
+    pub fn at(dir: &Path) -> Index {
+        Index { dir: Some(dir.to_owned()), limits: LIMITS, store: OnceLock::new() }
     }
 
     /// An index that knows and keeps nothing.
     #[must_use]
     pub fn disabled() -> Index {
-        Index(None)
+        Index { dir: None, limits: LIMITS, store: OnceLock::new() }
     }
 
     /// The hash of the file with these attributes, if it was remembered and did not change since.
     #[must_use]
     pub fn hash(&self, info: &Info) -> Option<ContentHash> {
-        let store = self.0.as_ref()?;
+        let store = self.store()?;
         let key = key_of(info);
         let buffered = lock(&store.buffer).get(&key).copied();
         let value = match buffered {
@@ -148,7 +158,7 @@ impl Index {
     /// and after. `read_from` is this machine's clock ([`crate::tree::now`]) from before the first byte was
     /// read; a file that changed within 60 s before that is not remembered (see the module).
     pub fn remember(&self, info: &Info, read_from: Timestamp, hash: &ContentHash) {
-        let Some(store) = &self.0 else { return };
+        let Some(store) = self.store() else { return };
         if info.is_file() && is_settled(info.mtime, read_from) && is_settled(info.ctime, read_from) {
             let key = key_of(info);
             store.keep(key, encode(&key, info, hash, store.generation));
@@ -158,22 +168,23 @@ impl Index {
     /// Writes what is still in memory to disk; dropping the index does the same.
     pub fn close(self) {}
 
-    fn open_with(dir: &Path, limits: Limits) -> (Index, Option<String>) {
-        let path = dir.join(FILE_NAME);
-        let refused = match begin(dir) {
-            Ok(opened) => return (Index::over(opened, dir, limits), None),
-            Err(Refusal::Damaged) => Refusal::Damaged,
-            Err(other) => return (Index(None), Some(other.note(&path))),
-        };
-        let again = std::fs::rename(&path, dir.join(DAMAGED_NAME)).map_err(Refusal::Io);
-        match again.and_then(|()| begin(dir)) {
-            Ok(opened) => (Index::over(opened, dir, limits), Some(refused.note(&path))),
-            Err(other) => (Index(None), Some(other.note(&path))),
-        }
+    fn store(&self) -> Option<&Store> {
+        let dir = self.dir.as_ref()?;
+        self.store.get_or_init(|| Store::open(dir, self.limits)).as_ref()
     }
+}
 
-    fn over((database, generation): (Database, u32), dir: &Path, limits: Limits) -> Index {
-        Index(Some(Store {
+impl Store {
+    fn open(dir: &Path, limits: Limits) -> Option<Store> {
+        let opened = match begin(dir) {
+            Err(Refusal::Damaged) => {
+                std::fs::rename(dir.join(FILE_NAME), dir.join(DAMAGED_NAME)).ok()?;
+                begin(dir)
+            }
+            opened => opened,
+        };
+        let (database, generation) = opened.ok()?;
+        Some(Store {
             database: Some(database),
             dir: dir.to_owned(),
             generation,
@@ -181,11 +192,9 @@ impl Index {
             buffer: Mutex::default(),
             failed: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
-        }))
+        })
     }
-}
 
-impl Store {
     fn keep(&self, key: Key, value: Value) {
         if self.failed.load(Ordering::Relaxed) {
             return;
@@ -241,35 +250,24 @@ fn sum(path: &Path) -> io::Result<String> {
 
 /// Why there is no index.
 enum Refusal {
-    Busy,
+    /// The file is no index, or not as it was closed: a new one may take its place.
     Damaged,
-    Io(io::Error),
+    /// Another run has it, or its place can't be used.
+    Unusable,
+}
+
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Refusal {
+        Refusal::Unusable
+    }
 }
 
 impl Refusal {
     fn of(error: redb::Error) -> Refusal {
         match error {
-            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Refusal::Busy,
-            redb::Error::Io(cause) if !is_damage_io(&cause) => Refusal::Io(cause),
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => Refusal::Unusable,
+            redb::Error::Io(cause) if !is_damage_io(&cause) => Refusal::Unusable,
             _ => Refusal::Damaged,
-        }
-    }
-
-    fn note(&self, path: &Path) -> String {
-        let path = path.display();
-        match self {
-            Refusal::Busy => {
-                format!("{path} is in use by another run; this one reads every file it must compare")
-            }
-            Refusal::Damaged => {
-                format!(
-                    "{path} was damaged, or the run that used it last was killed; it is now {DAMAGED_NAME}, and a \
-                     new one is begun"
-                )
-            }
-            Refusal::Io(cause) => {
-                format!("cannot use {path}: {cause}; this run reads every file it must compare")
-            }
         }
     }
 }
@@ -290,32 +288,26 @@ fn is_damage_io(cause: &io::Error) -> bool {
 
 /// Opens or makes the file, and begins a generation.
 fn begin(dir: &Path) -> Result<(Database, u32), Refusal> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Refusal::Io)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(dir.join(FILE_NAME))
-        .map_err(Refusal::Io)?;
-    if !file.metadata().map_err(Refusal::Io)?.is_file() {
-        return Err(Refusal::Io(io::Error::other("not a regular file")));
-    }
-    let is_new = file.metadata().map_err(Refusal::Io)?.len() == 0;
+        .open(dir.join(FILE_NAME))?;
+    let metadata = file.metadata()?;
     // Before it is looked at: redb locks it too, but only when it reads it. The lock ends with the file.
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(Refusal::Busy),
-        Err(TryLockError::Error(error)) => return Err(Refusal::Io(error)),
+    if !metadata.is_file() || file.try_lock().is_err() {
+        return Err(Refusal::Unusable);
     }
     let backend = FileBackend::new(file).map_err(|error| Refusal::of(error.into()))?;
     let left = std::fs::read_to_string(dir.join(SUM_NAME)).unwrap_or_default();
-    if !is_new && left != sum(&dir.join(FILE_NAME)).map_err(Refusal::Io)? {
+    if metadata.len() > 0 && left != sum(&dir.join(FILE_NAME))? {
         return Err(Refusal::Damaged);
     }
     if !left.is_empty() {
-        std::fs::remove_file(dir.join(SUM_NAME)).map_err(Refusal::Io)?;
+        std::fs::remove_file(dir.join(SUM_NAME))?;
     }
     catch_unwind(|| begin_in(backend)).unwrap_or(Err(Refusal::Damaged))
 }
@@ -338,6 +330,7 @@ fn next_generation(database: &Database) -> Result<u32, redb::Error> {
     meta.insert(GENERATION, generation)?;
     drop(meta);
     drop(transaction.open_table(TABLE)?);
+    drop(transaction.open_table(values::TABLE)?);
     transaction.commit()?;
     Ok(generation)
 }
@@ -438,9 +431,12 @@ fn attributes(info: &Info) -> [u8; 32] {
 }
 
 fn generation_of(value: &Value) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&value[GENERATION_AT..CHECK_AT]);
-    u32::from_le_bytes(bytes)
+    number(&value[GENERATION_AT..CHECK_AT])
+}
+
+/// The little-endian number that the bytes begin with.
+fn number(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |&bytes| u32::from_le_bytes(bytes))
 }
 
 fn check_of(key: &Key, value: &Value) -> [u8; VALUE_BYTES - CHECK_AT] {
@@ -478,8 +474,12 @@ mod tests {
     }
 
     fn open(dir: &Path) -> Index {
-        let (index, note) = Index::open(dir);
-        assert_eq!(note, None);
+        open_with(dir, LIMITS)
+    }
+
+    fn open_with(dir: &Path, limits: Limits) -> Index {
+        let index = Index { limits, ..Index::at(dir) };
+        index.store();
         index
     }
 
@@ -588,8 +588,7 @@ mod tests {
         for (what, content) in cases {
             let sandbox = sandbox();
             std::fs::write(sandbox.path().join(FILE_NAME), &content).expect("a writable sandbox");
-            let (index, note) = Index::open(sandbox.path());
-            assert!(note.is_some_and(|note| note.contains("damaged")), "{what}");
+            let index = open(sandbox.path());
             fill(&index, 0..10);
             drop(index);
             assert_eq!(found(&open(sandbox.path()), 0..10), 10, "{what}");
@@ -603,8 +602,7 @@ mod tests {
         let sandbox = sandbox();
         let first = open(sandbox.path());
         fill(&first, 0..10);
-        let (second, note) = Index::open(sandbox.path());
-        assert!(note.is_some_and(|note| note.contains("in use by another run")));
+        let second = open(sandbox.path());
         fill(&second, 10..20);
         assert_eq!(found(&second, 0..20), 0);
         drop((second, first));
@@ -619,8 +617,7 @@ mod tests {
         let taken = sandbox.path().join("taken");
         std::fs::create_dir_all(taken.join(FILE_NAME)).expect("a writable sandbox");
         for dir in [file.join("below"), file, taken, PathBuf::from("/proc/no/such")] {
-            let (index, note) = Index::open(&dir);
-            assert!(note.is_some_and(|note| note.starts_with("cannot use ")), "{}", dir.display());
+            let index = open(&dir);
             fill(&index, 0..10);
             assert_eq!(found(&index, 0..10), 0);
         }
@@ -629,16 +626,16 @@ mod tests {
 
     #[test]
     fn the_oldest_generations_go_when_there_are_too_many() {
-        let limits = Limits { buffered: 10, stored: 100 };
+        let limits = Limits { buffered: 10, stored: 100, ..LIMITS };
         let sandbox = sandbox();
         for generation in 0..3 {
-            let (index, _) = Index::open_with(sandbox.path(), limits);
+            let index = open_with(sandbox.path(), limits);
             fill(&index, generation * 40..(generation + 1) * 40);
         }
         let index = open(sandbox.path());
         assert_eq!([found(&index, 0..40), found(&index, 40..80), found(&index, 80..120)], [5, 40, 40]);
         drop(index);
-        let (index, _) = Index::open_with(sandbox.path(), limits);
+        let index = open_with(sandbox.path(), limits);
         fill(&index, 1000..3000);
         drop(index);
         assert!(found(&open(sandbox.path()), 0..3000) <= 100);
@@ -646,13 +643,13 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_now_and_then_outlives_what_is_not() {
-        let limits = Limits { buffered: 10, stored: 100 };
+        let limits = Limits { buffered: 10, stored: 100, ..LIMITS };
         let sandbox = sandbox();
-        fill(&Index::open_with(sandbox.path(), limits).0, 0..60);
+        fill(&open_with(sandbox.path(), limits), 0..60);
         for _ in 0..=RENEW_AFTER_GENERATIONS {
-            assert_eq!(found(&Index::open_with(sandbox.path(), limits).0, 30..60), 30);
+            assert_eq!(found(&open_with(sandbox.path(), limits), 30..60), 30);
         }
-        fill(&Index::open_with(sandbox.path(), limits).0, 60..101);
+        fill(&open_with(sandbox.path(), limits), 60..101);
         let index = open(sandbox.path());
         assert_eq!([found(&index, 30..60), found(&index, 60..101)], [30, 41]);
     }
@@ -660,7 +657,7 @@ mod tests {
     #[test]
     fn several_threads_use_it_at_once() {
         let sandbox = sandbox();
-        let (index, _) = Index::open_with(sandbox.path(), Limits { buffered: 50, stored: 100_000 });
+        let index = open_with(sandbox.path(), Limits { buffered: 50, stored: 100_000, ..LIMITS });
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let (index, inodes) = (&index, thread * 1000..(thread + 1) * 1000);
@@ -702,12 +699,12 @@ mod tests {
             std::fs::write(sandbox.path().join(FILE_NAME), bytes).expect("a writable sandbox");
             let sum = blake3::hash(WHOLE.get_or_init(damaged_index)).to_hex();
             std::fs::write(sandbox.path().join(SUM_NAME), sum.as_str()).expect("a writable sandbox");
-            let (index, _) = Index::open(sandbox.path());
+            let index = open(sandbox.path());
             found(&index, 0..300);
             fill(&index, 300..400);
             found(&index, 0..400);
             index.close();
-            found(&Index::open(sandbox.path()).0, 0..400);
+            found(&open(sandbox.path()), 0..400);
         }
     }
 

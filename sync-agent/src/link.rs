@@ -2,13 +2,20 @@
 //!
 //! Both kinds look the same to the engine: a queue of frames to send and a queue of frames received,
 //! each bounded. Over streams two threads pump between queues and bytes; the reading one never waits for the
-//! writing one. The writing one also keeps the line alive and keeps to a bandwidth limit.
+//! writing one. The writing one also keeps the line alive and keeps to a bandwidth limit. What the client sends may
+//! go over further channels once they have joined ([`join`](crate::join), [`stripe`](crate::stripe)): the two pumps
+//! agree on that between themselves, at the end of a frame.
 
 use crate::error::SessionError;
+use crate::join::Rendezvous;
+use crate::stripe::{StripedReader, StripedWriter};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, select};
+use protocol::ProtocolError;
 use protocol::frame::{Frame, HEADER_BYTES, Header, PREAMBLE};
-use protocol::message::Message;
+use protocol::message::{Channels, Message};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -250,20 +257,38 @@ fn in_process_end(
     }
 }
 
-/// One end over a pair of byte streams. Sends the preamble at once.
-pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>) -> Link {
+/// Channels that have joined, to write to, with their numbers ascending.
+pub type Joined = Vec<(u8, Box<dyn Write + Send>)>;
+
+/// What beside the two streams may carry frames from the client to the agent.
+pub enum Further {
+    /// The client's end. They come once, or never.
+    Writing(Receiver<Joined>),
+    /// The agent's end, in a process that sshd started beside others that may join it.
+    Reading,
+    /// The agent's end where none can come: an invitation is passed over.
+    Never,
+}
+
+/// One end over a pair of byte streams, and over further channels if they come. Sends the preamble at once.
+pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>, further: Further) -> Link {
     let state = Arc::new(LinkState::default());
     let (outgoing, to_write) = bounded(QUEUE_FRAMES);
     let (was_read, incoming) = bounded(QUEUE_FRAMES);
     let writer_state = Arc::clone(&state);
     let (running, ended) = bounded::<()>(0);
+    let (joined, host) = match further {
+        Further::Writing(joined) => (joined, None),
+        Further::Reading => (never(), Some(Host { heeds_invitation: true, rendezvous: None })),
+        Further::Never => (never(), Some(Host { heeds_invitation: false, rendezvous: None })),
+    };
     thread::spawn(move || {
         let _running = running;
         // An error shows at the reading side too, with the peer's reason if it gave one.
-        let _ = write_frames(writer, &to_write, &writer_state);
+        let _ = write_frames(writer, &joined, &to_write, &writer_state);
     });
     thread::spawn(move || {
-        if let Err(error) = read_frames(reader, &was_read) {
+        if let Err(error) = read_frames(reader, host, &was_read) {
             let _ = was_read.send(Err(error));
         }
     });
@@ -276,10 +301,11 @@ pub fn over_streams(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>)
 
 fn write_frames(
     writer: Box<dyn Write + Send>,
+    joined: &Receiver<Joined>,
     frames: &Receiver<Result<Frame, SessionError>>,
     state: &LinkState,
 ) -> io::Result<()> {
-    let mut writer = BufWriter::with_capacity(256 << 10, writer);
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
     writer.write_all(&PREAMBLE)?;
     writer.flush()?;
     let mut gauge = Gauge::default();
@@ -290,6 +316,9 @@ fn write_frames(
             Err(RecvTimeoutError::Timeout) => Message::KeepAlive.encode(),
             Err(RecvTimeoutError::Disconnected) => return writer.flush(),
         };
+        if let Ok(channels) = joined.try_recv() {
+            writer = spread(writer, channels)?;
+        }
         state.pace(frame.as_bytes().len());
         writer.write_all(frame.as_bytes())?;
         if frames.is_empty() {
@@ -299,6 +328,21 @@ fn write_frames(
             state.rate_bytes_per_s.store(rate, Ordering::Relaxed);
         }
     }
+}
+
+/// What is written in small pieces leaves in pieces of this size.
+const BUFFER_BYTES: usize = 256 << 10;
+
+type Buffered = BufWriter<Box<dyn Write + Send>>;
+
+/// Says that what follows is dealt over the first channel and these.
+fn spread(mut first: Buffered, joined: Joined) -> io::Result<Buffered> {
+    let (numbers, joined): (Vec<u8>, Vec<_>) = joined.into_iter().unzip();
+    first.write_all(Message::Spread(Channels::with(numbers)).encode().as_bytes())?;
+    let mut channels = vec![first.into_inner().map_err(|error| error.into_error())?];
+    channels[0].flush()?;
+    channels.extend(joined);
+    Ok(BufWriter::with_capacity(BUFFER_BYTES, Box::new(StripedWriter::new(channels))))
 }
 
 /// Measures what the line takes while frames wait without a break.
@@ -334,6 +378,7 @@ impl Gauge {
 
 fn read_frames(
     mut reader: Box<dyn Read + Send>,
+    mut host: Option<Host>,
     frames: &Sender<Result<Frame, SessionError>>,
 ) -> Result<(), SessionError> {
     expect_preamble(&mut reader)?;
@@ -342,9 +387,60 @@ fn read_frames(
         reader.read_exact(&mut header).map_err(SessionError::Connection)?;
         let mut frame = Header::new(header)?.frame();
         reader.read_exact(frame.body_mut()).map_err(SessionError::Connection)?;
+        if let Some(host) = host.as_mut().filter(|_| Message::is_about_channels(&frame)) {
+            reader = host.hear(Message::decode(frame.open()?)?, reader)?;
+            continue;
+        }
         if frames.send(Ok(frame)).is_err() {
             return Ok(());
         }
+    }
+}
+
+/// The agent's side of further channels.
+struct Host {
+    heeds_invitation: bool,
+    rendezvous: Option<Rendezvous>,
+}
+
+impl Host {
+    /// What is read from now on, after a message about channels.
+    fn hear(
+        &mut self,
+        message: Message,
+        first: Box<dyn Read + Send>,
+    ) -> Result<Box<dyn Read + Send>, SessionError> {
+        match message {
+            Message::Invite(token) => {
+                // Where it can't be done none joins, and the session goes on over the first channel.
+                if std::mem::take(&mut self.heeds_invitation) {
+                    self.rendezvous = Rendezvous::open(&token).ok();
+                }
+                Ok(first)
+            }
+            Message::Spread(channels) => {
+                let joined = self.rendezvous.take().and_then(|rendezvous| rendezvous.take(channels));
+                let why = "said twice, or a channel of it has not joined";
+                let joined = joined.ok_or(ProtocolError::Unexpected { what: "spread", why })?;
+                let joined = joined.into_iter().map(|(channel, until)| {
+                    Box::new(HandedOver { channel, _until: until }) as Box<dyn Read + Send>
+                });
+                Ok(Box::new(StripedReader::new([first].into_iter().chain(joined).collect())))
+            }
+            _ => Ok(first),
+        }
+    }
+}
+
+/// A channel that another process has handed over; that one stays while this is there.
+struct HandedOver {
+    channel: File,
+    _until: UnixStream,
+}
+
+impl Read for HandedOver {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.channel.read(buffer)
     }
 }
 
@@ -372,4 +468,80 @@ fn expect_preamble(reader: &mut dyn Read) -> Result<(), SessionError> {
     }
     let seen = protocol::path::escaped(&noise);
     Err(SessionError::Protocol(protocol::ProtocolError::NotThisProtocol { seen }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// What an end of this kind hears when the peer says these messages.
+    fn heard(further: Further, messages: &[Message]) -> Vec<Result<Message, SessionError>> {
+        let mut bytes = PREAMBLE.to_vec();
+        messages.iter().for_each(|message| bytes.extend_from_slice(message.encode().as_bytes()));
+        let link = over_streams(Box::new(Cursor::new(bytes)), Box::new(io::sink()), further);
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(Result::is_ok) {
+            heard.push(link.incoming.message_within(SOON));
+        }
+        heard
+    }
+
+    #[test]
+    fn channels_that_did_not_join_are_a_broken_protocol() {
+        let spread = || Message::Spread(Channels::with([1, 7]));
+        let token = |number| Message::Invite([number; 32]);
+        for (further, messages) in [
+            (Further::Reading, vec![spread()]),
+            (Further::Reading, vec![token(1), spread()]),
+            (Further::Reading, vec![token(2), token(3), spread()]),
+            (Further::Never, vec![spread()]),
+            (Further::Never, vec![token(4), spread()]),
+        ] {
+            let heard = heard(further, &messages);
+            assert!(matches!(heard[..], [Err(SessionError::Protocol(_))]), "{messages:?}: {heard:?}");
+        }
+    }
+
+    #[test]
+    fn an_invitation_is_not_the_session_s_to_hear_but_at_the_client_s_end() {
+        let messages = [Message::Invite([5; 32]), Message::KeepAlive];
+        for further in [Further::Reading, Further::Never] {
+            let heard = heard(further, &messages);
+            assert!(
+                matches!(heard[..], [Ok(Message::KeepAlive), Err(SessionError::Connection(_))]),
+                "{heard:?}"
+            );
+        }
+        // Which ends the session there: an agent invites nobody.
+        let heard = heard(Further::Writing(never()), &messages);
+        assert!(matches!(heard[0], Ok(Message::Invite(_))), "{heard:?}");
+    }
+
+    #[test]
+    fn frames_go_over_the_channels_that_joined_and_come_out_in_order() {
+        let (first, first_there) = io::pipe().unwrap();
+        let (second, second_there) = io::pipe().unwrap();
+        let (joined, joining) = bounded::<Joined>(1);
+        joined.send(vec![(3, Box::new(second_there))]).unwrap();
+        let link = over_streams(Box::new(io::empty()), Box::new(first_there), Further::Writing(joining));
+        let filler = vec![7; protocol::limits::FILLER_BYTES];
+        let sending = thread::spawn(move || {
+            for _ in 0..20 {
+                link.outgoing.send(protocol::message::filler_frame(&filler)).unwrap();
+            }
+        });
+        let mut first = first;
+        let mut head = [0; PREAMBLE.len() + HEADER_BYTES + 1];
+        first.read_exact(&mut head).unwrap();
+        let spread = Message::Spread(Channels::with([3])).encode();
+        assert_eq!(head, *[&PREAMBLE[..], spread.as_bytes()].concat());
+        let mut all = Vec::new();
+        StripedReader::new(vec![first, second]).read_to_end(&mut all).unwrap();
+        sending.join().unwrap();
+        let one = protocol::message::filler_frame(&vec![7; protocol::limits::FILLER_BYTES]);
+        assert_eq!(all, one.as_bytes().repeat(20));
+    }
 }

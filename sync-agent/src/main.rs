@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use sync_agent::agent::{self, Permissions};
+use sync_agent::join::{Forwarder, Opening};
+use sync_agent::link::Further;
 use sync_agent::serve::{ServeOptions, Server};
 use sync_agent::signals;
 use sync_agent::tree::Dir;
@@ -105,15 +107,46 @@ fn default_state_dir() -> Option<PathBuf> {
 }
 
 fn stdio(permissions: &Permissions) -> ExitCode {
-    let streams = own_stream(0).and_then(|input| Ok((input, own_stream(1)?, signals::stop_on_signals()?)));
-    let (input, output, stop) = match streams {
+    let streams = own_stream(0).and_then(|input| Ok((input, own_stream(1)?)));
+    let (input, output) = match streams {
         Ok(streams) => streams,
         Err(error) => return fail(&error.to_string(), Exit::StartUp),
     };
-    match agent::answer(Box::new(input), Box::new(output), permissions, stop) {
+    let input = match opening(input) {
+        Ok(Opening::Session(input)) => input,
+        Ok(Opening::Join(forwarder)) => return join(forwarder, output),
+        Err(exit) => return ExitCode::from(exit.code()),
+    };
+    // Only a session has something to end in order.
+    let stop = match signals::stop_on_signals() {
+        Ok(stop) => stop,
+        Err(error) => return fail(&error.to_string(), Exit::StartUp),
+    };
+    match agent::answer(input, Box::new(output), Further::Reading, permissions, stop) {
         Ok(exit) => ExitCode::from(exit.code()),
         // The client was told; standard error is for when it could not be.
         Err(error) => ExitCode::from(error.exit().code()),
+    }
+}
+
+/// What the client wants of this process, which it must say in time.
+fn opening(input: File) -> Result<Opening, Exit> {
+    let (said, hearing) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || {
+        let _ = said.send(Opening::read(input));
+    });
+    match hearing.recv_timeout(agent::START_DEADLINE) {
+        Ok(Ok(opening)) => Ok(opening),
+        Ok(Err(_)) => Err(Exit::Connection),
+        Err(_) => Err(Exit::Timeout),
+    }
+}
+
+/// A failure says nothing: the client's session goes on without this channel.
+fn join(forwarder: Forwarder, output: File) -> ExitCode {
+    match forwarder.serve(output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(Exit::Connection.code()),
     }
 }
 
@@ -139,7 +172,7 @@ fn serve(options: &ServeOptions, permissions: Permissions) -> ExitCode {
     let _ = out.flush();
     let session = Arc::new(move |reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>| {
         let stop = crossbeam_channel::never();
-        match agent::answer(reader, writer, &permissions, stop) {
+        match agent::answer(reader, writer, Further::Never, &permissions, stop) {
             Ok(exit) => u32::from(exit.code()),
             Err(error) => u32::from(error.exit().code()),
         }

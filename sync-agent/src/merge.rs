@@ -10,8 +10,9 @@ use crate::delete;
 use crate::error::SessionError;
 use crate::metadata::Metadata;
 use crate::monitor::errno;
-use crate::receiver::{Target, Task};
+use crate::receiver::{Flight, Target, Task};
 use crate::run::Run;
+use crate::sink;
 use crate::tree::{Dir, Info, Names, Walk};
 use crate::workers::lock;
 use protocol::decide::{Action, decide};
@@ -228,6 +229,7 @@ impl Merge<'_, '_> {
             device: self.own.info.map(|info| info.device),
             changes: 0,
             mismatches: 0,
+            is_misaligned: false,
         };
         self.act(action, target, entry);
     }
@@ -393,7 +395,7 @@ impl Merge<'_, '_> {
         }
         lock(&self.run.session).hold(self.directory);
         let (target, how) = (Arc::new(target), Placement::Rename);
-        self.run.commit(vec![Ready { target, staged, how, bytes: 0, literal: 0, matched: 0 }]);
+        self.run.commit(vec![Ready { target, staged, how, bytes: 0, content: sink::Content::default() }]);
     }
 
     fn transfer(&mut self, target: Target) {
@@ -421,7 +423,7 @@ impl Merge<'_, '_> {
         drop(session);
         if let Some(request) = request {
             let target = Arc::new(target);
-            self.run.expect(request, Arc::clone(&target));
+            self.run.expect(request, Flight::new(Want::Hash, Arc::clone(&target)));
             self.asked.requests.push(request);
             self.run.task(Task::Hash(request.file, target));
         }

@@ -25,7 +25,8 @@
 //!
 //! What always holds: at most `HARD_BYTES` plus one batch is queued; a dead connection wakes the reader
 //! and fails the writer; dropping the writer sends EOF after all that was written; dropping both closes
-//! the channel. Several busy channels on one connection share its parking: use one for bulk data.
+//! the channel. Several busy channels on one connection share its parking: bulk data may leave over several, but should
+//! arrive over one.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -54,7 +55,13 @@ pub struct Socket {
     ended: Option<io::Result<()>>,
     /// Bytes that russh is about to write and that have left already.
     said_bytes: usize,
+    /// How many more times the kernel is told to acknowledge at once.
+    quick_reads: u8,
 }
+
+/// Reads of a login. Until a session runs, sshd sends no small packet before the last one is acknowledged, and a
+/// receiver that has nothing to say waits 40 ms with that.
+const QUICK_READS: u8 = 64;
 
 const AHEAD_BYTES: usize = 2 * WINDOW_BYTES as usize;
 const READ_BYTES: usize = 64 << 10;
@@ -62,7 +69,7 @@ const READ_BYTES: usize = 64 << 10;
 impl Socket {
     /// Wraps a connected stream for russh.
     pub fn new(stream: TcpStream) -> Socket {
-        Socket { stream, ahead: VecDeque::new(), ended: None, said_bytes: 0 }
+        Socket { stream, ahead: VecDeque::new(), ended: None, said_bytes: 0, quick_reads: QUICK_READS }
     }
 
     /// Wraps a stream on which the first `said_bytes` of what russh will write have been written already.
@@ -104,7 +111,15 @@ impl AsyncRead for Socket {
                 Poll::Ready(Ok(()))
             }
             Some(Err(error)) => Poll::Ready(Err(error)),
-            None => Pin::new(&mut self.stream).poll_read(context, buffer),
+            None => {
+                let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+                if self.quick_reads > 0 && read.is_ready() {
+                    self.quick_reads -= 1;
+                    // It holds for some packets only; a socket that can't is still good.
+                    let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+                }
+                read
+            }
         }
     }
 }
@@ -163,16 +178,19 @@ const RELIEF_MESSAGES: usize = 4;
 const RELIEF_ROUNDS: usize = 16;
 const BATCH_MESSAGES: usize = 32;
 const CHUNK_BYTES: usize = 256 << 10;
-const CHUNKS_QUEUED: usize = 16;
+/// Chunks of 256 KiB that usually wait for the channel, so that the writer rarely does.
+pub const CHUNKS_QUEUED: usize = 16;
 /// What a message costs beside its bytes, so that a flood of one-byte packets is bounded too.
 const MESSAGE_BYTES: usize = 128;
 
 /// Turns `channel` into a blocking pair; must be called where a tokio runtime is entered.
 ///
+/// At most `queued_chunks` wait for the channel before the writer does.
 /// `observe` gets every message that is not data for the reader (stderr, exit status, replies), on a
 /// tokio thread: it must not block. `reason` says why the connection ended, once somebody knows.
 pub fn pipe<S>(
     channel: Channel<S>,
+    queued_chunks: usize,
     observe: impl FnMut(ChannelMsg) + Send + 'static,
     reason: Arc<OnceLock<String>>,
 ) -> (PipeReader, PipeWriter, PipeEnd)
@@ -180,7 +198,7 @@ where
     S: From<(ChannelId, ChannelMsg)> + Send + Sync + 'static,
 {
     let (read_half, write_half) = channel.split();
-    let (chunk_sender, chunk_receiver) = mpsc::channel(CHUNKS_QUEUED);
+    let (chunk_sender, chunk_receiver) = mpsc::channel(queued_chunks);
     let (closed_sender, closed_receiver) = watch::channel(false);
     let (exit_sender, exit_receiver) = oneshot::channel();
     let shared = Arc::new(Shared::new(reason));
@@ -251,7 +269,7 @@ impl Drop for PipeReader {
     }
 }
 
-/// The writing side: buffers up to 256 KiB, blocks while some 4 MiB wait for the channel.
+/// The writing side: buffers up to 256 KiB, blocks while as many chunks wait for the channel as may.
 ///
 /// [`Write::flush`] hands the buffer on to the channel and does not wait for the peer. Must be used and
 /// dropped on plain threads, never inside the runtime.

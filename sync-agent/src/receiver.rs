@@ -4,13 +4,14 @@
 //! the committer only if its BLAKE3 is the one that the source computed while it read. As long as what
 //! arrives is what the old file has at the same place, nothing is written at all.
 
-use crate::basis::{self, Basis};
-use crate::clock::{Activity, Clock};
+use crate::basis::{self, OldValues};
+use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::error::SessionError;
 use crate::journal::Journal;
 use crate::metadata::Wanted;
 use crate::run::Run;
+use crate::sink::{self, COPY_BYTES, Content, Output, Sink};
 use crate::staging::Staged;
 use crate::tree::Info;
 use crate::workers::lock;
@@ -47,6 +48,8 @@ pub(crate) struct Target {
     pub(crate) changes: u8,
     /// How often what arrived was not what the source read.
     pub(crate) mismatches: u8,
+    /// Compared in place it had little in common with its basis.
+    pub(crate) is_misaligned: bool,
 }
 
 impl Target {
@@ -78,6 +81,7 @@ pub(crate) enum Task {
 pub(crate) struct Flight {
     want: Want,
     target: Arc<Target>,
+    values: Option<Arc<OldValues>>,
     /// The two sides of a comparison, as they come in.
     ours: Option<Option<ContentHash>>,
     theirs: Option<(u64, ReadFile)>,
@@ -85,7 +89,11 @@ pub(crate) struct Flight {
 
 impl Flight {
     pub(crate) fn new(want: Want, target: Arc<Target>) -> Flight {
-        Flight { want, target, ours: None, theirs: None }
+        Flight { want, target, values: None, ours: None, theirs: None }
+    }
+
+    pub(crate) fn with_values(self, values: Option<Arc<OldValues>>) -> Flight {
+        Flight { values, ..self }
     }
 }
 
@@ -113,30 +121,6 @@ pub(crate) struct Receiver<'a, 'r> {
     resolved: Vec<u32>,
     let_go: Vec<DirectoryId>,
 }
-
-/// A file being written.
-struct Sink {
-    target: Arc<Target>,
-    size_bytes: u64,
-    position: u64,
-    hasher: blake3::Hasher,
-    basis: Option<Basis>,
-    output: Output,
-    literal_bytes: u64,
-    matched_bytes: u64,
-}
-
-enum Output {
-    /// So far it is what the old file has.
-    Same,
-    Staged(Staged, File),
-    /// The old file is to be patched in place.
-    Patch(Staged, Box<Journal>),
-    /// It failed here, and was reported; what still comes is passed over.
-    Broken,
-}
-
-const COPY_BYTES: usize = 256 << 10;
 
 impl<'a, 'r> Receiver<'a, 'r> {
     pub(crate) fn new(run: &'a Run<'r>) -> Receiver<'a, 'r> {
@@ -172,6 +156,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 Step::Open { size_bytes } => self.open(*file, size_bytes)?,
                 Step::Literal { bytes } => self.literal(*file, take(bytes))?,
                 Step::Match { block, count } => self.matched(*file, block, count)?,
+                Step::Zeros { bytes } => self.zeros(*file, bytes)?,
                 Step::End(read) => self.end(*file, read)?,
                 Step::Small { bytes, read } => {
                     let content = take(bytes);
@@ -211,13 +196,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     /// Keeps what was written of files that are not complete, for the next run.
     pub(crate) fn keep_parts(self) {
-        for sink in self.sinks.into_values() {
-            match sink.output {
-                Output::Staged(staged, _) => staged.keep(sink.position),
-                Output::Patch(staged, _) => staged.discard(),
-                Output::Same | Output::Broken => {}
-            }
-        }
+        self.sinks.into_values().for_each(Sink::keep_part);
     }
 
     fn flight(&self, file: u32) -> Option<(Want, Arc<Target>)> {
@@ -225,22 +204,16 @@ impl<'a, 'r> Receiver<'a, 'r> {
     }
 
     fn open(&mut self, file: u32, size_bytes: u64) -> Result<(), SessionError> {
-        let Some((want, target)) = self.flight(file) else { return Ok(()) };
-        let mut sink = Sink {
-            target,
-            size_bytes,
-            position: 0,
-            hasher: blake3::Hasher::new(),
-            basis: None,
-            output: Output::Same,
-            literal_bytes: 0,
-            matched_bytes: 0,
-        };
-        if let Want::Delta { .. } = want {
-            match Basis::open(self.run, &sink.target) {
-                Ok(basis) => sink.basis = basis,
-                Err(error) => self.broken(&mut sink, Operation::Open, &error.into())?,
-            }
+        let opened = lock(&self.run.flights)
+            .get(&file)
+            .map(|flight| (flight.want, Arc::clone(&flight.target), flight.values.clone()));
+        let Some((want, target, values)) = opened else { return Ok(()) };
+        let block_size = want.basis()?.map(|(block_size, _)| block_size);
+        let mut sink = Sink::new(target, size_bytes, block_size, values);
+        if block_size.is_some()
+            && let Err(error) = sink.open_basis(self.run)
+        {
+            self.broken(&mut sink, Operation::Open, &error.into())?;
         }
         self.sinks.insert(file, sink);
         Ok(())
@@ -248,128 +221,53 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn literal(&mut self, file: u32, bytes: &[u8]) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        sink.literal_bytes += bytes.len() as u64;
-        if let Err(error) = self.write(&mut sink, bytes) {
+        if let Err(error) = sink.write(self.run, bytes) {
             self.broken(&mut sink, Operation::Write, &error)?;
         }
         self.sinks.insert(file, sink);
         Ok(())
     }
 
+    fn zeros(&mut self, file: u32, bytes: u32) -> Result<(), SessionError> {
+        static ZEROS: [u8; COPY_BYTES] = [0; COPY_BYTES];
+        let mut left = bytes as usize;
+        while left > 0 && !self.run.stopped.load(Ordering::Relaxed) {
+            let now = left.min(COPY_BYTES);
+            self.literal(file, &ZEROS[..now])?;
+            left -= now;
+        }
+        Ok(())
+    }
+
     fn matched(&mut self, file: u32, block: u64, count: u32) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        if let Err(error) = self.copy(&mut sink, block, count) {
+        if let Err(error) = sink.copy(self.run, block, count, &mut self.buffer) {
             self.broken(&mut sink, Operation::Read, &error)?;
         }
         self.sinks.insert(file, sink);
         Ok(())
     }
 
-    /// Appends blocks of the basis.
-    fn copy(&mut self, sink: &mut Sink, block: u64, count: u32) -> io::Result<()> {
-        let Some(basis) = sink.basis.take() else { return Ok(()) };
-        let size = u64::from(basis.block_size.bytes());
-        let from = block * size;
-        let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let in_place = matches!(sink.output, Output::Same | Output::Patch(..));
-        let stays = in_place && from == sink.position && basis.as_old().is_some();
-        let mut copy = || {
-            let mut at = from;
-            while at < to {
-                let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
-                let chunk = &mut buffer[..length];
-                let clock = &self.run.progress.clock;
-                clock.time(Activity::Read, || basis.read_exact_at(chunk, at))?;
-                at += length as u64;
-                if stays {
-                    clock.time(Activity::Hash, || sink.hasher.update(chunk));
-                    sink.position += length as u64;
-                } else {
-                    self.leave_old(sink, Some(&basis))?;
-                    append(sink, chunk, clock)?;
-                }
-            }
-            Ok(())
-        };
-        let copied = copy();
-        self.buffer = buffer;
-        sink.matched_bytes += to - from;
-        sink.basis = Some(basis);
-        copied
-    }
-
-    fn write(&self, sink: &mut Sink, bytes: &[u8]) -> io::Result<()> {
-        let basis = sink.basis.take();
-        let left = self.leave_old(sink, basis.as_ref());
-        sink.basis = basis;
-        left?;
-        append(sink, bytes, &self.run.progress.clock)
-    }
-
-    /// The new content is no longer the old one: what was the same so far is copied to a staged file.
-    fn leave_old(&self, sink: &mut Sink, basis: Option<&Basis>) -> io::Result<()> {
-        if !matches!(sink.output, Output::Same) {
-            return Ok(());
-        }
-        if let Some(existing) = self.patched(&sink.target) {
-            let path = sink.target.path();
-            let (staged, file) = self.run.area(&sink.target)?.create_journal(&path)?;
-            match Journal::begin(file, &path, &existing) {
-                Ok(journal) => sink.output = Output::Patch(staged, Box::new(journal)),
-                Err(error) => {
-                    staged.discard();
-                    return Err(error);
-                }
-            }
-            return Ok(());
-        }
-        let (staged, file) = self.run.area(&sink.target)?.create(&sink.target.path())?;
-        let copied = match basis.and_then(Basis::as_old) {
-            Some(old) => copy_prefix(old, &file, sink.position),
-            None => Ok(()),
-        };
-        sink.output = Output::Staged(staged, file);
-        copied
-    }
-
-    /// The old file, if it is to be patched in place.
-    fn patched(&self, target: &Target) -> Option<Info> {
-        target.basis().copied().filter(|_| self.run.options.inplace)
-    }
-
     fn end(&mut self, file: u32, read: ReadFile) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        if matches!(sink.output, Output::Broken) {
+        if sink.is_broken() {
             return self.give_up(file, &sink.target);
         }
-        let hash: ContentHash = sink.hasher.finalize().into();
-        if hash != read.hash {
-            if let Output::Staged(staged, _) | Output::Patch(staged, _) = sink.output {
-                staged.discard();
-            }
+        let Some(content) = sink.verify(&read.hash) else {
+            sink.discard();
             return self.mismatch(file, &sink.target);
+        };
+        let target = at_mtime(&sink.target, read, sink.size_bytes);
+        if sink.is_old_file() {
+            return self.unchanged(file, &target, content.matched);
         }
-        let old_bytes = sink.target.basis().map(|info| info.size_bytes);
-        if matches!(sink.output, Output::Same) && old_bytes == Some(sink.size_bytes) {
-            let target = at_mtime(&sink.target, read, sink.size_bytes);
-            return self.unchanged(file, &target, sink.matched_bytes);
-        }
-        let basis = sink.basis.take();
-        if let Err(error) = self.leave_old(&mut sink, basis.as_ref()) {
+        if let Err(error) = sink.leave_old(self.run) {
             self.broken(&mut sink, Operation::Write, &error)?;
         }
-        let (literal, matched) = (sink.literal_bytes, sink.matched_bytes);
-        match sink.output {
-            Output::Staged(staged, out) => {
-                let target = at_mtime(&sink.target, read, sink.size_bytes);
-                self.complete(file, target, staged, &out, literal, matched)
-            }
-            Output::Patch(staged, journal) => {
-                let target = at_mtime(&sink.target, read, sink.size_bytes);
-                self.complete_patch(file, target, staged, *journal, literal, matched)
-            }
-            _ => self.give_up(file, &sink.target),
+        match sink.into_output() {
+            Output::Staged(staged, out) => self.complete(file, target, staged, &out, content),
+            Output::Patch(staged, journal) => self.complete_patch(file, target, staged, *journal, content),
+            Output::Same | Output::Broken => self.give_up(file, &target),
         }
     }
 
@@ -397,7 +295,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         content: &[u8],
         read: ReadFile,
     ) -> Result<(), SessionError> {
-        let existing = self.patched(target);
+        let existing = sink::patched(self.run, target);
         let target = at_mtime(target, read, content.len() as u64);
         if let Some(existing) = existing {
             return self.small_patch(file, target, &existing, content);
@@ -411,7 +309,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
             staged.discard();
             return self.failed_here(file, &target, Operation::Write, &error);
         }
-        self.complete(file, target, staged, &out, content.len() as u64, 0)
+        self.complete(file, target, staged, &out, Content::literal(content))
     }
 
     fn small_patch(
@@ -440,7 +338,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         });
         match written {
             Ok((staged, journal)) => {
-                self.complete_patch(file, target, staged, journal, content.len() as u64, 0)
+                self.complete_patch(file, target, staged, journal, Content::literal(content))
             }
             Err(error) => self.failed_here(file, &target, Operation::Write, &error),
         }
@@ -453,8 +351,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         target: Target,
         staged: Staged,
         journal: Journal,
-        literal: u64,
-        matched: u64,
+        content: Content,
     ) -> Result<(), SessionError> {
         if let Err(error) = journal.finish(target.wanted.entry.size_bytes()) {
             staged.discard();
@@ -462,7 +359,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
         self.run.done(&target);
         let how = Placement::Patch;
-        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes: literal, literal, matched });
+        let bytes = content.literal;
+        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, content });
         self.resolved.push(file);
         Ok(())
     }
@@ -474,8 +372,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         target: Target,
         staged: Staged,
         out: &File,
-        literal: u64,
-        matched: u64,
+        content: Content,
     ) -> Result<(), SessionError> {
         if let Err((operation, error)) = target.wanted.metadata.apply_to_file(out) {
             staged.discard();
@@ -484,7 +381,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.run.done(&target);
         let bytes = target.wanted.entry.size_bytes();
         let how = Placement::Rename;
-        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, literal, matched });
+        self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, content });
         self.resolved.push(file);
         Ok(())
     }
@@ -513,16 +410,18 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn failed(&mut self, file: u32, failure: Failure) -> Result<(), SessionError> {
         let Some((want, target)) = self.flight(file) else { return Ok(()) };
-        match self.sinks.remove(&file).map(|sink| (sink.output, sink.position)) {
-            Some((Output::Staged(staged, _), position)) => staged.keep(position),
-            Some((Output::Patch(staged, _), _)) => staged.discard(),
-            _ => {}
+        if let Some(sink) = self.sinks.remove(&file) {
+            sink.keep_part();
         }
         let cause = match failure {
             Failure::Changed if target.changes < limits::CHANGE_RETRIES => {
                 let again = Target { changes: target.changes + 1, ..Target::clone(&target) };
                 let want = (want == Want::Hash).then_some(Want::Hash);
                 return retry(self.run, file, again, want);
+            }
+            Failure::Misaligned => {
+                let again = Target { is_misaligned: true, ..Target::clone(&target) };
+                return retry(self.run, file, again, None);
             }
             Failure::Changed => Cause::KeptChanging,
             Failure::Vanished => Cause::Vanished,
@@ -558,12 +457,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     /// Reports what failed here and passes over the rest of the file.
     fn broken(&self, sink: &mut Sink, operation: Operation, error: &io::Error) -> Result<(), SessionError> {
-        let output = std::mem::replace(&mut sink.output, Output::Broken);
-        match output {
-            Output::Broken => return Ok(()),
-            Output::Staged(staged, _) | Output::Patch(staged, _) => staged.discard(),
-            Output::Same => {}
+        if sink.is_broken() {
+            return Ok(());
         }
+        sink.discard();
         self.entry_failed(&sink.target, operation, error)
     }
 
@@ -590,46 +487,6 @@ impl<'a, 'r> Receiver<'a, 'r> {
     }
 }
 
-/// Appends to the staged file.
-fn append(sink: &mut Sink, bytes: &[u8], clock: &Clock) -> io::Result<()> {
-    let position = sink.position;
-    match &mut sink.output {
-        Output::Staged(_, file) => clock.time(Activity::Write, || file.write_all_at(bytes, position))?,
-        Output::Patch(_, journal) => clock.time(Activity::Write, || journal.record(position, bytes))?,
-        Output::Same | Output::Broken => return Ok(()),
-    }
-    clock.time(Activity::Hash, || sink.hasher.update(bytes));
-    sink.position += bytes.len() as u64;
-    Ok(())
-}
-
-fn copy_prefix(from: &File, to: &File, bytes: u64) -> io::Result<()> {
-    let (mut read_at, mut write_at) = (0u64, 0u64);
-    while read_at < bytes {
-        let left = usize::try_from(bytes - read_at).unwrap_or(usize::MAX).min(1 << 30);
-        match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
-                return copy_prefix_by_hand(from, to, read_at, bytes);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn copy_prefix_by_hand(from: &File, to: &File, mut at: u64, bytes: u64) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BYTES];
-    while at < bytes {
-        let length = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-        from.read_exact_at(&mut buffer[..length], at)?;
-        to.write_all_at(&buffer[..length], at)?;
-        at += length as u64;
-    }
-    Ok(())
-}
-
 /// The target as the source found it when it read: a little later than when it was listed.
 fn at_mtime(target: &Target, read: ReadFile, size_bytes: u64) -> Target {
     let mut target = target.clone();
@@ -649,7 +506,7 @@ fn retry(run: &Run<'_>, file: u32, target: Target, want: Option<Want>) -> Result
         Some(want) => {
             let request = lock(&run.session).request(target.list, target.index, want);
             if let Some(request) = request {
-                run.expect(request, Arc::clone(&target));
+                run.expect(request, Flight::new(want, Arc::clone(&target)));
                 run.outgoing.say(&Message::Request(vec![request]))?;
                 if want == Want::Hash {
                     run.task(Task::Hash(request.file, target));

@@ -1,6 +1,6 @@
 //! What all threads of a destination's end share, and the small steps that several of them take.
 
-use crate::commit::{Commit, Ready};
+use crate::commit::{Commit, Ready, Unconfirmed};
 use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::Outgoing;
@@ -43,6 +43,7 @@ pub(crate) struct Run<'r> {
     /// Entries that take a directory's place: they wait for its content to go.
     pub(crate) waiting: Mutex<Vec<Ready>>,
     pub(crate) flights: Mutex<HashMap<u32, Flight>>,
+    pub(crate) unconfirmed: Mutex<Vec<Unconfirmed>>,
     pub(crate) stats: Mutex<Stats>,
     /// Where the source's time went, as it told last.
     pub(crate) source_times: Mutex<Times>,
@@ -121,9 +122,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// From now on answers to `request` are about `target`.
-    pub(crate) fn expect(&self, request: Request, target: Arc<Target>) {
-        lock(&self.flights).insert(request.file, Flight::new(request.want, target));
+    /// From now on answers to `request` are about `flight`.
+    pub(crate) fn expect(&self, request: Request, flight: Flight) {
+        lock(&self.flights).insert(request.file, flight);
     }
 
     /// A file needs nothing more from the source; its directory is let go by whoever ends its story.

@@ -15,12 +15,13 @@ use crate::source::SourceEnd;
 use crate::tree::{self, Dir, Info, Walk};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, select};
-use protocol::limits;
 use protocol::matcher::{Matcher, Op, Signature};
 use protocol::message::{DataBuilder, Failure, Message, ReadFile, Request, Step, Want};
 use protocol::path::RelPath;
 use protocol::signature::BlockSize;
 use protocol::stats::Operation;
+use protocol::subtree::{self, Comparison};
+use protocol::{ContentHash, limits};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,6 +30,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// How much of a file is read and matched at a time.
 const WINDOW_BYTES: usize = 1 << 20;
+/// How much of a file is looked at for zeros at once.
+const LITERAL_BYTES: usize = 16 << 10;
 /// How far beyond the window the basis's signature should be known before it is matched, so that what
 /// moved back a little is found.
 const LOOK_AHEAD_BYTES: u64 = 16 << 20;
@@ -182,6 +185,18 @@ impl<'a> Sender<'a> {
                     None => Err(SessionError::Panic("sender")),
                 }
             }
+            Want::Aligned { block_size, basis_bytes } => {
+                let size = subtree::block_size(block_size, basis_bytes)?;
+                if subtree::block_size(block_size, before.size_bytes).is_err() {
+                    // It has grown out of all proportion.
+                    return Ok(Err(Failure::Misaligned));
+                }
+                let comparison = Comparison::new(size, basis_bytes, before.size_bytes);
+                match &job.feed {
+                    Some(feed) => self.send_aligned(number, &file, &before, size, comparison, feed),
+                    None => Err(SessionError::Panic("sender")),
+                }
+            }
         }
     }
 
@@ -267,13 +282,66 @@ impl<'a> Sender<'a> {
             let length = left.min(self.builder.room_bytes());
             let clock = &self.progress.clock;
             let read = |bytes: &mut Vec<u8>| clock.time(Activity::Read, || append(file, bytes, length, at));
-            match self.builder.literal_with(number, read) {
-                Ok(bytes) => clock.time(Activity::Hash, || hasher.update(bytes)),
-                Err(failure) => return Ok(Err(failure)),
+            let seen = |bytes: &[u8]| {
+                clock.time(Activity::Hash, || hasher.update(bytes));
             };
+            if let Err(failure) = self.builder.literal_with(number, read, seen) {
+                return Ok(Err(failure));
+            }
             at += length as u64;
         }
-        Ok(self.end(number, file, before, hasher))
+        Ok(self.end(number, file, before, hasher.finalize().into()))
+    }
+
+    /// Sends what differs block by block; gives up where that is nearly everything.
+    fn send_aligned(
+        &mut self,
+        number: u32,
+        file: &File,
+        before: &Info,
+        block_size: BlockSize,
+        mut comparison: Comparison,
+        feed: &Feed,
+    ) -> Result<Result<(), Failure>, SessionError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(WINDOW_BYTES.max(block_size.bytes() as usize), 0);
+        self.builder.step(number, Step::Open { size_bytes: before.size_bytes });
+        let mut at = 0;
+        let mut ops = Vec::new();
+        while at < before.size_bytes {
+            let left = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX);
+            let length = left.min(buffer.len());
+            let data = &mut buffer[..length];
+            let clock = &self.progress.clock;
+            if let Err(failure) = clock.time(Activity::Read, || read_exact(file, data, at)) {
+                return Ok(Err(failure));
+            }
+            at += data.len() as u64;
+            if !clock.time(Activity::Wait, || await_values(&mut comparison, feed, at))? {
+                return Ok(Err(Failure::Changed));
+            }
+            ops.clear();
+            clock.time(Activity::Hash, || comparison.advance(data, &mut ops));
+            if comparison.is_misaligned() {
+                return Ok(Err(Failure::Misaligned));
+            }
+            self.steps(number, data, &ops)?;
+        }
+        self.buffer = buffer;
+        Ok(self.end(number, file, before, comparison.finish()))
+    }
+
+    /// Appends what a part of a file is.
+    fn steps(&mut self, number: u32, data: &[u8], ops: &[Op]) -> Result<(), SessionError> {
+        for op in ops {
+            match op {
+                Op::Match { block, count } => {
+                    self.builder.step(number, Step::Match { block: *block, count: *count });
+                }
+                Op::Literal(range) => self.literal(number, &data[range.clone()])?,
+            }
+        }
+        if self.builder.is_full() { self.flush() } else { Ok(()) }
     }
 
     fn send_delta(
@@ -308,17 +376,7 @@ impl<'a> Sender<'a> {
             let data = &buffer[..carried + length];
             ops.clear();
             let used = clock.time(Activity::Match, || matcher.advance(data, last, &mut ops));
-            for op in &ops {
-                match op {
-                    Op::Match { block, count } => {
-                        self.builder.step(number, Step::Match { block: *block, count: *count });
-                    }
-                    Op::Literal(range) => self.literal(number, &data[range.clone()])?,
-                }
-            }
-            if self.builder.is_full() {
-                self.flush()?;
-            }
+            self.steps(number, data, &ops)?;
             if last {
                 break;
             }
@@ -327,17 +385,11 @@ impl<'a> Sender<'a> {
             carried -= used;
         }
         self.buffer = buffer;
-        Ok(self.end(number, file, before, hasher))
+        Ok(self.end(number, file, before, hasher.finalize().into()))
     }
 
-    fn end(
-        &mut self,
-        number: u32,
-        file: &File,
-        before: &Info,
-        hasher: blake3::Hasher,
-    ) -> Result<(), Failure> {
-        let read = unchanged(file, before, hasher.finalize().into())?;
+    fn end(&mut self, number: u32, file: &File, before: &Info, hash: ContentHash) -> Result<(), Failure> {
+        let read = unchanged(file, before, hash)?;
         self.builder.step(number, Step::End(read));
         Ok(())
     }
@@ -349,7 +401,7 @@ impl<'a> Sender<'a> {
                 self.flush()?;
                 continue;
             }
-            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            let (now, rest) = bytes.split_at(bytes.len().min(room).min(LITERAL_BYTES));
             self.builder.literal(number, now);
             bytes = rest;
         }
@@ -381,8 +433,19 @@ fn await_signature(matcher: &mut Matcher, feed: &Feed, at: u64) -> Result<bool, 
     Ok(true)
 }
 
+/// Lets the values of the basis arrive that the file is to be compared with up to `at`; false when the session is over.
+fn await_values(comparison: &mut Comparison, feed: &Feed, at: u64) -> Result<bool, SessionError> {
+    while !comparison.is_known_to(at) {
+        match feed.take() {
+            Some(entries) => comparison.extend(&entries)?,
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// What was read, if the file is what it was before.
-fn unchanged(file: &File, before: &Info, hash: protocol::ContentHash) -> Result<ReadFile, Failure> {
+fn unchanged(file: &File, before: &Info, hash: ContentHash) -> Result<ReadFile, Failure> {
     match tree::info_of(file) {
         Ok(after) if before.same_content(&after) => Ok(ReadFile { hash, mtime: before.mtime }),
         Ok(_) => Err(Failure::Changed),

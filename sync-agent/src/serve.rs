@@ -454,7 +454,7 @@ impl Client {
             Arc::clone(&self.site.sessions).try_acquire_owned().map_err(|_| "too many sessions at once")?;
         let reason = Arc::new(OnceLock::new());
         let _ = reason.set("the client's connection ended".to_owned());
-        let (reader, writer, end) = pipe::pipe(channel, |_| {}, reason);
+        let (reader, writer, end) = pipe::pipe(channel, pipe::CHUNKS_QUEUED, |_| {}, reason);
         let session = Arc::clone(&self.site.session);
         std::thread::Builder::new()
             .name("session".to_owned())

@@ -637,6 +637,20 @@ impl Info {
         (self.size_bytes, self.mtime, self.ctime, self.device, self.inode)
             == (later.size_bytes, later.mtime, later.ctime, later.device, later.inode)
     }
+
+    /// Whether the tick in which it was last changed is over: a change from now on gets another ctime.
+    pub(crate) fn is_settled(&self) -> bool {
+        let nanos = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+        (nanos(now()) - nanos(self.ctime)).abs() >= TICK_NS
+    }
+
+    /// Waits for that; true, because then it is.
+    pub(crate) fn settle(&self) -> bool {
+        if !self.is_settled() {
+            std::thread::sleep(std::time::Duration::from_nanos(TICK_NS as u64));
+        }
+        true
+    }
 }
 
 /// A modification time this near to now may come again with another content.
@@ -652,12 +666,10 @@ const TICK_NS: i128 = 20_000_000;
 /// The system's.
 pub fn settled_info_of(file: &File) -> Result<Info, Errno> {
     let info = info_of(file)?;
-    let nanos = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
-    let since_change = nanos(now()) - nanos(info.ctime);
-    if since_change.abs() >= TICK_NS {
+    if info.is_settled() {
         return Ok(info);
     }
-    std::thread::sleep(std::time::Duration::from_nanos(TICK_NS as u64));
+    info.settle();
     info_of(file)
 }
 

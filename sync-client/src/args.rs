@@ -118,11 +118,8 @@ const REFUSED: &[&str] = &[
     "protect-args",
     "inc-recursive",
     "no-inc-recursive",
-    "checksum-choice=",
     "cc=",
-    "compress-choice=",
     "zc=",
-    "compress-level=",
     "zl=",
     "remote-option=",
 ];
@@ -176,6 +173,9 @@ pub fn command() -> Command {
         .subcommand(verify())
         .subcommand(bench())
         .subcommands(crate::migration::commands())
+        .subcommand(crate::register::command())
+        .subcommand(crate::key::command())
+        .subcommand(crate::proxy::command())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")
@@ -239,6 +239,10 @@ fn connection(command: Command) -> Command {
         .arg(value("host-key", "FINGERPRINT", "Accept exactly this host key (SHA256:…)"))
         .arg(flag("accept-new", None, "Learn the key of a host that is not known at all"))
         .arg(value("timeout", "SECONDS", "End when nothing is heard for so long (exit 30); 0: never").value_parser(value_parser!(u32)))
+        .arg(
+            value("connections", "N", "SSH channels that a push goes over, 1 to 8 [default: as many as the round trip needs]")
+                .value_parser(value_parser!(u8).range(1..=8)),
+        )
         .arg(value("bwlimit", "RATE", "Send at most this much a second: KiB, or with K, M, G"))
 }
 

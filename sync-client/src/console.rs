@@ -365,6 +365,47 @@ impl Monitor for Console {
     }
 }
 
+/// What the commands around a copy print: lines for people, or one JSON object a line.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines {
+    /// Objects instead of lines.
+    pub json: bool,
+}
+
+impl Lines {
+    /// Prints one thing, in the form that was asked for; an empty text is for objects alone.
+    pub fn tell(&self, text: &str, object: &serde_json::Value) {
+        if self.json {
+            self.summary(object);
+        } else if !text.is_empty() {
+            self.text(text);
+        }
+    }
+
+    /// Prints what has no object of its own.
+    pub fn text(&self, text: &str) {
+        if !self.json {
+            // Whoever reads this went away: there is nobody to tell.
+            let _ = writeln!(io::stdout().lock(), "{text}");
+        }
+    }
+
+    /// Prints what people need no line for.
+    pub fn summary(&self, object: &serde_json::Value) {
+        if self.json {
+            let _ = writeln!(io::stdout().lock(), "{object}");
+        }
+    }
+
+    /// Prints why a command ended, and returns its exit status.
+    #[must_use]
+    pub fn fail(&self, error: &(dyn std::error::Error + 'static), exit: Exit) -> u8 {
+        self.summary(&json!({"event": "error", "message": with_causes(error), "exit_code": exit.code()}));
+        print_error(error);
+        exit.code()
+    }
+}
+
 /// Prints an error with its causes.
 pub fn print_error(error: &(dyn std::error::Error + 'static)) {
     let mut err = io::stderr().lock();

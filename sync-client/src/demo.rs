@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use sync_agent::agent::{self, Permissions};
+use sync_agent::link::Further;
 use sync_agent::monitor::Progress;
 use sync_agent::serve::{ServeError, ServeOptions, Server, SessionFn, Stopper};
 use sync_agent::signals;
@@ -412,7 +413,7 @@ fn agent_session(source: &Path) -> Result<SessionFn, DemoError> {
         Permissions { root: Some(Arc::new(root)), read_only: true, umask: 0o077, state_dir: None };
     Ok(Arc::new(move |reader, writer| {
         // The client is the one that is stopped; its end ends the session.
-        let exit = agent::answer(reader, writer, &permissions, never());
+        let exit = agent::answer(reader, writer, Further::Never, &permissions, never());
         u32::from(exit.unwrap_or_else(|error| error.exit()).code())
     }))
 }

@@ -3,9 +3,9 @@
 use crate::job::{Connection, Job, Side};
 use crate::ssh::system;
 use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use protocol::ProtocolError;
-use protocol::message::{Finished, Message, Report, Role, Start, hello};
+use protocol::message::{Finished, Message, Report, Role, Start, Token, hello};
 use protocol::options::Compression;
 use protocol::stats::Exit;
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use sync_agent::agent;
 use sync_agent::destination::DestinationEnd;
 use sync_agent::error::SessionError;
 use sync_agent::index::Index;
-use sync_agent::link::{self, Link, LinkState};
+use sync_agent::link::{self, Further, Link, LinkState};
 use sync_agent::monitor::{Monitor, Progress};
 use sync_agent::scan::Sources;
 use sync_agent::source::SourceEnd;
@@ -334,20 +334,24 @@ impl Remote {
         let mut command = connection.agent.clone();
         command.extend_from_slice(b" --stdio");
         let mut is_near = false;
+        let mut further = None;
         let process = match &connection.program {
             Some(program) => spawn_shell(program, side, &command)?,
             None => {
                 let connected = SshConnection::connect(&ssh_options(side, connection, environment))?;
                 is_near = connected.is_near();
-                connected.exec(&command)?
+                let process = connected.exec(&command)?;
+                further = MoreChannels::wanted(connected, connection.channels, &start.role);
+                process
             }
         };
         if is_near && limit_bytes_per_s == 0 && start.options.compression == Compression::Auto {
             start.options.compression = Compression::None;
         }
         let Process { reader, writer, outcome } = process;
+        let (joined, joining) = crossbeam_channel::bounded(1);
         let remote = Remote {
-            link: link::over_streams(reader, writer),
+            link: link::over_streams(reader, writer, Further::Writing(joining)),
             host,
             command: String::from_utf8_lossy(&command).into_owned(),
             outcome,
@@ -357,11 +361,11 @@ impl Remote {
             0 => agent::START_DEADLINE,
             seconds => agent::START_DEADLINE.min(Duration::from_secs(u64::from(seconds))),
         };
-        let begun = remote
-            .link
-            .outgoing
+        let outgoing = &remote.link.outgoing;
+        let begun = outgoing
             .say(&Message::Hello(hello(PROGRAM)))
-            .and_then(|()| remote.link.outgoing.say(&Message::Start(Box::new(start))))
+            .and_then(|()| outgoing.say(&Message::Start(Box::new(start))))
+            .and_then(|()| further.map_or(Ok(()), |further| further.invite(command, outgoing, joined)))
             .and_then(|()| agent::greet(&remote.link, PROGRAM, greeting));
         remote.link.outgoing.state().limit_bandwidth(limit_bytes_per_s);
         remote.link.outgoing.state().set_near(is_near);
@@ -392,6 +396,44 @@ impl Remote {
 
     pub(crate) fn explain(&self, error: SessionError) -> RunError {
         explain(error, &self.host, &self.command, &self.outcome, self.is_builtin)
+    }
+}
+
+/// Further channels that a session is to go over.
+struct MoreChannels {
+    connected: SshConnection,
+    count: usize,
+}
+
+impl MoreChannels {
+    /// As many as the operator says, or as the round trip needs; none where one channel does.
+    fn wanted(connected: SshConnection, given: Option<u8>, role: &Role) -> Option<MoreChannels> {
+        let count = given.map_or_else(|| connected.channels(), usize::from);
+        // A source is asked for little, and what it sends needs no more than one.
+        (count > 1 && !matches!(role, Role::Source { .. })).then_some(MoreChannels { connected, count })
+    }
+
+    /// Lets them join the session, which goes on over the first one until they are there.
+    fn invite(
+        self,
+        command: Vec<u8>,
+        outgoing: &link::Outgoing,
+        joined: Sender<link::Joined>,
+    ) -> Result<(), SessionError> {
+        let mut token = Token::default();
+        if rustix::rand::getrandom(&mut token, rustix::rand::GetRandomFlags::empty()) != Ok(token.len()) {
+            // Without a secret nobody is invited.
+            return Ok(());
+        }
+        outgoing.say(&Message::Invite(token))?;
+        std::thread::spawn(move || {
+            let further = ssh::join(&self.connected, &command, self.count, &token);
+            if !further.is_empty() {
+                // A session that has ended meanwhile does not need them.
+                let _ = joined.send(further);
+            }
+        });
+        Ok(())
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Connection {
     pub agent: Vec<u8>,
     /// `--timeout`, also for connecting.
     pub timeout_s: u32,
+    /// `--connections`: over how many channels a push goes; none is as many as the round trip needs.
+    pub channels: Option<u8>,
 }
 
 /// `--state-dir`: where this end keeps its index, if one was named.
@@ -499,6 +501,7 @@ fn connection(matches: &ArgMatches) -> Result<Connection, UsageError> {
             .get_one::<OsString>("agent-path")
             .map_or(b"sync-agent".to_vec(), |path| path.as_bytes().to_vec()),
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        channels: matches.get_one::<u8>("connections").copied(),
         ..Connection::default()
     };
     through(connection, &shell.unwrap_or_else(|| "ssh".to_owned()), is_system)
@@ -634,6 +637,9 @@ mod tests {
             "-a --bwlimit=x a b",
             "--delete a b",
             "-a h::m b",
+            "-a --connections=0 a h:b",
+            "-a --connections=9 a h:b",
+            "-a --connections=x a h:b",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

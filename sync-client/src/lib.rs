@@ -1,17 +1,23 @@
 //! The operator's program: arguments, connections, progress and reports around the engine in `sync-agent`.
 //!
 //! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
-//! [`console`] says what happens; [`bench`](mod@bench) measures instead, and [`migration`] puts
-//! all of it in order. The library reads neither terminal nor
-//! environment: `main` does.
+//! [`console`] says what happens; [`bench`](mod@bench) measures instead. [`proxy`] edits what [`nginx`] reads; [`migration`]
+//! puts all of it in order. The library reads neither terminal nor environment: `main` does.
 
 pub mod args;
 pub mod bench;
 mod chmod;
 pub mod console;
 pub mod demo;
+pub mod dns;
 pub mod endpoint;
+pub mod generated;
 pub mod job;
+pub mod key;
 pub mod location;
 pub mod migration;
+pub mod nginx;
+pub mod proxy;
+pub mod register;
+pub mod replace;
 pub mod ssh;

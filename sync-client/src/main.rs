@@ -18,7 +18,8 @@ use sync_client::console::{Console, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
 use sync_client::migration::{self, Operator};
-use sync_client::{args, bench, demo};
+use sync_client::replace::Prompts;
+use sync_client::{args, bench, demo, key, proxy, register};
 
 fn main() -> ExitCode {
     let matches = match args::command().try_get_matches() {
@@ -37,8 +38,14 @@ fn main() -> ExitCode {
         Some(("sync", matches)) => run(job::sync(matches, environment.umask), &environment),
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
+        Some(("register", matches)) => register::run(matches, &PROMPTS),
+        Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &PROMPTS),
         Some(("demo", _)) => demo::run(&environment),
         Some((name, matches)) if migration::has(name) => migrate(name, matches, &environment),
+        Some(("proxy", matches)) => {
+            let is_terminal = io::stdout().is_terminal();
+            proxy::run(matches, &proxy::Surroundings { confirm: &confirm, is_terminal })
+        }
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
         _ => Exit::Usage.code(),
@@ -124,7 +131,7 @@ fn bench(job: Result<BenchJob, UsageError>, environment: &Environment) -> u8 {
 fn migrate(name: &str, matches: &clap::ArgMatches, environment: &Environment) -> u8 {
     match signals::stop_on_signals() {
         Ok(stop) => {
-            let confirm = |question: &str| confirm(question, &stop);
+            let confirm = |question: &str| confirm_unless_stopped(question, &stop);
             migration::run(name, matches, &Operator { environment, stop: &stop, confirm: &confirm })
         }
         Err(error) => {
@@ -134,22 +141,13 @@ fn migrate(name: &str, matches: &clap::ArgMatches, environment: &Environment) ->
     }
 }
 
-/// Asks on the terminal; none where nobody sits there. A signal is a no.
-fn confirm(question: &str, stop: &Receiver<()>) -> Option<bool> {
-    if !io::stdin().is_terminal() {
-        return None;
-    }
-    eprint!("{question} [y/N] ");
+/// Asks as [`confirm`] does; a signal meanwhile is a no.
+fn confirm_unless_stopped(question: &str, stop: &Receiver<()>) -> Option<bool> {
     let (typed, typing) = crossbeam_channel::bounded(1);
-    std::thread::spawn(move || {
-        let mut answer = String::new();
-        let _ = typed.send(io::stdin().read_line(&mut answer).map(|_| answer));
-    });
+    let question = question.to_owned();
+    std::thread::spawn(move || typed.send(confirm(&question)));
     crossbeam_channel::select! {
-        recv(typing) -> answer => {
-            let answer = answer.ok()?.ok()?;
-            Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
-        }
+        recv(typing) -> answer => answer.ok().flatten(),
         recv(stop) -> _ => Some(false),
     }
 }
@@ -178,6 +176,27 @@ fn ask_passphrase(key: &Path) -> Option<String> {
         return None;
     }
     rpassword::prompt_password(format!("Passphrase for {}: ", key.display())).ok()
+}
+
+/// Questions on the terminal, for commands that change something.
+const PROMPTS: Prompts = Prompts { confirm, secret };
+
+/// Asks on the terminal; anything but a clear yes is none.
+fn confirm(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn secret(question: &str) -> Option<String> {
+    if !io::stdin().is_terminal() {
+        return None;
+    }
+    rpassword::prompt_password(question).ok()
 }
 
 fn is_utf8() -> bool {

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod directions;
 pub mod mount;
+pub mod nginx;
 pub mod peak;
 pub mod process;
 pub mod requirement;

@@ -38,6 +38,10 @@ pub struct Options {
     pub noise: Option<String>,
     /// Lets nobody in.
     pub refuses_all_keys: bool,
+    /// These lines of `authorized_keys` instead of the sandbox's key; a `command=` of theirs is what is run.
+    pub authorized_keys: Option<String>,
+    /// Sessions that one connection may have; 0 is more than any test needs.
+    pub max_sessions: u32,
 }
 
 /// A running sshd; ended with its sessions when dropped.
@@ -47,6 +51,9 @@ pub struct Sshd {
     home: PathBuf,
     running: Option<Running>,
     address: Address,
+    /// Whether all sessions run `session`, whatever their key says.
+    forces_session: bool,
+    max_sessions: u32,
 }
 
 impl Sshd {
@@ -67,7 +74,15 @@ impl Sshd {
     pub fn start_with(sandbox: &Sandbox, options: &Options) -> Sshd {
         let directory =
             tempfile::Builder::new().prefix("sshd-").tempdir_in(sandbox.path()).expect("a new directory");
-        let mut sshd = Sshd { directory, home: sandbox.home(), running: None, address: sandbox.address(0) };
+        let max_sessions = if options.max_sessions == 0 { 1000 } else { options.max_sessions };
+        let mut sshd = Sshd {
+            directory,
+            home: sandbox.home(),
+            running: None,
+            address: sandbox.address(0),
+            max_sessions,
+            forces_session: options.authorized_keys.is_none(),
+        };
         sshd.write_files(sandbox, options);
         sshd.make_host_keys();
         sshd.come_up_somewhere();
@@ -168,7 +183,8 @@ impl Sshd {
             Agent::Missing => {}
             Agent::Script(text) => write_script(&agent, text),
         }
-        let keys = if options.refuses_all_keys { String::new() } else { sandbox.public_key() + "\n" };
+        let own = || if options.refuses_all_keys { String::new() } else { sandbox.public_key() + "\n" };
+        let keys = options.authorized_keys.clone().unwrap_or_else(own);
         write_private(&self.file("authorized_keys"), &keys);
         write_private(&self.file("noise"), options.noise.as_deref().unwrap_or_default());
         write_script(&self.file("session"), &self.session_script());
@@ -229,14 +245,17 @@ impl Sshd {
             "UseDNS no".to_owned(),
             "PrintMotd no".to_owned(),
             "MaxStartups 1000".to_owned(),
-            "MaxSessions 1000".to_owned(),
+            format!("MaxSessions {}", self.max_sessions),
             "MaxAuthTries 20".to_owned(),
             "LogLevel VERBOSE".to_owned(),
             format!("AllowUsers {}", user_name()),
             format!("AuthorizedKeysFile {}", file("authorized_keys")),
-            format!("SetEnv HOME={}", self.home.display()),
-            format!("ForceCommand {}", file("session")),
         ];
+        lines.push(if self.forces_session {
+            format!("SetEnv HOME={}\nForceCommand {}", self.home.display(), file("session"))
+        } else {
+            format!("SetEnv HOME={} PATH={}:/usr/bin:/bin", self.home.display(), file("bin"))
+        });
         lines.extend(
             HOST_KEY_KINDS.iter().map(|kind| format!("HostKey {}", self.host_key_file(kind).display())),
         );

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tests::address::Address;
 use tests::directions::{ALL, Direction, Stage, Transport};
 use tests::mount::{Image, Tmpfs};
-use tests::process::{self, Output, Running, until};
+use tests::process::{self, Output, Running, Signal, until};
 use tests::sandbox::{Sandbox, make_key, public_part};
 use tests::seed::{Rng, seeds};
 use tests::serve::Serve;
@@ -401,7 +401,9 @@ fn a_power_cut_leaves_old_or_new_content_and_nothing_is_lost_after_exit_0() {
         let mut run = sandbox.start_sync(line(&sandbox.source(), &destination));
         // Not to be in step with it: the moment itself is what varies.
         let _ = run.ended_within(whole * (Rng::new(seed).below(100) as u32) / 100);
+        run.signal(Signal::STOP);
         let cut = disk.after_power_cut(&sandbox.path().join("during"));
+        run.signal(Signal::CONT);
         run.wait_within(SOON).success();
         assert_old_or_new(&old, &new, &snapshot(&cut.path().join("copy")));
         sandbox.sync(line(&sandbox.source(), &cut.path().join("copy"))).success();

@@ -11,6 +11,7 @@ pub(crate) struct Target {
     pub(crate) index: u32,
     pub(crate) changes: u8,
     pub(crate) mismatches: u8,
+    pub(crate) is_misaligned: bool,
 }
 
 pub(crate) struct Flight {
@@ -175,6 +176,7 @@ impl DestinationEnd {
                 index: u32::try_from(index).unwrap(),
                 changes: 0,
                 mismatches: 0,
+                is_misaligned: false,
             };
             requests.extend(self.entry(entry, target));
         }
@@ -306,7 +308,12 @@ impl DestinationEnd {
         let huge = variant.huge_bases && random.chance(60);
         let basis_bytes = if huge { 510 << 20 } else { basis.len() as u64 };
         let block_size = 512 << if huge { 0 } else { random.below(4) };
-        let want = Want::Delta { block_size, basis_bytes };
+        let in_place = !huge && !target.is_misaligned && random.chance(40);
+        let want = if in_place {
+            Want::Aligned { block_size: subtree::block_size_for(basis_bytes).bytes(), basis_bytes }
+        } else {
+            Want::Delta { block_size, basis_bytes }
+        };
         let Some(request) = self.session.request(target.list, target.index, want) else {
             totals.budget_waits += 1;
             self.tasks.push(Task::Ask(target));
@@ -314,9 +321,12 @@ impl DestinationEnd {
         };
         totals.deltas += 1;
         let list = target.list;
-        let size = BlockSize::new(block_size, basis_bytes).unwrap();
+        let (size, _) = want.basis().unwrap().unwrap();
         let whole_blocks = if huge { basis.len() - basis.len() % 512 } else { basis.len() };
-        let mut blocks = calculate(&basis[..whole_blocks], size);
+        let mut blocks = match want {
+            Want::Aligned { .. } => subtree::entries(&subtree::values(&basis, 0, size)),
+            _ => calculate(&basis[..whole_blocks], size),
+        };
         if huge {
             // The source reads no further than its own file is long; what no block has matches nothing.
             blocks.resize(protocol::signature::ENTRY_BYTES * 200, 0);
@@ -341,14 +351,13 @@ impl DestinationEnd {
                 Step::Open { .. } => {}
                 Step::Literal { bytes } => flight.written.extend_from_slice(take(bytes)),
                 Step::Match { block, count } => {
-                    let Want::Delta { block_size, .. } = flight.want else {
-                        panic!("a match without a basis")
-                    };
-                    let size = block_size as usize;
+                    let (size, _) = flight.want.basis().unwrap().expect("a match has a basis");
+                    let size = size.bytes() as usize;
                     let from = (block as usize).saturating_mul(size).min(flight.basis.len());
                     let to = (block as usize + count as usize).saturating_mul(size).min(flight.basis.len());
                     flight.written.extend_from_slice(&flight.basis[from..to]);
                 }
+                Step::Zeros { bytes } => flight.written.resize(flight.written.len() + bytes as usize, 0),
                 Step::End(read) => replies.extend(self.end(file, read)),
                 Step::Small { bytes, read } => {
                     flight.written = take(bytes).to_vec();
@@ -392,13 +401,19 @@ impl DestinationEnd {
     pub(crate) fn failed(&mut self, random: &mut Random, file: u32, failure: Failure) -> Option<Message> {
         let flight = &self.flights[&file];
         let (target, want) = (flight.target.clone(), flight.want);
+        if failure == Failure::Misaligned {
+            self.session.reserve(target.list);
+            self.tasks.push(Task::Ask(Target { is_misaligned: true, ..target }));
+            self.resolve(file);
+            return None;
+        }
         if failure != Failure::Changed || target.changes >= limits::CHANGE_RETRIES {
             self.give_up(file);
             return None;
         }
         let target = Target { changes: target.changes + 1, ..target };
         match want {
-            Want::Delta { .. } if random.chance(70) => {
+            Want::Delta { .. } | Want::Aligned { .. } if random.chance(70) => {
                 self.session.reserve(target.list);
                 self.tasks.push(Task::Ask(target));
                 self.resolve(file);

@@ -31,10 +31,11 @@ use protocol::message::{
 };
 use protocol::options::{Preserve, SyncOptions};
 use protocol::path::{Name, RelPath};
-use protocol::signature::{BlockSize, calculate};
+use protocol::signature::calculate;
 use protocol::source::{SourceEvent, SourceSession};
 use protocol::stats::{Exit, Operation, Stats, Times};
-use protocol::{ProtocolError, limits};
+use protocol::subtree::Comparison;
+use protocol::{ProtocolError, limits, subtree};
 use seeds::*;
 use simulation::*;
 use source_end::*;

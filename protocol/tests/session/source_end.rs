@@ -15,7 +15,38 @@ pub(crate) struct Answer {
     /// This reading finds the file changed.
     pub(crate) changed: bool,
     pub(crate) position: usize,
-    pub(crate) matcher: Option<Matcher>,
+    pub(crate) comparison: Option<Against>,
+}
+
+/// What a file is compared with.
+pub(crate) enum Against {
+    Blocks(Box<Matcher>),
+    Values(Box<Comparison>),
+}
+
+impl Against {
+    pub(crate) fn new(want: Want, file_bytes: u64) -> Result<Option<Against>, ProtocolError> {
+        Ok(want.basis()?.map(|(size, basis_bytes)| match want {
+            Want::Aligned { .. } => Against::Values(Box::new(Comparison::new(size, basis_bytes, file_bytes))),
+            _ => Against::Blocks(Box::new(Matcher::new(Signature::new(size, basis_bytes)))),
+        }))
+    }
+
+    /// Takes in what has arrived of the basis's entries, and says what the whole file is.
+    pub(crate) fn advance(&mut self, entries: &[u8], content: &[u8]) -> Result<Vec<Op>, ProtocolError> {
+        let mut ops = Vec::new();
+        match self {
+            Against::Blocks(matcher) => {
+                matcher.signature_mut().extend(entries)?;
+                assert_eq!(matcher.advance(content, true, &mut ops), content.len());
+            }
+            Against::Values(comparison) => {
+                comparison.extend(entries)?;
+                comparison.advance(content, &mut ops);
+            }
+        }
+        Ok(ops)
+    }
 }
 
 pub(crate) struct Lane {
@@ -110,14 +141,15 @@ impl SourceEnd {
     pub(crate) fn lane_can_advance(&self, lane: usize) -> bool {
         match &self.lanes[lane].answer {
             None => !self.jobs.is_empty(),
-            Some(Answer { matcher: None, .. }) => true,
-            Some(Answer { request, content, matcher: Some(matcher), .. }) => {
+            Some(Answer { comparison: None, .. }) => true,
+            Some(Answer { request, content, .. }) => {
                 let arrived = self.feeds.get(&request.file).map_or(0, Vec::len) as u64;
-                let signature = matcher.signature();
-                let blocks = arrived / protocol::signature::ENTRY_BYTES as u64;
-                let known = signature.known_bytes() + blocks * signature.block_bytes() as u64;
-                let Want::Delta { basis_bytes, .. } = request.want else { return true };
-                known >= basis_bytes.min(content.len() as u64)
+                let Ok(Some((size, basis_bytes))) = request.want.basis() else { return true };
+                let entry_bytes = match request.want {
+                    Want::Aligned { .. } => subtree::ENTRY_BYTES,
+                    _ => protocol::signature::ENTRY_BYTES,
+                } as u64;
+                arrived / entry_bytes >= size.blocks(basis_bytes.min(content.len() as u64))
             }
         }
     }
@@ -130,12 +162,9 @@ impl SourceEnd {
         };
         let file = answer.request.file;
         let builder = &mut self.lanes[number].builder;
-        if let Some(matcher) = &mut answer.matcher {
+        if let Some(comparison) = &mut answer.comparison {
             let arrived = self.feeds.remove(&file).unwrap_or_default();
-            matcher.signature_mut().extend(&arrived)?;
-            let mut ops = Vec::new();
-            let used = matcher.advance(&answer.content, true, &mut ops);
-            assert_eq!(used, answer.content.len());
+            let ops = comparison.advance(&arrived, &answer.content)?;
             for op in ops {
                 match op {
                     Op::Match { block, count } => builder.step(file, Step::Match { block, count }),
@@ -175,6 +204,11 @@ impl SourceEnd {
         let What::File { content, fate, .. } = &self.tree[directory][name] else {
             panic!("the session let a request for something else than a file through");
         };
+        if matches!(request.want, Want::Aligned { .. }) && random.chance(30) {
+            self.lanes[number].builder.step(request.file, Step::Failed(Failure::Misaligned));
+            self.answered(request);
+            return Ok(());
+        }
         let reading = self.readings.entry(path).or_default();
         *reading += 1;
         let changed = matches!(fate, Fate::Changes(times) if *reading <= *times);
@@ -200,15 +234,9 @@ impl SourceEnd {
             return Ok(());
         }
         builder.step(request.file, Step::Open { size_bytes: content.len() as u64 });
-        let matcher = match request.want {
-            Want::Delta { block_size, basis_bytes } => {
-                let size = BlockSize::new(block_size, basis_bytes)?;
-                Some(Matcher::new(Signature::new(size, basis_bytes)))
-            }
-            _ => None,
-        };
+        let comparison = Against::new(request.want, content.len() as u64)?;
         let content = content.clone();
-        self.lanes[number].answer = Some(Answer { request, content, changed, position: 0, matcher });
+        self.lanes[number].answer = Some(Answer { request, content, changed, position: 0, comparison });
         Ok(())
     }
 
@@ -225,7 +253,7 @@ impl SourceEnd {
             SourceEvent::Requests(requests) => {
                 for request in requests {
                     *self.unanswered.entry(request.list).or_default() += 1;
-                    if matches!(request.want, Want::Delta { .. }) {
+                    if request.want.basis()?.is_some() {
                         self.feeds.insert(request.file, Vec::new());
                     }
                     self.jobs.push_back(request);

@@ -9,6 +9,7 @@
 //! [`SshConnection::connect`] and the rest block: call them from plain threads only.
 
 mod auth;
+mod further;
 mod known_hosts;
 pub mod system;
 
@@ -17,18 +18,20 @@ use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use russh::client::{self, DisconnectReason};
 use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
-use russh::{ChannelMsg, Disconnect};
+use russh::{ChannelId, ChannelMsg, Disconnect};
 use sync_agent::{pipe, serve};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
+pub(crate) use further::join;
 pub use known_hosts::KnownKey;
 use known_hosts::{HostKeys, Verdict};
 
@@ -283,8 +286,10 @@ impl SshConnection {
             .map_err(|source| SshError::Runtime { source })?;
         let mut deadline = Deadline::new(options);
         let reason = Arc::new(OnceLock::new());
+        let granted_bytes = Arc::new(AtomicU32::new(0));
         let connected = runtime.block_on(async {
-            let handle = handshake(options, Arc::new(host_keys), &reason, &mut deadline).await;
+            let handle =
+                handshake(options, Arc::new(host_keys), &reason, &granted_bytes, &mut deadline).await;
             let (mut handle, answer) = handle?;
             auth::authenticate(&mut handle, &user, &identities, options, &mut deadline).await?;
             Ok((handle, answer))
@@ -292,7 +297,7 @@ impl SshConnection {
         match connected {
             Ok((handle, answer)) => {
                 let (host, stderr) = (options.host.clone(), Arc::clone(&options.stderr));
-                let line = Line { runtime: Some(runtime), handle, host, reason, stderr };
+                let line = Line { runtime: Some(runtime), handle, host, reason, stderr, granted_bytes };
                 Ok(SshConnection { line: Arc::new(line), answer })
             }
             Err(error) => {
@@ -316,14 +321,22 @@ impl SshConnection {
     pub fn exec(&self, command: &[u8]) -> Result<Process, SshError> {
         let Some(runtime) = &self.line.runtime else { return Err(self.line.lost("is closed")) };
         runtime.block_on(async {
-            let starting = tokio::time::timeout(EXEC_TIMEOUT, self.start(command));
+            let (reason, stderr) = (Arc::clone(&self.line.reason), Arc::clone(&self.line.stderr));
+            let starting =
+                tokio::time::timeout(EXEC_TIMEOUT, self.start(command, pipe::CHUNKS_QUEUED, reason, stderr));
             starting
                 .await
                 .unwrap_or_else(|_| Err(self.line.lost("the server did not start the command in time")))
         })
     }
 
-    async fn start(&self, command: &[u8]) -> Result<Process, SshError> {
+    async fn start(
+        &self,
+        command: &[u8],
+        queued_chunks: usize,
+        reason: Arc<OnceLock<String>>,
+        stderr: StderrSink,
+    ) -> Result<Process, SshError> {
         let opening = self.line.handle.channel_open_session();
         let channel = opening.await.map_err(|error| self.line.lost(&format!("no channel: {error}")))?;
         // The server's word on it is not waited for, which would be a round trip: a refusal ends the pipe.
@@ -331,10 +344,9 @@ impl SshConnection {
         execing.await.map_err(|error| self.line.lost(&format!("no command: {error}")))?;
 
         let outcome = ProcessOutcome::new();
-        let (ending, stderr) = (outcome.clone(), Arc::clone(&self.line.stderr));
-        let guard = EndGuard(ending);
+        let guard = EndGuard(outcome.clone());
         let observe = move |message| guard.0.take(message, &*stderr);
-        let (reader, writer, _) = pipe::pipe(channel, observe, Arc::clone(&self.line.reason));
+        let (reader, writer, _) = pipe::pipe(channel, queued_chunks, observe, reason);
         Ok(Process {
             reader: Box::new(Tied { inner: reader, _line: Arc::clone(&self.line) }),
             writer: Box::new(Tied { inner: writer, _line: Arc::clone(&self.line) }),
@@ -484,6 +496,8 @@ struct Line {
     host: String,
     reason: Arc<OnceLock<String>>,
     stderr: StderrSink,
+    /// The largest window that the server gave a channel when it opened it.
+    granted_bytes: Arc<AtomicU32>,
 }
 
 impl Line {
@@ -550,6 +564,7 @@ async fn handshake(
     options: &SshOptions,
     host_keys: Arc<HostKeys>,
     reason: &Arc<OnceLock<String>>,
+    granted_bytes: &Arc<AtomicU32>,
     deadline: &mut Deadline,
 ) -> Result<(client::Handle<Handler>, Duration), SshError> {
     let mut algorithms = host_keys.prefer(&serve::algorithms().key);
@@ -570,6 +585,7 @@ async fn handshake(
             check: HostCheck { options: options.clone(), host_keys: Arc::clone(&host_keys) },
             verdict: Arc::clone(&verdict),
             reason: Arc::clone(reason),
+            granted_bytes: Arc::clone(granted_bytes),
         };
         let config = Arc::new(config(options, algorithms.clone(), window_bytes));
         let connecting =
@@ -656,6 +672,7 @@ pub(crate) struct Handler {
     check: HostCheck,
     verdict: Arc<Mutex<Option<Refusal>>>,
     reason: Arc<OnceLock<String>>,
+    granted_bytes: Arc<AtomicU32>,
 }
 
 impl client::Handler for Handler {
@@ -667,6 +684,17 @@ impl client::Handler for Handler {
         let refusal = Refusal { error, algorithm: key.algorithm() };
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
         Ok(false)
+    }
+
+    async fn channel_open_confirmation(
+        &mut self,
+        _id: ChannelId,
+        _max_packet_size: u32,
+        window_size: u32,
+        _session: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        self.granted_bytes.fetch_max(window_size, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<russh::Error>) -> Result<(), russh::Error> {

@@ -1,0 +1,324 @@
+//! A file being written at the destination, from the first of its bytes to the last.
+//!
+//! It is hashed while it grows. As long as what arrives is what the old file has at the same place, nothing is written
+//! at all; then the new content goes to a staged file, or with `--inplace` to a journal. Nothing gets a name here.
+//!
+//! What stays of a large old file is not read where its blocks' values are known ([`OldValues`]): the values stand for
+//! it in the hash. They are worth as much as the old file is untouched, so it is looked at again at the end.
+
+use crate::basis::{Basis, OldValues};
+use crate::clock::{Activity, Clock};
+use crate::index::FileValues;
+use crate::journal::Journal;
+use crate::receiver::Target;
+use crate::run::Run;
+use crate::staging::Staged;
+use crate::tree::{self, Info};
+use protocol::signature::BlockSize;
+use protocol::subtree::{self, TreeHasher, Value};
+use protocol::{ContentHash, limits};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+/// Bytes copied at a time.
+pub(crate) const COPY_BYTES: usize = 256 << 10;
+
+/// What a file's content consists of.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    /// Bytes that came from the source.
+    pub(crate) literal: u64,
+    /// Bytes that were here before.
+    pub(crate) matched: u64,
+    /// What the index is to know of it.
+    pub(crate) values: Option<Box<FileValues>>,
+}
+
+impl Content {
+    /// All of it came from the source.
+    pub(crate) fn literal(content: &[u8]) -> Content {
+        Content { literal: content.len() as u64, ..Content::default() }
+    }
+}
+
+/// See the module.
+pub(crate) struct Sink {
+    pub(crate) target: Arc<Target>,
+    pub(crate) size_bytes: u64,
+    position: u64,
+    hasher: TreeHasher,
+    /// Length of the blocks that a match names.
+    block_size: BlockSize,
+    basis: Option<Basis>,
+    /// The values of the basis's blocks, of a file that is compared in place.
+    values: Option<Arc<OldValues>>,
+    /// Something of the basis was taken to be what its values say, and not read.
+    trusts_values: bool,
+    output: Output,
+    literal_bytes: u64,
+    matched_bytes: u64,
+}
+
+/// Where the new content goes.
+pub(crate) enum Output {
+    /// So far it is what the old file has.
+    Same,
+    Staged(Staged, File),
+    /// The old file is to be patched in place.
+    Patch(Staged, Box<Journal>),
+    /// It failed here, and was reported; what still comes is passed over.
+    Broken,
+}
+
+impl Sink {
+    /// At the start of a file of `size_bytes`; `block_size` is that of the basis it was asked for against.
+    pub(crate) fn new(
+        target: Arc<Target>,
+        size_bytes: u64,
+        block_size: Option<BlockSize>,
+        values: Option<Arc<OldValues>>,
+    ) -> Sink {
+        // The blocks of a search have another length than those that values are kept of.
+        let tree_block = match &values {
+            Some(values) => values.block_size,
+            None => subtree::fast_block_size(size_bytes),
+        };
+        Sink {
+            target,
+            size_bytes,
+            position: 0,
+            hasher: TreeHasher::new(tree_block),
+            block_size: block_size.unwrap_or(tree_block),
+            basis: None,
+            values,
+            trusts_values: false,
+            output: Output::Same,
+            literal_bytes: 0,
+            matched_bytes: 0,
+        }
+    }
+
+    pub(crate) fn open_basis(&mut self, run: &Run<'_>) -> Result<(), Errno> {
+        self.basis = Basis::open(run, &self.target)?;
+        Ok(())
+    }
+
+    /// Appends bytes that came from the source.
+    pub(crate) fn write(&mut self, run: &Run<'_>, bytes: &[u8]) -> io::Result<()> {
+        self.literal_bytes += bytes.len() as u64;
+        self.leave_old(run)?;
+        self.append(bytes, &run.progress.clock)
+    }
+
+    /// Appends blocks of the basis.
+    pub(crate) fn copy(
+        &mut self,
+        run: &Run<'_>,
+        block: u64,
+        count: u32,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        let Some(basis) = self.basis.take() else { return Ok(()) };
+        let size = u64::from(self.block_size.bytes());
+        let from = block * size;
+        let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
+        let known = basis.as_old().and_then(|old| Some((old, self.known_values(block, count, to)?)));
+        let copied = match known {
+            Some((old, values)) => self.copy_known(run, old, to, values),
+            None => self.copy_read(run, &basis, from, to, buffer),
+        };
+        self.matched_bytes += to - from;
+        self.basis = Some(basis);
+        copied
+    }
+
+    /// The values of these blocks of the basis, which end at `to`, where they stand for what comes next.
+    fn known_values(&self, block: u64, count: u32, to: u64) -> Option<Vec<Value>> {
+        let size = u64::from(self.block_size.bytes());
+        // The hash of a file of one block does not follow from its value, and a short block is a file's last.
+        let stands = block * size == self.position && self.size_bytes > size;
+        let is_whole = to.is_multiple_of(size) || to == self.size_bytes;
+        self.values.as_ref().filter(|_| stands && is_whole)?.get(block, count)
+    }
+
+    /// The next bytes, up to `to`, stand at the same place of the old file and hash to these values.
+    fn copy_known(&mut self, run: &Run<'_>, old: &File, to: u64, values: Vec<Value>) -> io::Result<()> {
+        if let Output::Staged(_, file) = &self.output {
+            run.progress.clock.time(Activity::Write, || copy_range(old, file, self.position, to))?;
+        }
+        if !values.into_iter().all(|value| self.hasher.push(value)) {
+            // Values are of blocks at their own places, and so is what came before them.
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.trusts_values = true;
+        self.position = to;
+        Ok(())
+    }
+
+    fn copy_read(
+        &mut self,
+        run: &Run<'_>,
+        basis: &Basis,
+        from: u64,
+        to: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        let in_place = matches!(self.output, Output::Same | Output::Patch(..));
+        let stays = in_place && from == self.position && basis.as_old().is_some();
+        if !stays {
+            self.leave(run, Some(basis))?;
+        }
+        let clock = &run.progress.clock;
+        let mut at = from;
+        while at < to {
+            let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+            let chunk = &mut buffer[..length];
+            clock.time(Activity::Read, || basis.read_exact_at(chunk, at))?;
+            at += length as u64;
+            if stays {
+                clock.time(Activity::Hash, || self.hasher.update(chunk));
+                self.position += length as u64;
+            } else {
+                self.append(chunk, clock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The new content is no longer the old one: what was the same so far is copied to a staged file.
+    pub(crate) fn leave_old(&mut self, run: &Run<'_>) -> io::Result<()> {
+        let basis = self.basis.take();
+        let left = self.leave(run, basis.as_ref());
+        self.basis = basis;
+        left
+    }
+
+    fn leave(&mut self, run: &Run<'_>, basis: Option<&Basis>) -> io::Result<()> {
+        if !matches!(self.output, Output::Same) {
+            return Ok(());
+        }
+        let path = self.target.path();
+        let area = run.area(&self.target)?;
+        if let Some(existing) = patched(run, &self.target) {
+            let (staged, file) = area.create_journal(&path)?;
+            match Journal::begin(file, &path, &existing) {
+                Ok(journal) => self.output = Output::Patch(staged, Box::new(journal)),
+                Err(error) => {
+                    staged.discard();
+                    return Err(error);
+                }
+            }
+            return Ok(());
+        }
+        let (staged, file) = area.create(&path)?;
+        let copied = match basis.and_then(Basis::as_old) {
+            Some(old) => copy_range(old, &file, 0, self.position),
+            None => Ok(()),
+        };
+        self.output = Output::Staged(staged, file);
+        copied
+    }
+
+    fn append(&mut self, bytes: &[u8], clock: &Clock) -> io::Result<()> {
+        let position = self.position;
+        match &mut self.output {
+            Output::Staged(_, file) => clock.time(Activity::Write, || file.write_all_at(bytes, position))?,
+            Output::Patch(_, journal) => clock.time(Activity::Write, || journal.record(position, bytes))?,
+            Output::Same | Output::Broken => return Ok(()),
+        }
+        clock.time(Activity::Hash, || self.hasher.update(bytes));
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// What the content consists of, if it is what the source read.
+    pub(crate) fn verify(&mut self, expected: &ContentHash) -> Option<Content> {
+        let block_size = self.hasher.block_size();
+        let (hash, values) = std::mem::replace(&mut self.hasher, TreeHasher::new(block_size)).finish();
+        if hash != *expected || self.trusts_values && !self.still_has_values() {
+            return None;
+        }
+        let is_of_use = !values.is_empty()
+            && self.size_bytes >= limits::VALUES_FROM_BYTES
+            && block_size == subtree::block_size_for(self.size_bytes);
+        Some(Content {
+            literal: self.literal_bytes,
+            matched: self.matched_bytes,
+            values: is_of_use.then(|| Box::new(FileValues { hash, block_size, values })),
+        })
+    }
+
+    /// Whether the old file is still the one whose values were taken for its content.
+    fn still_has_values(&self) -> bool {
+        let old = self.basis.as_ref().and_then(Basis::as_old).and_then(|old| tree::info_of(old).ok());
+        let values = self.values.as_deref();
+        old.zip(values).is_some_and(|(old, values)| values.info.same_content(&old))
+    }
+
+    /// Whether all of the new content is that of the old file.
+    pub(crate) fn is_old_file(&self) -> bool {
+        let old_bytes = self.target.basis().map(|info| info.size_bytes);
+        matches!(self.output, Output::Same) && old_bytes == Some(self.size_bytes)
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.output, Output::Broken)
+    }
+
+    /// What was written is of no use; nor is what still comes.
+    pub(crate) fn discard(&mut self) {
+        match std::mem::replace(&mut self.output, Output::Broken) {
+            Output::Staged(staged, _) | Output::Patch(staged, _) => staged.discard(),
+            Output::Same | Output::Broken => {}
+        }
+    }
+
+    /// Keeps what was written, for another try or the next run.
+    pub(crate) fn keep_part(self) {
+        match self.output {
+            Output::Staged(staged, _) => staged.keep(self.position),
+            Output::Patch(staged, _) => staged.discard(),
+            Output::Same | Output::Broken => {}
+        }
+    }
+
+    pub(crate) fn into_output(self) -> Output {
+        self.output
+    }
+}
+
+/// The old file, if it is to be patched in place.
+pub(crate) fn patched(run: &Run<'_>, target: &Target) -> Option<Info> {
+    target.basis().copied().filter(|_| run.options.inplace)
+}
+
+/// Copies the bytes `at..to` to the same place of another file. Where the file system can, both share them.
+fn copy_range(from: &File, into: &File, at: u64, to: u64) -> io::Result<()> {
+    let (mut read_at, mut write_at) = (at, at);
+    while read_at < to {
+        let left = usize::try_from(to - read_at).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut read_at), into, Some(&mut write_at), left) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
+                return copy_range_by_hand(from, into, read_at, to);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_range_by_hand(from: &File, into: &File, mut at: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    while at < to {
+        let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+        from.read_exact_at(&mut buffer[..length], at)?;
+        into.write_all_at(&buffer[..length], at)?;
+        at += length as u64;
+    }
+    Ok(())
+}

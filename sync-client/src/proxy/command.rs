@@ -1,0 +1,105 @@
+//! `proxy` on the command line.
+
+use clap::builder::OsStringValueParser;
+use clap::{Arg, ArgAction, Command};
+
+/// `proxy` with its three commands.
+#[must_use]
+pub fn command() -> Command {
+    Command::new("proxy")
+        .about("Let this machine's nginx send requests to the new one, and back")
+        .long_about(
+            "Edits an nginx configuration so that requests that still reach the old machine, while DNS spreads, go to the \
+             new one by TLS. The old lines stay as comments; `disable` restores every byte and needs nothing but the \
+             file. nginx is not reloaded.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(enable())
+        .subcommand(changing(
+            Command::new("disable")
+                .about("Take the edit out: every byte as it was")
+                .long_about(
+                    "Takes out what `enable` put in. What else was changed in the file since then stays; an edit that was \
+                     itself changed is refused (46), with its line.",
+                ),
+        ))
+        .subcommand(base(Command::new("show").about("Show upstreams, what uses them, and whether the edit is there")))
+}
+
+fn enable() -> Command {
+    let command = Command::new("enable")
+        .about("Send the requests of some upstreams to another machine")
+        .long_about(
+            "In the upstreams that move, comments out the servers and puts in the new machine; lets every proxy_pass to \
+             them go by TLS, with the client's name and path, so that the other nginx sees what this one saw. The \
+             upstreams are core_server, websocket_server, hfs_server, preview_server, preview_server_forward, \
+             audit_server and mfa_server, as far as they are there, or those named. What stays is listed with the \
+             reason. An edit that is there already is replaced.",
+        )
+        .after_help(
+            "Examples:\n  \
+             sync-client proxy enable --file site-443.conf --to 203.0.113.9 --dry-run\n  \
+             sync-client proxy enable --file site-443.conf --to 203.0.113.9 --test-command 'nginx -t'\n  \
+             sync-client proxy enable --file site-443.conf --to [2001:db8::9]:8443 --upstream core_server --yes\n\n\
+             Exit status: 0 done, 1 usage, 3 no such file, 11 the disk, 46 refused (the line is named).",
+        )
+        .arg(
+            Arg::new("to")
+                .long("to")
+                .value_name("ADDRESS[:PORT]")
+                .required(true)
+                .help("The new machine: an IPv4 or IPv6 address, or a host name [port: 443]"),
+        )
+        .arg(
+            Arg::new("upstream")
+                .long("upstream")
+                .value_name("NAME")
+                .num_args(1..)
+                .action(ArgAction::Append)
+                .help("Upstreams that move, instead of the known ones"),
+        )
+        .arg(
+            Arg::new("trusted-certificate")
+                .long("trusted-certificate")
+                .value_name("FILE")
+                .help("What the new machine's certificate is verified with, as nginx sees it [default: /etc/ssl/certs/ca-certificates.crt]"),
+        )
+        .arg(
+            flag("no-verify", "Do not verify the new machine's certificate (a self-signed one)")
+                .conflicts_with("trusted-certificate"),
+        )
+        .arg(flag("generated", "Edit the file though a configuration follower writes it"));
+    changing(command)
+}
+
+/// Options of what changes a file.
+fn changing(command: Command) -> Command {
+    base(command)
+        .arg(
+            Arg::new("test-command")
+                .long("test-command")
+                .value_name("COMMAND")
+                .value_parser(OsStringValueParser::new())
+                .help("Run this in a shell when the file is written; if it fails, the old one is put back"),
+        )
+        .arg(flag("dry-run", "Print the change as a unified diff, change nothing").short('n'))
+        .arg(flag("yes", "Do not ask (for scripts)").short('y'))
+}
+
+fn base(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("file")
+                .long("file")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(OsStringValueParser::new())
+                .help("The nginx configuration; a symbolic link is followed and stays"),
+        )
+        .arg(flag("json", "Print one JSON object a line, the last one a summary"))
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}

@@ -1,0 +1,511 @@
+//! `register`: a core's address in the file of a register's DNS server, set, put back, shown.
+//!
+//! The story of `set`: read, edit (`edit`, pure), show the difference and where else the old address stands, ask, write
+//! what an undo needs beside the file, then the file. In that order, so that a kill at any moment leaves a file
+//! that `undo` can bring back. What is kept is `FILE.sync-client-undo`; no server loads a file of that name. `show`
+//! also asks a running server ([`crate::dns`]), for it reads its file at start only.
+
+mod document;
+mod edit;
+
+use crate::console::Lines;
+use crate::dns::{self, DnsError, Family};
+use crate::generated;
+use crate::replace::{self, Original, Prompts, ReplaceError, shown};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use document::{DEFAULT_TTL_S, Document, Entry, words};
+pub use document::{DocumentError, Position};
+pub use edit::{CoreName, EditError, Edited, Records, Undone, set};
+use protocol::path::escaped;
+use protocol::stats::Exit;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+
+/// What an undo needs is beside the file, under its name with this after it.
+pub const UNDO_SUFFIX: &str = ".sync-client-undo";
+const DNS_PORT: u16 = 53;
+
+/// `register set`, `register undo`, `register show`.
+#[must_use]
+pub fn command() -> Command {
+    Command::new("register")
+        .about("Set a core's address in a register's dns.json, put it back, show it, ask the DNS server")
+        .long_about(
+            "Changes the address of one core in the JSON file of a register's DNS server (dns.staticDataInDomain.NAME.ip), \
+             and nothing else in it: every other byte stays. The server reads its file at start only: restart it \
+             afterwards, on each register host, and let `register show --ask` see that it answers with the new address.",
+        )
+        .after_help(
+            "Examples:\n  \
+             sync-client register set --file dns.json --core co1 --ip 203.0.113.7 --dry-run\n  \
+             sync-client register show --file dns.json --core co1 --ask 192.0.2.53 --domain example.com\n  \
+             sync-client register undo --file dns.json\n\n\
+             Exit status: 0 done, 1 usage, 3 no such file or entry, 10 and 30 no answer, 11 file, 45 the server answers \
+             otherwise, 46 refused (not JSON, not agreed to, changed since …).",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(set_command())
+        .subcommand(undo_command())
+        .subcommand(show_command())
+}
+
+fn set_command() -> Command {
+    let option = |name, what, help| Arg::new(name).long(name).value_name(what).help(help);
+    changing(Command::new("set").about("Give a core its new address"))
+        .arg(core("The core, as in co1 of co1.example.com").required(true))
+        .arg(
+            option("ip", "ADDRESS", "Its new address, IPv4 or IPv6")
+                .required(true)
+                .value_parser(value_parser!(IpAddr)),
+        )
+        .arg(option("old", "ADDRESS", "Of several addresses only this one gives way [default: all do]"))
+        .arg(
+            option("also", "FILE", "Another file to look for the old address in (repeatable)")
+                .action(ArgAction::Append)
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            flag("even-generated", "Edit a file that a config follower will overwrite")
+                .action(ArgAction::SetTrue),
+        )
+}
+
+fn undo_command() -> Command {
+    changing(Command::new("undo").about("Put back what `register set` changed in a file"))
+        .arg(core("Only this core [default: all that were set]"))
+}
+
+fn show_command() -> Command {
+    let option = |name, what, help| Arg::new(name).long(name).value_name(what).help(help);
+    Command::new("show")
+        .about("Show the addresses in a file, how long answers live, and what a DNS server answers")
+        .arg(file())
+        .arg(core("Only this core"))
+        .arg(option("ask", "SERVER[:PORT]", "Ask this DNS server over UDP for the core").requires("core"))
+        .arg(option("domain", "DOMAIN", "The platform's domain [default: dns.domain of the file]"))
+        .arg(
+            option("timeout", "SECONDS", "How long to wait for an answer [default: 5]")
+                .value_parser(value_parser!(u64).range(1..=3600)),
+        )
+        .arg(flag("json", "Print one JSON object a line, the last one a summary"))
+}
+
+/// What `set` and `undo` have in common.
+fn changing(command: Command) -> Command {
+    command
+        .arg(file())
+        .arg(flag("dry-run", "Change nothing; print what would be changed as a diff").short('n'))
+        .arg(flag("yes", "Do not ask").short('y'))
+        .arg(flag("json", "Print one JSON object a line, the last one a summary"))
+}
+
+fn file() -> Arg {
+    let help = "The file of the DNS server: dns.json, or register.json";
+    let arg = Arg::new("file").long("file").value_name("FILE").help(help).required(true);
+    arg.value_parser(value_parser!(PathBuf))
+}
+
+fn core(help: &'static str) -> Arg {
+    Arg::new("core").long("core").value_name("NAME").help(help).value_parser(value_parser!(CoreName))
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// Why a command ended.
+#[derive(Debug, Error)]
+enum RegisterError {
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
+    #[error("{}:{source}", shown(path))]
+    Document { path: PathBuf, source: DocumentError },
+    #[error("{}: {source}", shown(path))]
+    Edit { path: PathBuf, source: EditError },
+    #[error("{}", generated::advice(path, root))]
+    Generated { path: PathBuf, root: PathBuf },
+    #[error("there is nothing to undo: {} is not there; `register set` writes it", shown(path))]
+    NothingToUndo { path: PathBuf },
+    #[error("{} has no entry {core}; it has {}", shown(path), escaped(names.as_bytes()))]
+    NoEntry { path: PathBuf, core: String, names: String },
+    #[error("--ask {text}: {reason}")]
+    Server { text: String, reason: String },
+    #[error("the file names no domain (dns.domain); give --domain")]
+    NoDomain,
+    #[error("{core} has no address in {} to compare an answer with", shown(path))]
+    NoAddress { path: PathBuf, core: String },
+    #[error("no usable answer")]
+    Dns(#[from] DnsError),
+    #[error("{server} answers {name} with {found}, the file says {due}; was the server restarted?")]
+    Differs { server: SocketAddr, name: String, found: String, due: String },
+}
+
+impl RegisterError {
+    fn exit(&self) -> Exit {
+        match self {
+            RegisterError::Replace(error) => error.exit(),
+            RegisterError::NoEntry { .. } | RegisterError::NoAddress { .. } => Exit::Selection,
+            RegisterError::Server { .. }
+            | RegisterError::NoDomain
+            | RegisterError::Dns(DnsError::Name { .. }) => Exit::Usage,
+            RegisterError::Dns(DnsError::Silent { .. }) => Exit::Timeout,
+            RegisterError::Dns(DnsError::NoSuchName { .. }) | RegisterError::Differs { .. } => Exit::Differs,
+            RegisterError::Dns(_) => Exit::Connection,
+            _ => Exit::Refused,
+        }
+    }
+}
+
+/// Carries out the command and returns the exit status.
+pub fn run(matches: &ArgMatches, prompts: &Prompts) -> u8 {
+    let Some((name, matches)) = matches.subcommand() else { return Exit::Usage.code() };
+    let out = Lines { json: matches.get_flag("json") };
+    let result = match name {
+        "set" => set_file(matches, prompts, &out),
+        "undo" => undo_file(matches, prompts, &out),
+        _ => show_file(matches, &out),
+    };
+    match result {
+        Ok(()) => Exit::Done.code(),
+        Err(error) => out.fail(&error, error.exit()),
+    }
+}
+
+fn path(matches: &ArgMatches) -> &Path {
+    matches.get_one::<PathBuf>("file").map_or(Path::new(""), PathBuf::as_path)
+}
+
+fn set_file(matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), RegisterError> {
+    let (Some(core), Some(&ip)) = (matches.get_one::<CoreName>("core"), matches.get_one::<IpAddr>("ip"))
+    else {
+        return Ok(());
+    };
+    let original = Original::read(path(matches))?;
+    if let Some(root) = generated::root_of_generated(original.path())
+        && !matches.get_flag("even-generated")
+    {
+        return Err(RegisterError::Generated { path: original.path().to_owned(), root });
+    }
+    let refused = |source| RegisterError::Edit { path: original.path().to_owned(), source };
+    let old = matches.get_one::<String>("old").map(String::as_str);
+    let edited = set(original.bytes(), core, ip, old).map_err(|source| edit_error(&original, source))?;
+    let is_changed = edited.bytes != original.bytes();
+    tell_change(out, &original, core, ip, &edited);
+    tell_diff(out, &original, &edited.bytes);
+    tell_elsewhere(out, matches, &original, &edited, ip)?;
+    tell_ttl(out, &edited.bytes)?;
+    if ip.is_ipv6() {
+        let note = "the platform's DNS server of 2019 gives A records only: ask yours for this address (register show --ask)";
+        out.tell(note, &json!({"event": "note", "message": note}));
+    }
+    let is_written = is_changed && !matches.get_flag("dry-run");
+    if is_written {
+        let undo = original.beside(UNDO_SUFFIX);
+        let records = Records::with_edit(records(&undo)?.as_ref(), core, original.bytes(), &edited.bytes)
+            .map_err(refused)?;
+        prompts.agree(matches.get_flag("yes"), &format!("Write {}?", shown(original.path())))?;
+        write(&original, &edited.bytes, records.as_ref(), &undo)?;
+        let restart = "now restart the DNS server, which reads it at start only";
+        let file = shown(original.path());
+        out.text(&format!("written; {restart}. To go back: sync-client register undo --file {file}"));
+    }
+    out.summary(&json!({"event": "summary", "file": shown(original.path()), "core": core.as_str(), "ip": ip,
+        "old": edited.old, "kept": edited.kept, "changed": is_written, "exit_code": 0}));
+    Ok(())
+}
+
+/// Errors that begin with a place stand right after the file's name, as compilers print them.
+fn edit_error(original: &Original, source: EditError) -> RegisterError {
+    let path = original.path().to_owned();
+    match source {
+        EditError::Document(source) => RegisterError::Document { path, source },
+        source => RegisterError::Edit { path, source },
+    }
+}
+
+/// What an undo needs first: killed in between, the file is as it was, and `undo` sees that.
+fn write(
+    original: &Original,
+    bytes: &[u8],
+    records: Option<&Records>,
+    undo: &Path,
+) -> Result<(), ReplaceError> {
+    if let Some(records) = records {
+        original.put_beside(undo, &records.to_bytes())?;
+    }
+    original.replace(bytes)?;
+    if records.is_none() {
+        replace::remove(undo)?;
+    }
+    Ok(())
+}
+
+fn records(undo: &Path) -> Result<Option<Records>, RegisterError> {
+    if fs::symlink_metadata(undo).is_err() {
+        return Ok(None);
+    }
+    let source = Original::read(undo)?;
+    let parsed = Records::parse(source.bytes());
+    parsed.map(Some).map_err(|source| RegisterError::Edit { path: undo.to_owned(), source })
+}
+
+fn tell_change(out: &Lines, original: &Original, core: &CoreName, ip: IpAddr, edited: &Edited) {
+    let Edited { position, old, kept, .. } = edited;
+    let (file, core) = (shown(original.path()), core.as_str());
+    let before = if old.is_empty() {
+        "no address before (check the name)".to_owned()
+    } else {
+        escaped(old.join(", ").as_bytes())
+    };
+    let beside = if kept.is_empty() {
+        String::new()
+    } else {
+        format!(" (beside {})", escaped(kept.join(", ").as_bytes()))
+    };
+    let text = if edited.bytes == original.bytes() {
+        format!("{file}:{position}: {core} is {ip} already; nothing to do")
+    } else {
+        format!("{file}:{position}: {core}: {before} -> {ip}{beside}")
+    };
+    out.tell(
+        &text,
+        &json!({"event": "change", "file": file, "line": position.line, "column": position.column, "core": core,
+            "old": old, "ip": ip, "kept": kept, "differs": edited.bytes != original.bytes()}),
+    );
+}
+
+fn tell_diff(out: &Lines, original: &Original, bytes: &[u8]) {
+    let lines = replace::diff(&shown(original.path()), original.bytes(), bytes);
+    if !lines.is_empty() {
+        out.tell(&lines.join("\n"), &json!({"event": "diff", "lines": lines}));
+    }
+}
+
+/// Names the places where an address that gave way still stands: here, in the JSON files beside, in those named.
+fn tell_elsewhere(
+    out: &Lines,
+    matches: &ArgMatches,
+    original: &Original,
+    edited: &Edited,
+    ip: IpAddr,
+) -> Result<(), RegisterError> {
+    let gone: BTreeSet<&str> = edited.old.iter().map(String::as_str).collect();
+    let gone: Vec<&str> = gone.into_iter().filter(|old| !edit::is_same(old, &ip.to_string())).collect();
+    let tell = |old: &str, file: &Path, position: Position, path: &str| {
+        let place = if path.is_empty() { String::new() } else { format!(" {}", escaped(path.as_bytes())) };
+        let (old, file) = (escaped(old.as_bytes()), shown(file));
+        out.tell(
+            &format!("{old} also stands in {file}:{position}{place}; left as it is"),
+            &json!({"event": "elsewhere", "address": old, "file": file, "line": position.line,
+                "column": position.column, "path": path}),
+        );
+    };
+    let document = Document::parse(&edited.bytes)
+        .map_err(|source| RegisterError::Document { path: original.path().to_owned(), source })?;
+    for old in &gone {
+        for (path, span) in document.strings_with(old) {
+            tell(old, original.path(), document.position(span.start), &path);
+        }
+    }
+    let named = matches.get_many::<PathBuf>("also").into_iter().flatten();
+    let named = named.map(|path| Original::read(path)).collect::<Result<Vec<_>, _>>()?;
+    // A neighbour that can't be read is nobody's question.
+    let beside = neighbours(original.path()).into_iter().filter_map(|path| Original::read(&path).ok());
+    let mut seen = BTreeSet::from([original.path().to_owned()]);
+    for other in named.into_iter().chain(beside) {
+        if !seen.insert(other.path().to_owned()) {
+            continue;
+        }
+        for old in &gone {
+            for at in words(other.bytes(), old) {
+                tell(old, other.path(), Position::of(other.bytes(), at), "");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The JSON files in the same directory.
+fn neighbours(path: &Path) -> BTreeSet<PathBuf> {
+    let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
+    let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+}
+
+fn tell_ttl(out: &Lines, bytes: &[u8]) -> Result<(), RegisterError> {
+    // The same bytes were understood before this.
+    let Ok(document) = Document::parse(bytes) else { return Ok(()) };
+    let written = document.ttl_s();
+    let ttl_s = written.unwrap_or(DEFAULT_TTL_S);
+    let origin = match written {
+        Some(_) => "dns.defaultTTL",
+        None => "the server's default; the file sets no dns.defaultTTL",
+    };
+    out.tell(
+        &format!(
+            "TTL {ttl_s} s ({origin}): others may keep the old address for {} after the last DNS server was restarted; \
+             leave the proxy on for that long",
+            duration(ttl_s)
+        ),
+        &json!({"event": "ttl", "ttl_s": ttl_s, "in_file": written.is_some()}),
+    );
+    Ok(())
+}
+
+fn duration(seconds: u64) -> String {
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let parts = [(hours, "h"), (minutes, "min"), (rest, "s")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count} {unit}")).collect();
+    if parts.is_empty() { "no time".to_owned() } else { parts.join(" ") }
+}
+
+fn undo_file(matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), RegisterError> {
+    let original = Original::read(path(matches))?;
+    let undo = original.beside(UNDO_SUFFIX);
+    let Some(records) = records(&undo)? else { return Err(RegisterError::NothingToUndo { path: undo }) };
+    let core = matches.get_one::<CoreName>("core");
+    let undone = records.undo(original.bytes(), core).map_err(|source| edit_error(&original, source))?;
+    let is_changed = undone.bytes != original.bytes();
+    let file = shown(original.path());
+    tell_diff(out, &original, &undone.bytes);
+    if !is_changed {
+        out.text(&format!("{file}: the address is what it was before already"));
+    } else if !undone.is_first && !records.is_unchanged(original.bytes()) {
+        out.text(&format!("{file} was changed since by somebody else: only the address is put back"));
+    }
+    let is_done = !matches.get_flag("dry-run");
+    if is_done {
+        if is_changed {
+            prompts.agree(matches.get_flag("yes"), &format!("Write {file}?"))?;
+            original.replace(&undone.bytes)?;
+        }
+        match &undone.left {
+            Some(left) => original.put_beside(&undo, &left.to_bytes())?,
+            None => replace::remove(&undo)?,
+        }
+        let exact = if undone.is_first { ", byte for byte as it was before" } else { "" };
+        let cores = escaped(undone.cores.join(", ").as_bytes());
+        if is_changed {
+            out.text(&format!("{cores} put back in {file}{exact}; now restart the DNS server"));
+        }
+    }
+    out.summary(
+        &json!({"event": "summary", "file": file, "cores": undone.cores, "changed": is_changed && is_done,
+        "byte_for_byte": undone.is_first, "exit_code": 0}),
+    );
+    Ok(())
+}
+
+fn show_file(matches: &ArgMatches, out: &Lines) -> Result<(), RegisterError> {
+    let original = Original::read(path(matches))?;
+    let refused = |source| RegisterError::Document { path: original.path().to_owned(), source };
+    let document = Document::parse(original.bytes()).map_err(refused)?;
+    let entries = document.entries().map_err(refused)?;
+    let core = matches.get_one::<CoreName>("core");
+    let wanted: Vec<&Entry<'_>> =
+        entries.iter().filter(|entry| core.is_none_or(|core| entry.name == core.as_str())).collect();
+    if let (Some(core), []) = (core, wanted.as_slice()) {
+        let names = entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(", ");
+        let (path, core) = (original.path().to_owned(), core.as_str().to_owned());
+        return Err(RegisterError::NoEntry { path, core, names });
+    }
+    for entry in &wanted {
+        tell_entry(out, &document, entry);
+    }
+    tell_ttl(out, original.bytes())?;
+    if let (Some(server), Some(entry)) = (matches.get_one::<String>("ask"), wanted.first()) {
+        ask(matches, out, &original, &document, server, entry)?;
+    }
+    out.summary(
+        &json!({"event": "summary", "file": shown(original.path()), "entries": wanted.len(), "exit_code": 0}),
+    );
+    Ok(())
+}
+
+fn tell_entry(out: &Lines, document: &Document<'_>, entry: &Entry<'_>) {
+    let position = document.position(entry.span.start);
+    let addresses: Vec<&str> =
+        entry.addresses.iter().flat_map(|found| &found.all).map(|address| address.text.as_str()).collect();
+    let mut said = addresses.iter().map(|text| {
+        let is_address = text.parse::<IpAddr>().is_ok();
+        escaped(text.as_bytes()) + if is_address { "" } else { " (not an address: a placeholder?)" }
+    });
+    let mut text = said.by_ref().collect::<Vec<_>>().join(", ");
+    if let Some(alias) = &entry.alias {
+        let words = alias.split_whitespace().collect::<Vec<_>>().join(" ");
+        text =
+            format!("{text}{}alias {}", if text.is_empty() { "" } else { ", " }, escaped(words.as_bytes()));
+    }
+    if text.is_empty() {
+        text = "no address".to_owned();
+    }
+    out.tell(
+        &format!("{:<12} {text}  ({position})", escaped(entry.name.as_bytes())),
+        &json!({"event": "entry", "core": entry.name, "addresses": addresses, "alias": entry.alias,
+            "line": position.line, "column": position.column}),
+    );
+}
+
+/// Asks a server for each kind of address that the file has, and compares.
+fn ask(
+    matches: &ArgMatches,
+    out: &Lines,
+    original: &Original,
+    document: &Document<'_>,
+    server: &str,
+    entry: &Entry<'_>,
+) -> Result<(), RegisterError> {
+    let domain = matches.get_one::<String>("domain").map(String::as_str).or(document.domain());
+    let name = format!("{}.{}", entry.name, domain.ok_or(RegisterError::NoDomain)?);
+    let timeout = Duration::from_secs(matches.get_one::<u64>("timeout").copied().unwrap_or(5));
+    let server = address_of(server)?;
+    let found = entry.addresses.iter().flat_map(|found| &found.all);
+    let due: BTreeSet<IpAddr> = found.filter_map(|address| address.text.parse().ok()).collect();
+    if due.is_empty() {
+        return Err(RegisterError::NoAddress { path: original.path().to_owned(), core: entry.name.clone() });
+    }
+    for family in [Family::V4, Family::V6] {
+        let due: Vec<IpAddr> = due.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
+        if due.is_empty() {
+            continue;
+        }
+        let answer = dns::ask(server, &name, family, timeout)?;
+        let is_same = answer.addresses == due;
+        let found = listed(&answer.addresses);
+        let ttl = answer.ttl_s.map_or(String::new(), |ttl_s| format!(", TTL {ttl_s} s"));
+        let event = json!({"event": "answer", "server": server, "name": name, "addresses": answer.addresses,
+            "ttl_s": answer.ttl_s, "matches": is_same});
+        if !is_same {
+            out.tell("", &event);
+            return Err(RegisterError::Differs { server, name, found, due: listed(&due) });
+        }
+        out.tell(&format!("{server} answers {name} with {found}, as the file says{ttl}"), &event);
+    }
+    Ok(())
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    if addresses.is_empty() {
+        return "no address".to_owned();
+    }
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// `ADDRESS`, `ADDRESS:PORT`, `[V6]:PORT`, `NAME` or `NAME:PORT`.
+fn address_of(text: &str) -> Result<SocketAddr, RegisterError> {
+    if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return Ok((ip, DNS_PORT).into());
+    }
+    let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let resolved = if has_port { text.to_socket_addrs() } else { (text, DNS_PORT).to_socket_addrs() };
+    let failed = |reason: String| RegisterError::Server { text: text.to_owned(), reason };
+    let mut found = resolved.map_err(|error| failed(error.to_string()))?;
+    found.next().ok_or_else(|| failed("the name has no address".to_owned()))
+}
