@@ -227,15 +227,16 @@ struct Stack {
     stopped: bool,
 }
 
-/// What a name in a directory turned out to be.
-enum Found {
-    /// To be copied: the entry, what to remember of it, and the directory to list for it.
-    Entry(Box<Entry>, Listed, Option<Job>),
-    /// Not to be copied.
-    LeftOut,
-    /// It could not be looked at; that was reported.
-    Failed,
+/// A name in a directory that is to be copied.
+struct Found {
+    entry: Entry,
+    listed: Listed,
+    /// The directory to list for it.
+    below: Option<Job>,
 }
+
+/// A name that could not be looked at; that was reported.
+struct Unseen;
 
 /// A directory to list.
 struct Job {
@@ -403,7 +404,7 @@ impl<'a> Scan<'a> {
             names.sort();
         }
         let above = self.above(job, &opened);
-        let mut part = Part::default();
+        let mut part = Part::with_room(names.len());
         let mut jobs = Vec::new();
         let mut rest = &names[..];
         while let Some(&(name, _)) = rest.first() {
@@ -411,17 +412,19 @@ impl<'a> Scan<'a> {
             let (candidates, after) = rest.split_at(same);
             rest = after;
             match self.entry(job, name, candidates, &opened, above.as_ref()) {
-                Found::Entry(entry, listed, below) => {
-                    part.push(*entry, listed);
-                    let misses_origin = job.misses_origin || opened.len() < job.origins.len();
-                    jobs.extend(below.map(|below| Job { misses_origin, ..below }));
+                Ok(Some(Found { entry, listed, below })) => {
+                    part.push(entry, listed);
+                    if let Some(below) = below {
+                        let misses_origin = job.misses_origin || opened.len() < job.origins.len();
+                        jobs.push(Job { misses_origin, ..below });
+                    }
                 }
-                Found::LeftOut => {}
+                Ok(None) => {}
                 // It is there: what the destination has of it is not extraneous.
-                Found::Failed => complete = false,
+                Err(Unseen) => complete = false,
             }
             if part.is_full() && !rest.is_empty() {
-                let full = std::mem::take(&mut part);
+                let full = std::mem::replace(&mut part, Part::with_room(rest.len()));
                 self.add(sheet, &directory, full, &mut jobs, End::MoreFollows)?;
             }
         }
@@ -452,7 +455,7 @@ impl<'a> Scan<'a> {
         Some(Arc::new(Above { device: info.device, inode: info.inode, parent }))
     }
 
-    /// What one name is.
+    /// What one name is; none if it is not to be copied.
     fn entry(
         &self,
         job: &Job,
@@ -460,12 +463,12 @@ impl<'a> Scan<'a> {
         candidates: &[(&[u8], usize)],
         opened: &[(u16, Dir, tree::Names)],
         above: Option<&Arc<Above>>,
-    ) -> Found {
-        let Ok(name) = Name::new(name) else { return Found::Failed };
+    ) -> Result<Option<Found>, Unseen> {
+        let name = Name::new(name).map_err(|_| Unseen)?;
         let path = || job.path.join(&name);
         if !job.path.has_room_for(&name) {
             self.problem(errno(Side::Source, &job.path, Operation::List, Errno::NAMETOOLONG));
-            return Found::Failed;
+            return Err(Unseen);
         }
         let (origin, dir, _) = &opened[candidates[0].1];
         let (info, followed) = match self.info(dir, *origin, &job.path, &name) {
@@ -473,32 +476,31 @@ impl<'a> Scan<'a> {
             Err(problem) => {
                 let is_gone = problem.cause == Cause::Vanished;
                 self.problem(problem);
-                return if is_gone { Found::LeftOut } else { Found::Failed };
+                return if is_gone { Ok(None) } else { Err(Unseen) };
             }
         };
         // What the options don't copy is listed all the same: it exists, so its name is not extraneous.
         if (info.is_dir() && !self.options.recursive) || self.is_excluded(&job.path, &name, info.is_dir()) {
-            return Found::LeftOut;
+            return Ok(None);
         }
         let target = if info.is_link() {
             match dir.read_link(name.as_bytes()) {
                 Ok(target) => target,
                 Err(error) => {
                     self.problem(errno(Side::Source, &path(), Operation::ReadLink, error));
-                    return Found::Failed;
+                    return Err(Unseen);
                 }
             }
         } else {
             Vec::new()
         };
-        let Some(entry) = info.entry(name.clone(), target, now_for(&info)) else { return Found::LeftOut };
-        let below = entry.is_dir().then(|| self.below(job, &path(), &info, candidates, opened, above));
-        let below = match below {
-            Some(None) => return Found::Failed,
-            Some(job) => job,
-            None => None,
+        let Some(entry) = info.entry(name.clone(), target, now_for(&info)) else { return Ok(None) };
+        let below = if entry.is_dir() {
+            Some(self.below(job, &path(), &info, candidates, opened, above).ok_or(Unseen)?)
+        } else {
+            None
         };
-        Found::Entry(Box::new(entry), Listed { name, info, origin: *origin, followed }, below)
+        Ok(Some(Found { entry, listed: Listed { name, info, origin: *origin, followed }, below }))
     }
 
     fn info(
@@ -656,7 +658,7 @@ fn opened_device(opened: &[(u16, Dir, tree::Names)]) -> (u32, u32) {
 
 /// The clock is only asked for files: a young time matters for content alone.
 fn now_for(info: &Info) -> Timestamp {
-    if info.is_file() { tree::now() } else { Timestamp { secs: i64::MIN, nanos: 0 } }
+    if info.is_file() { tree::file_clock() } else { Timestamp { secs: i64::MIN, nanos: 0 } }
 }
 
 /// Pieces collected for one frame.
@@ -704,7 +706,6 @@ enum End {
 }
 
 /// A piece being collected.
-#[derive(Default)]
 struct Part {
     entries: Vec<Entry>,
     listed: Vec<Listed>,
@@ -712,6 +713,12 @@ struct Part {
 }
 
 impl Part {
+    /// Has room for so many names, as far as they go into one piece.
+    fn with_room(names: usize) -> Part {
+        let room = names.min(limits::PIECE_ENTRIES);
+        Part { entries: Vec::with_capacity(room), listed: Vec::with_capacity(room), bytes: 0 }
+    }
+
     fn is_full(&self) -> bool {
         self.entries.len() >= limits::PIECE_ENTRIES || self.bytes >= PIECE_BYTES
     }
