@@ -5,7 +5,7 @@
 //! crate specifies the wire; the modules follow it from the outside in:
 //!
 //! - [`frame`] cuts the byte stream into frames, [`codec`] turns their bodies into [`message`]s;
-//! - [`path`], [`entry`], [`options`] and [`filter`] are the nouns the messages are made of;
+//! - [`path`], [`entry`], [`options`] and [`filter`] are the nouns the messages are made of; `listing` packs entries;
 //! - [`decide`] compares two entries, [`itemize`] says in rsync's letters what differed;
 //! - [`signature`] and [`matcher`] are the delta engine;
 //! - [`source`] and [`destination`] are the session's two state machines;
@@ -19,6 +19,7 @@ pub mod filter;
 pub mod frame;
 pub mod itemize;
 pub mod limits;
+mod listing;
 pub mod matcher;
 pub mod message;
 pub mod options;
