@@ -9,6 +9,7 @@
 //! - [`decide`] compares two entries, [`itemize`] says in rsync's letters what differed;
 //! - [`signature`] and [`matcher`] are the delta engine;
 //! - [`source`] and [`destination`] are the session's two state machines;
+//! - [`number`] has their tables;
 //! - [`probe`] is what `bench` asks and is answered, outside of any session.
 
 pub mod codec;
@@ -22,6 +23,7 @@ pub mod limits;
 mod listing;
 pub mod matcher;
 pub mod message;
+pub mod number;
 pub mod options;
 pub mod path;
 pub mod probe;

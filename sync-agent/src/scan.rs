@@ -16,12 +16,12 @@ use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::Side as FilterSide;
 use protocol::limits;
 use protocol::message::{Begin, Message, Piece, Scanned};
+use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::source::SourceSession;
 use protocol::stats::{Cause, Exit, Operation, Problem, Side};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -202,7 +202,7 @@ pub(crate) struct Listings {
     pub(crate) session: Mutex<SourceSession>,
     /// Signalled when the window opens or the run ends.
     pub(crate) window: Condvar,
-    pub(crate) pieces: Mutex<HashMap<u32, Arc<ListedPiece>>>,
+    pub(crate) pieces: Mutex<ByOwnNumber<Arc<ListedPiece>>>,
 }
 
 /// The scan of all arguments.
