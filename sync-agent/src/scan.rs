@@ -223,7 +223,8 @@ pub(crate) struct Scan<'a> {
 #[derive(Default)]
 struct Stack {
     jobs: Vec<Job>,
-    active: usize,
+    /// Threads that may still find directories: they list one, or hold some that were not sent yet.
+    working: usize,
     stopped: bool,
 }
 
@@ -318,17 +319,9 @@ impl<'a> Scan<'a> {
     /// Works until every directory is listed. Any number of threads may.
     pub(crate) fn work(&self) -> Result<(), SessionError> {
         let mut sheet = Sheet::new(self.options, self.outgoing.state());
+        lock(&self.stack).working += 1;
         while let Some(job) = self.next_job(&mut sheet)? {
-            let result = self.list(&job, &mut sheet);
-            let mut stack = lock(&self.stack);
-            stack.active -= 1;
-            // Only the last one's end is news to those who wait: jobs are announced when they are sent.
-            let is_last = stack.active == 0;
-            drop(stack);
-            if is_last || result.is_err() {
-                self.changed.notify_all();
-            }
-            result?;
+            self.list(&job, &mut sheet)?;
         }
         Ok(())
     }
@@ -353,7 +346,6 @@ impl<'a> Scan<'a> {
                 return Ok(None);
             }
             if let Some(job) = stack.jobs.pop() {
-                stack.active += 1;
                 return Ok(Some(job));
             }
             if !sheet.pieces.is_empty() {
@@ -362,10 +354,17 @@ impl<'a> Scan<'a> {
                 stack = lock(&self.stack);
                 continue;
             }
-            if stack.active == 0 {
+            stack.working -= 1;
+            if stack.working == 0 {
+                self.changed.notify_all();
                 return Ok(None);
             }
-            stack = self.changed.wait(stack).unwrap_or_else(PoisonError::into_inner);
+            let is_idle = |stack: &mut Stack| stack.jobs.is_empty() && stack.working > 0 && !stack.stopped;
+            stack = self.changed.wait_while(stack, is_idle).unwrap_or_else(PoisonError::into_inner);
+            if stack.working == 0 {
+                return Ok(None);
+            }
+            stack.working += 1;
         }
     }
 
