@@ -738,3 +738,46 @@ pub fn names_contents(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt as _;
     matches!(split_argument(path.as_os_str().as_bytes()), Ok((_, None)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link;
+
+    struct Silent;
+
+    impl Monitor for Silent {
+        fn item(&self, _: protocol::itemize::Item) {}
+        fn problem(&self, _: Problem) {}
+        fn made_root(&self, _: &[u8]) {}
+        fn note(&self, _: &str) {}
+    }
+
+    #[test]
+    fn a_scanner_waits_for_directories_that_another_one_has_not_sent() {
+        let root = tempfile::tempdir().unwrap();
+        ["a", "b"].iter().for_each(|name| std::fs::create_dir(root.path().join(name)).unwrap());
+        let options = SyncOptions { recursive: true, ..SyncOptions::default() };
+        let argument = format!("{}/", root.path().display()).into_bytes();
+        let sources = Sources::open(None, &[argument], &options).unwrap();
+        let session = Mutex::new(SourceSession::default());
+        let listings = Listings { session, window: Condvar::new(), pieces: Mutex::default() };
+        let (link, _peer) = link::in_process();
+        let progress = Progress::default();
+        let scan = &Scan::new(&sources, &options, &listings, &link.outgoing, &Silent, &progress);
+        let (mut first, mut second) =
+            (Sheet::new(&options, link.outgoing.state()), Sheet::new(&options, link.outgoing.state()));
+        lock(&scan.stack).working = 2;
+        let top = scan.next_job(&mut first).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| scan.next_job(&mut second).unwrap().is_some());
+            while lock(&scan.stack).working == 2 {
+                std::thread::yield_now();
+            }
+            scan.list(&top, &mut first).unwrap();
+            assert!(lock(&scan.stack).jobs.is_empty(), "not sent yet");
+            assert!(scan.next_job(&mut first).unwrap().is_some());
+            assert!(waiting.join().unwrap(), "one directory for each");
+        });
+    }
+}
