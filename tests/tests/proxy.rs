@@ -393,7 +393,7 @@ fn what_can_not_be_edited_is_refused_with_its_reason() {
     let absent = sandbox.path().join("absent.conf");
     for (path, to, code, message) in [
         (&broken, "203.0.113.9", 46, "line 1:8: a \"{\" that nothing closes"),
-        (&generated, "203.0.113.9", 46, "Edit the leader's copy"),
+        (&generated, "203.0.113.9", 46, "edit the leader's copy"),
         (&leaders, "203.0.113.9", 0, ""),
         (&site, "203.0.113.9; }", 1, "ADDRESS[:PORT]"),
         (&absent, "203.0.113.9", 3, "No such file"),

@@ -4,7 +4,7 @@
 //! in that handle, so that a directory swapped meanwhile leads nowhere else. A file is replaced by exchanging names
 //! with the new one: what the name held *until that moment* is then at hand, and goes back if it is not what was read.
 //! Where a file system can't exchange, it is compared right before the rename. Two runs of this program take turns by a
-//! lock on the directory.
+//! lock on the file, the staged one too. (Not on the directory: a copy locks those above its destination.)
 
 use super::{Access, FileError, LIMIT_BYTES, Place};
 use rustix::fs::{
@@ -34,7 +34,7 @@ const TOO_BIG: &str = "is too big (over 16 MiB) for a configuration file";
 const LINKED: &str =
     "has other names (hard links) that would keep the old content; make it a file of its own";
 const LOCKED: &str =
-    "lies in a directory that another program keeps locked; nothing was written, run this again";
+    "is kept locked by another program; nothing was written, run this again when that is done";
 /// Others hold the lock for milliseconds.
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -75,7 +75,6 @@ impl Place for ThisMachine {
 
     fn replace(&self, path: &Path, old: &[u8], new: &[u8]) -> Result<(), FileError> {
         let spot = Spot::open(path, OFlags::RDONLY)?;
-        spot.lock()?;
         let present = spot.present_as(old)?;
         let staged = spot.stage(new, |file| present.give_to(file))?;
         spot.exchange(staged, old)?;
@@ -84,7 +83,6 @@ impl Place for ThisMachine {
 
     fn remove(&self, path: &Path, old: &[u8]) -> Result<(), FileError> {
         let spot = Spot::open(path, OFlags::RDONLY)?;
-        spot.lock()?;
         match spot.present_as(old) {
             Err(FileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
             result => result?,
@@ -137,12 +135,15 @@ impl<'a> Spot<'a> {
         Ok(Spot { directory: tried("open", parent, directory)?, name, path })
     }
 
-    /// Until the handle is closed. A file system without locks has to do without.
-    fn lock(&self) -> Result<(), FileError> {
+    /// What has the name now, locked until it is closed. A file system without locks has to do without.
+    fn locked(&self) -> Result<Present<'a>, FileError> {
         for _ in 0..LOCK_TRIES {
-            match flock(&self.directory, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
-                _ => return Ok(()),
+            let present = self.present()?;
+            if flock(&present.file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+                thread::sleep(LOCK_PAUSE);
+            // Whoever held the lock may have replaced the file.
+            } else if self.present()?.metadata.ino() == present.metadata.ino() {
+                return Ok(present);
             }
         }
         self.unusable(LOCKED)
@@ -174,7 +175,7 @@ impl<'a> Spot<'a> {
 
     /// What has the name now, if it may be changed and holds these bytes.
     fn present_as(&self, old: &[u8]) -> Result<Present<'a>, FileError> {
-        let present = self.present()?;
+        let present = self.locked()?;
         if present.metadata.nlink() > 1 {
             return self.unusable(LINKED);
         }
@@ -194,10 +195,10 @@ impl<'a> Spot<'a> {
         bytes: &[u8],
         finish: impl FnOnce(&File) -> io::Result<()>,
     ) -> Result<Staged<'_>, FileError> {
-        let (staged, mut file) = tried("write beside", self.path, Staged::create(&self.directory))?;
-        tried("write", self.path, file.write_all(bytes))?;
-        tried("keep owner, mode and attributes of", self.path, finish(&file))?;
-        tried("sync", self.path, file.sync_all())?;
+        let mut staged = tried("write beside", self.path, Staged::create(&self.directory))?;
+        tried("write", self.path, staged.file.write_all(bytes))?;
+        tried("keep owner, mode and attributes of", self.path, finish(&staged.file))?;
+        tried("sync", self.path, staged.file.sync_all())?;
         Ok(staged)
     }
 
@@ -224,7 +225,9 @@ impl<'a> Spot<'a> {
         match swap() {
             Ok(()) => {}
             Err(errno) if is_not_known(errno) => {
-                self.present_as(old)?;
+                if self.present()?.bytes()? != old {
+                    return Err(self.changed());
+                }
                 let renamed = renameat(&self.directory, &staged.name, &self.directory, self.name);
                 tried("replace", self.path, renamed)?;
                 staged.keep();
@@ -316,11 +319,12 @@ fn attributes(file: &File) -> io::Result<Vec<(OsString, Vec<u8>)>> {
 struct Staged<'d> {
     directory: &'d OwnedFd,
     name: OsString,
+    file: File,
     is_kept: bool,
 }
 
 impl Staged<'_> {
-    fn create(directory: &OwnedFd) -> io::Result<(Staged<'_>, File)> {
+    fn create(directory: &OwnedFd) -> io::Result<Staged<'_>> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Only this user can read it until it is complete.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -330,7 +334,12 @@ impl Staged<'_> {
             match openat(directory, &name, flags, Mode::from_raw_mode(0o600)) {
                 // A run that was killed had the same number.
                 Err(Errno::EXIST) => {}
-                opened => return Ok((Staged { directory, name, is_kept: false }, File::from(opened?))),
+                opened => {
+                    let file = File::from(opened?);
+                    // Nobody else can hold it yet.
+                    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+                    return Ok(Staged { directory, name, file, is_kept: false });
+                }
             }
         }
     }

@@ -23,7 +23,7 @@ pub const LIMIT_BYTES: u64 = 16 << 20;
 const MAX_BACKUPS: u32 = 1000;
 
 /// The files of one machine. Paths are those that [`Place::find`] gave, or others in the same directory.
-pub trait Place {
+pub trait Place: Send + Sync {
     /// Where a path leads, through symbolic links; the last name need not be there.
     ///
     /// # Errors

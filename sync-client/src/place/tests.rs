@@ -4,6 +4,7 @@ use super::*;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::thread;
 use tempfile::TempDir;
 
 fn directory() -> TempDir {
@@ -80,12 +81,30 @@ fn somebody_who_writes_all_the_time_loses_nothing() {
             }
         }
     };
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(add);
         scope.spawn(add);
     });
     assert_eq!(fs::read_to_string(&file).unwrap(), "600");
     assert_eq!(names(place.path()), ["file"]);
+}
+
+#[test]
+fn a_file_that_is_locked_is_waited_for() {
+    let place = directory();
+    let file = place.path().join("file");
+    fs::write(&file, "old").unwrap();
+    let read = original(&file);
+    let held = fs::File::open(&file).unwrap();
+    held.lock().unwrap();
+    thread::scope(|scope| {
+        let replaced = scope.spawn(|| ThisMachine.replace(read.path(), b"old", b"new"));
+        thread::sleep(std::time::Duration::from_millis(100));
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        drop(held);
+        replaced.join().unwrap().unwrap();
+    });
+    assert_eq!(fs::read(&file).unwrap(), b"new");
 }
 
 #[test]
