@@ -13,6 +13,7 @@
 //! handed out; a directory completes after everything below it.
 
 use crate::message::{Begin, Data, Failure, Message, Piece, Record, Report, Request, Scanned, Step, Want};
+use crate::number::ByOwnNumber;
 use crate::path::{Name, RelPath};
 use crate::stats::{Problem, Times};
 use crate::{ProtocolError, limits, subtree};
@@ -129,11 +130,13 @@ pub struct DestinationSession<M> {
     scanned: bool,
     /// Entries listed so far: a listing that was lost shows at the end of the scan.
     listed_entries: u64,
-    directories: HashMap<DirectoryId, Directory<M>>,
+    directories: ByOwnNumber<Directory<M>>,
+    /// The directory above the one that was listed last: most are followed by a sibling.
+    last_parent: Option<(Box<[u8]>, DirectoryId)>,
     next_directory: DirectoryId,
     pieces: HashMap<u32, PieceState>,
     entries_in_window: usize,
-    files: HashMap<u32, FileState>,
+    files: ByOwnNumber<FileState>,
     next_file: u32,
     ready: VecDeque<DirectoryId>,
     complete: VecDeque<CompleteDirectory<M>>,
@@ -163,11 +166,12 @@ impl<M: Clone> DestinationSession<M> {
             begun: false,
             scanned: false,
             listed_entries: 0,
-            directories: HashMap::new(),
+            directories: ByOwnNumber::default(),
+            last_parent: None,
             next_directory: 0,
             pieces: HashMap::new(),
             entries_in_window: 0,
-            files: HashMap::new(),
+            files: ByOwnNumber::default(),
             next_file: 0,
             ready: VecDeque::new(),
             complete: VecDeque::new(),
@@ -269,7 +273,7 @@ impl<M: Clone> DestinationSession<M> {
         if self.entries_in_window > limits::WINDOW_ENTRIES {
             return unexpected("listing", "more entries than the window holds");
         }
-        let Some(id) = self.directory(&piece.directory) else {
+        let Some(id) = self.listed_directory(&piece.directory) else {
             return unexpected("listing", "its directory was not announced, or is complete");
         };
         let Some(directory) = self.directories.get_mut(&id).filter(|directory| !directory.listed) else {
@@ -407,10 +411,32 @@ impl<M: Clone> DestinationSession<M> {
         RelPath::of(names.into_iter().rev())
     }
 
+    /// [`DestinationSession::directory`], which remembers the way to it.
+    fn listed_directory(&mut self, path: &RelPath) -> Option<DirectoryId> {
+        let bytes = path.as_bytes();
+        let Some(slash) = bytes.iter().rposition(|&byte| byte == b'/') else { return self.directory(path) };
+        let (above, name) = (&bytes[..slash], &bytes[slash + 1..]);
+        let known = self.last_parent.as_ref().filter(|(path, _)| **path == *above).map(|&(_, id)| id);
+        let parent = match known {
+            Some(id) => id,
+            None => self.directory_at(above)?,
+        };
+        // Numbers are not given twice: one that is complete is not found.
+        let id = self.directories.get(&parent)?.children.get(name).copied();
+        if known.is_none() {
+            self.last_parent = Some((above.into(), parent));
+        }
+        id
+    }
+
     /// The number of a directory that is not complete, by its path.
     #[must_use]
     pub fn directory(&self, path: &RelPath) -> Option<DirectoryId> {
-        let mut names = path.as_bytes().split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+        self.directory_at(path.as_bytes())
+    }
+
+    fn directory_at(&self, path: &[u8]) -> Option<DirectoryId> {
+        let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
         let root = self.directories.contains_key(&0).then_some(0);
         names.try_fold(root?, |id, name| self.directories.get(&id)?.children.get(name).copied())
     }

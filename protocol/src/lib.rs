@@ -5,10 +5,11 @@
 //! crate specifies the wire; the modules follow it from the outside in:
 //!
 //! - [`frame`] cuts the byte stream into frames, [`codec`] turns their bodies into [`message`]s;
-//! - [`path`], [`entry`], [`options`] and [`filter`] are the nouns the messages are made of;
+//! - [`path`], [`entry`], [`options`] and [`filter`] are the nouns the messages are made of; `listing` packs entries;
 //! - [`decide`] compares two entries, [`itemize`] says in rsync's letters what differed;
 //! - [`subtree`] compares a file with its basis in place, [`signature`] and [`matcher`] wherever its content is;
 //! - [`source`] and [`destination`] are the session's two state machines;
+//! - [`number`] has their tables;
 //! - [`probe`] is what `bench` asks and is answered, outside of any session.
 
 pub mod codec;
@@ -19,8 +20,10 @@ pub mod filter;
 pub mod frame;
 pub mod itemize;
 pub mod limits;
+mod listing;
 pub mod matcher;
 pub mod message;
+pub mod number;
 pub mod options;
 pub mod path;
 pub mod probe;

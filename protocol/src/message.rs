@@ -85,7 +85,7 @@ pub struct OwnerNames {
 }
 
 /// A part of one directory's listing, in order of name bytes; small directories are one piece.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// A number of its own, which requests refer to.
     pub list: u32,

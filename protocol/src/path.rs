@@ -5,11 +5,14 @@
 //! handle's business, see the agent's `tree` module).
 
 use crate::limits;
-use bincode::de::{BorrowDecoder, Decoder};
+use bincode::de::Decoder;
+use bincode::de::read::Reader as _;
 use bincode::enc::Encoder;
 use bincode::error::{DecodeError, EncodeError};
-use bincode::{BorrowDecode, Decode, Encode};
+use bincode::{Decode, Encode};
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// Why some bytes are not a name or a relative path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,24 +35,76 @@ pub enum PathError {
 }
 
 /// The name of one directory entry: 1 to 255 bytes, no slash, no NUL, not `.` or `..`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<[u8]>);
+#[derive(Clone)]
+pub struct Name(NameBytes);
+
+/// Most names are short, and a run makes, copies and drops several for each entry, often on different threads:
+/// those stay out of the allocator.
+#[derive(Clone)]
+enum NameBytes {
+    Short { length: u8, bytes: [u8; SHORT_BYTES] },
+    Long(Box<[u8]>),
+}
+
+/// As many as make a name 32 bytes large; the identifiers of most databases have 24 to 26.
+const SHORT_BYTES: usize = 30;
 
 impl Name {
     /// Checks `bytes`.
     ///
     /// # Errors
     /// Says which rule of a name they break.
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Name, PathError> {
-        let bytes = bytes.into();
-        check_name(&bytes)?;
-        Ok(Name(bytes))
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Name, PathError> {
+        let bytes = bytes.as_ref();
+        check_name(bytes)?;
+        Ok(Name::of(bytes))
+    }
+
+    /// `bytes` that were checked.
+    fn of(bytes: &[u8]) -> Name {
+        let mut short = [0; SHORT_BYTES];
+        match (short.get_mut(..bytes.len()), u8::try_from(bytes.len())) {
+            (Some(start), Ok(length)) => {
+                start.copy_from_slice(bytes);
+                Name(NameBytes::Short { length, bytes: short })
+            }
+            _ => Name(NameBytes::Long(bytes.into())),
+        }
     }
 
     /// The bytes as they stand on disk.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            NameBytes::Short { length, bytes } => &bytes[..usize::from(*length)],
+            NameBytes::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Name) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Name) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
@@ -66,7 +121,7 @@ fn check_name(bytes: &[u8]) -> Result<(), PathError> {
 
 impl std::borrow::Borrow<[u8]> for Name {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
@@ -105,18 +160,18 @@ impl RelPath {
     /// Whether one more name still makes a path.
     #[must_use]
     pub fn has_room_for(&self, name: &Name) -> bool {
-        self.0.len() + 1 + name.0.len() <= limits::PATH_BYTES
+        self.0.len() + 1 + name.as_bytes().len() <= limits::PATH_BYTES
     }
 
     /// This path with one more name.
     #[must_use]
     pub fn join(&self, name: &Name) -> RelPath {
-        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.0.len());
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.as_bytes().len());
         bytes.extend_from_slice(&self.0);
         if !bytes.is_empty() {
             bytes.push(b'/');
         }
-        bytes.extend_from_slice(&name.0);
+        bytes.extend_from_slice(name.as_bytes());
         RelPath(bytes.into())
     }
 
@@ -129,7 +184,7 @@ impl RelPath {
         let cut = self.0.iter().rposition(|&byte| byte == b'/');
         let parent = cut.map_or(&[][..], |at| &self.0[..at]);
         let name = cut.map_or(&self.0[..], |at| &self.0[at + 1..]);
-        Some((RelPath(parent.into()), Name(name.into())))
+        Some((RelPath(parent.into()), Name::of(name)))
     }
 
     /// Whether this is the root itself.
@@ -199,7 +254,7 @@ pub fn escaped(bytes: &[u8]) -> String {
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", escaped(&self.0))
+        write!(f, "{:?}", escaped(self.as_bytes()))
     }
 }
 
@@ -216,30 +271,39 @@ impl fmt::Display for RelPath {
     }
 }
 
-macro_rules! checked_bytes {
-    ($type:ident) => {
-        impl Encode for $type {
-            fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-                self.0.encode(encoder)
-            }
-        }
-        impl<Context> Decode<Context> for $type {
-            fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
-                let bytes = Vec::<u8>::decode(decoder)?;
-                $type::new(bytes).map_err(|error| DecodeError::OtherString(error.to_string()))
-            }
-        }
-        impl<'de, Context> BorrowDecode<'de, Context> for $type {
-            fn borrow_decode<D: BorrowDecoder<'de, Context = Context>>(
-                decoder: &mut D,
-            ) -> Result<Self, DecodeError> {
-                Self::decode(decoder)
-            }
-        }
-    };
+impl Encode for Name {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_bytes().encode(encoder)
+    }
 }
-checked_bytes!(Name);
-checked_bytes!(RelPath);
+
+impl<Context> Decode<Context> for Name {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let refused = |error: PathError| DecodeError::OtherString(error.to_string());
+        let mut bytes = [0; limits::NAME_BYTES];
+        let length = usize::try_from(u64::decode(decoder)?).unwrap_or(usize::MAX);
+        let bytes = bytes.get_mut(..length).ok_or_else(|| refused(PathError::TooLong))?;
+        decoder.claim_bytes_read(length)?;
+        decoder.reader().read(bytes)?;
+        Name::new(bytes).map_err(refused)
+    }
+}
+
+impl Encode for RelPath {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.0.encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for RelPath {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let bytes = Vec::<u8>::decode(decoder)?;
+        RelPath::new(bytes).map_err(|error| DecodeError::OtherString(error.to_string()))
+    }
+}
+
+bincode::impl_borrow_decode!(Name);
+bincode::impl_borrow_decode!(RelPath);
 
 #[cfg(test)]
 mod tests {
@@ -265,6 +329,26 @@ mod tests {
             codec::encode_into(&bytes.to_vec(), &mut wire);
             let decoded = codec::decode_all::<RelPath>(&wire, "path");
             assert_eq!(decoded.is_ok(), expected.is_ok());
+        }
+    }
+
+    #[test]
+    fn a_name_is_its_bytes_short_or_long() {
+        let lengths = [1, SHORT_BYTES - 1, SHORT_BYTES, SHORT_BYTES + 1, limits::NAME_BYTES];
+        let names: Vec<Vec<u8>> = lengths.iter().map(|&length| vec![b'n'; length]).collect();
+        for (a, b) in names.iter().flat_map(|a| names.iter().map(move |b| (a, b))) {
+            let (name, other) = (Name::new(a).unwrap(), Name::new(b).unwrap());
+            assert_eq!((name.as_bytes(), name.cmp(&other)), (&a[..], a.cmp(b)));
+            assert_eq!(name == other, a == b);
+            let by_bytes = std::collections::HashMap::from([(name, ())]);
+            assert_eq!(by_bytes.contains_key(&b[..]), a == b);
+        }
+        for length in [0, 1, SHORT_BYTES, SHORT_BYTES + 1, limits::NAME_BYTES, limits::NAME_BYTES + 1] {
+            let mut wire = Vec::new();
+            codec::encode_into(&vec![b'n'; length], &mut wire);
+            let decoded = codec::decode_all::<Name>(&wire, "name");
+            assert_eq!(decoded.ok(), Name::new(vec![b'n'; length]).ok(), "{length}");
+            assert!(codec::decode_all::<Name>(&wire[..length], "name").is_err(), "cut off");
         }
     }
 

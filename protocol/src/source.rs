@@ -6,6 +6,7 @@
 //! bounded by the window (entries) and by the limit on signatures under way, whatever it sends.
 
 use crate::message::{Abort, Bulk, Finished, Message, Piece, Report, Request};
+use crate::number::ByOwnNumber;
 use crate::{ProtocolError, limits};
 use std::collections::HashMap;
 
@@ -53,7 +54,8 @@ struct FileState {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct SourceSession {
-    pieces: HashMap<u32, PieceState>,
+    /// By this end's numbers; files have the destination's.
+    pieces: ByOwnNumber<PieceState>,
     files: HashMap<u32, FileState>,
     /// Files answered before all of their signature had come, with what is still to come of it.
     owed: HashMap<u32, u64>,

@@ -37,12 +37,9 @@ const VERSION_1: [(&str, &str); 39] = [
     ("begin with a single file", "0b00000003000001fbe803036f70730001"),
     (
         "listing",
-        "ed000000040002fb2c0100000101fbe803036f707301fc701101000264620702610a00fd0000000002000000fbed09fb \
-         e803fc70110100fc0dad2500fcffc99a3b01016201fbed09fbe803fc70110100fc0dad2500fcffc99a3b01016302042e \
-         2e2ffefbed09fbe803fc70110100fc0dad2500fcffc99a3b01016403fbed09fbe803fc70110100fc0dad2500fcffc99a \
-         3b01016504fbed09fbe803fc70110100fc0dad2500fcffc99a3b010166050501fbed09fbe803fc70110100fc0dad2500 \
-         fcffc99a3b01016706fb0301fc70110100fbed09fbe803fc70110100fc0dad2500fcffc99a3b01fb2d0103622f630100 \
-         000000",
+        "7c000000040002fb2c0100000101fbe803036f707301fc701101000264620755080002610aed13e807f0a2048dda9601 \
+         ffc99a3b808080802039000162ffc99a3b3a000163ffc99a3b042e2e2ffe3b000164ffc99a3b3c000165ffc99a3b3d00 \
+         0166ffc99a3b05013e010167ffc99a3b8302f0a204fb2d0103622f63010000000000",
     ),
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
     (
@@ -316,7 +313,7 @@ fn pieces() -> Vec<Piece> {
         entry(b"d", Kind::Fifo),
         entry(b"e", Kind::Socket),
         entry(b"f", Kind::CharDevice { device: (5, 1) }),
-        entry(b"g", Kind::BlockDevice { device: (259, 70_000) }),
+        entry(b"fg", Kind::BlockDevice { device: (259, 70_000) }),
     ];
     let names = OwnerNames { users: vec![(1000, b"ops".to_vec())], groups: vec![(70_000, b"db".to_vec())] };
     let first = Piece { list: 300, directory: RelPath::root(), last: false, complete: true, names, entries };

@@ -9,7 +9,8 @@ use crate::commit::{Placement, Ready};
 use crate::delete;
 use crate::error::SessionError;
 use crate::metadata::Metadata;
-use crate::monitor::errno;
+use crate::monitor::{Progress, errno};
+use crate::owners::Owners;
 use crate::receiver::{Flight, Target, Task};
 use crate::run::Run;
 use crate::sink;
@@ -54,10 +55,12 @@ struct Merge<'a, 'r> {
     run: &'a Run<'r>,
     directory: DirectoryId,
     list: u32,
-    names: &'a protocol::message::OwnerNames,
+    owners: Owners<'a>,
     own: &'a mut OwnListing,
     asked: &'a mut Asked,
     standings: Vec<(Name, Standing<Metadata>)>,
+    /// Entries that need nothing, and the bytes in them.
+    done: (u64, u64),
 }
 
 /// What the merges of a batch ask the source for, all at once.
@@ -112,27 +115,32 @@ fn merge(run: &Run<'_>, walk: &mut Walk, ready: ReadyPiece<Metadata>, asked: &mu
     if piece.directory.is_root() {
         rename_single(run, &mut piece.entries);
     }
+    run.listed(&piece.entries);
+    let entries = std::mem::take(&mut piece.entries);
+    let is_empty = entries.is_empty();
     let standings = {
         let mut merge = Merge {
             run,
             directory,
             list: piece.list,
-            names: &piece.names,
+            owners: run.translation.ownership.owners(&piece.names),
             own: &mut own,
             asked,
             standings: Vec::new(),
+            done: (0, 0),
         };
-        run.listed(&piece.entries);
-        for (index, entry) in piece.entries.iter().enumerate() {
+        for (index, entry) in entries.into_iter().enumerate() {
             merge.entry(index, entry);
         }
         if piece.last {
             merge.rest_is_extraneous();
         }
+        Progress::add(&run.progress.done_entries, merge.done.0);
+        Progress::add(&run.progress.done_bytes, merge.done.1);
         merge.standings
     };
     if piece.last {
-        note_extraneous(run, directory, &piece, &mut own);
+        note_extraneous(run, directory, piece.complete, is_empty, &mut own);
     } else {
         lock(&run.own_listings).insert(directory, own);
     }
@@ -185,10 +193,16 @@ fn rename_single(run: &Run<'_>, entries: &mut [Entry]) {
 
 /// What the directory has beyond the listing is removed at the end, if that is asked for and the
 /// listing is known to be whole.
-fn note_extraneous(run: &Run<'_>, directory: DirectoryId, piece: &Piece, own: &mut OwnListing) {
+fn note_extraneous(
+    run: &Run<'_>,
+    directory: DirectoryId,
+    is_complete: bool,
+    is_empty: bool,
+    own: &mut OwnListing,
+) {
     let room = std::mem::take(&mut own.room);
     let mut names = std::mem::take(&mut own.extraneous);
-    if !piece.complete {
+    if !is_complete {
         // The source has reported why.
         names.clear();
     }
@@ -197,7 +211,7 @@ fn note_extraneous(run: &Run<'_>, directory: DirectoryId, piece: &Piece, own: &m
     }
     let path = Arc::clone(&own.path);
     let is_top = path.is_root() || run.is_named && path.depth() == 1;
-    if is_top && piece.entries.is_empty() && !names.is_empty() && own.names.len() == names.len() {
+    if is_top && is_empty && !names.is_empty() && own.names.len() == names.len() {
         run.source_is_empty();
     }
     lock(&run.session).hold(directory);
@@ -205,19 +219,24 @@ fn note_extraneous(run: &Run<'_>, directory: DirectoryId, piece: &Piece, own: &m
 }
 
 impl Merge<'_, '_> {
-    fn entry(&mut self, index: usize, entry: &Entry) {
+    fn entry(&mut self, index: usize, entry: Entry) {
         let existing = match self.existing(&entry.name) {
             Ok(existing) => existing,
-            Err(error) => return self.fail(entry, Operation::Stat, error),
+            Err(error) => return self.fail(&entry, Operation::Stat, error),
         };
         if !self.is_copied(&entry.kind) {
             let path = self.own.path.join(&entry.name);
             return self.run.monitor.note(&format!("skipping non-regular file {:?}", path.to_string()));
         }
         let info = existing.as_ref().map(|(info, _)| info);
-        let wanted = self.run.translation.wanted(entry.clone(), info, self.names);
+        let wanted = self.run.translation.wanted(entry, info, &mut self.owners);
         let there = existing.as_ref().map(|(_, entry)| entry);
         let (action, change) = decide(&wanted.entry, there, self.run.options);
+        if matches!(action, Action::Skip | Action::Keep) && !wanted.entry.is_dir() {
+            self.done.0 += 1;
+            self.done.1 += wanted.entry.size_bytes();
+            return;
+        }
         let target = Target {
             directory: self.directory,
             parent: Arc::clone(&self.own.path),
@@ -231,7 +250,7 @@ impl Merge<'_, '_> {
             mismatches: 0,
             is_misaligned: false,
         };
-        self.act(action, target, entry);
+        self.act(action, target);
     }
 
     /// Whether the options copy this kind of thing. Only root can make a device; as with owners, others do without.
@@ -292,16 +311,17 @@ impl Merge<'_, '_> {
         }
     }
 
-    fn act(&mut self, action: Action, target: Target, entry: &Entry) {
-        if entry.is_dir() {
+    fn act(&mut self, action: Action, target: Target) {
+        if target.wanted.entry.is_dir() {
             return self.directory(action, target);
         }
         let replaces_directory = target.existing.is_some_and(|info| info.is_dir());
         if replaces_directory && matches!(action, Action::Make | Action::Transfer { .. }) {
-            self.own.room.push(entry.name.clone());
+            self.own.room.push(target.name().clone());
         }
         match action {
-            Action::Skip | Action::Keep => self.run.done(&target),
+            // Counted where that was decided.
+            Action::Skip | Action::Keep => {}
             Action::SetMetadata => self.run.set_metadata(&target),
             Action::Make => self.make(target),
             Action::Transfer { .. } if self.run.options.dry_run => self.run.would_transfer(&target),
@@ -450,7 +470,8 @@ pub(crate) fn root_standing(
     let info = run.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
     let info = info.map_err(|error| SessionError::io("read the destination directory", error))?;
     // A directory just made has no mode of its own to keep.
-    let wanted = run.translation.wanted(root.clone(), (!made).then_some(&info), &begin.names);
+    let mut owners = run.translation.ownership.owners(&begin.names);
+    let wanted = run.translation.wanted(root.clone(), (!made).then_some(&info), &mut owners);
     let there = info.entry(root.name.clone(), Vec::new(), LONG_AGO);
     let (_, change) = decide(&wanted.entry, there.as_ref(), run.options);
     if made {

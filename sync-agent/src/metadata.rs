@@ -3,10 +3,9 @@
 //! Always in the order owner, mode, time: setting the owner clears set-id bits, and anything may
 //! change the time. Always through a handle.
 
-use crate::owners::Ownership;
+use crate::owners::{Owners, Ownership};
 use crate::tree::{self, Held, Info};
 use protocol::entry::{Entry, Timestamp};
-use protocol::message::OwnerNames;
 use protocol::options::SyncOptions;
 use protocol::stats::Operation;
 use rustix::io::Errno;
@@ -44,11 +43,16 @@ pub(crate) struct Translation<'a> {
 
 impl Translation<'_> {
     /// What `entry` of the source is to become where `existing` stands now.
-    pub(crate) fn wanted(&self, mut entry: Entry, existing: Option<&Info>, names: &OwnerNames) -> Wanted {
+    pub(crate) fn wanted(
+        &self,
+        mut entry: Entry,
+        existing: Option<&Info>,
+        owners: &mut Owners<'_>,
+    ) -> Wanted {
         let is_dir = entry.is_dir();
         entry.mode = self.options.chmod.iter().fold(entry.mode, |mode, change| change.apply(mode, is_dir));
-        let owner = self.ownership.user(entry.uid, names);
-        let group = self.ownership.group(entry.gid, names);
+        let owner = owners.user(entry.uid);
+        let group = owners.group(entry.gid);
         let replaced = existing.filter(|info| info.is_dir() == is_dir && info.is_link() == is_link(&entry));
         let mode = if self.options.preserve.perms {
             entry.mode

@@ -60,6 +60,33 @@ fn group_name(gid: u32) -> Option<Vec<u8>> {
     Some(group.name.into_bytes())
 }
 
+/// Translates the owners of one piece; most entries have those of the entry before.
+pub(crate) struct Owners<'a> {
+    ownership: &'a Ownership,
+    names: &'a OwnerNames,
+    /// The source's number that was asked for last, and the answer.
+    user: Option<(u32, Option<u32>)>,
+    group: Option<(u32, Option<u32>)>,
+}
+
+impl Owners<'_> {
+    /// The owner to set for the source's `uid`, if one is to be set.
+    pub(crate) fn user(&mut self, uid: u32) -> Option<u32> {
+        match self.user {
+            Some((last, here)) if last == uid => here,
+            _ => self.user.insert((uid, self.ownership.user(uid, self.names))).1,
+        }
+    }
+
+    /// The group to set for the source's `gid`, if one is to be set and may be.
+    pub(crate) fn group(&mut self, gid: u32) -> Option<u32> {
+        match self.group {
+            Some((last, here)) if last == gid => here,
+            _ => self.group.insert((gid, self.ownership.group(gid, self.names))).1,
+        }
+    }
+}
+
 /// The source's numbers with their names, and what they are here.
 type Mapped = Mutex<HashMap<(u32, Option<Vec<u8>>), u32>>;
 
@@ -101,8 +128,12 @@ impl Ownership {
         })
     }
 
-    /// The owner to set for the source's `uid`, if one is to be set.
-    pub(crate) fn user(&self, uid: u32, names: &OwnerNames) -> Option<u32> {
+    /// What the owners of a piece, which has these names, are here.
+    pub(crate) fn owners<'a>(&'a self, names: &'a OwnerNames) -> Owners<'a> {
+        Owners { ownership: self, names, user: None, group: None }
+    }
+
+    fn user(&self, uid: u32, names: &OwnerNames) -> Option<u32> {
         if !self.keep_owner {
             return None;
         }
@@ -110,8 +141,7 @@ impl Ownership {
         Some(self.chown.0.unwrap_or_else(mapped))
     }
 
-    /// The group to set for the source's `gid`, if one is to be set and may be.
-    pub(crate) fn group(&self, gid: u32, names: &OwnerNames) -> Option<u32> {
+    fn group(&self, gid: u32, names: &OwnerNames) -> Option<u32> {
         if !self.keep_group {
             return None;
         }

@@ -16,6 +16,7 @@ use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
 use protocol::entry::Entry;
 use protocol::itemize::{Change, Item};
 use protocol::message::{Message, Request, Want};
+use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Exit, Operation, Problem, Side, Stats, Times};
@@ -38,11 +39,11 @@ pub(crate) struct Run<'r> {
     pub(crate) session: Mutex<DestinationSession<Metadata>>,
     /// Signalled when a file was answered: there may be room for another signature.
     pub(crate) room: Condvar,
-    pub(crate) own_listings: Mutex<HashMap<DirectoryId, OwnListing>>,
+    pub(crate) own_listings: Mutex<ByOwnNumber<OwnListing>>,
     pub(crate) extraneous: Mutex<Vec<Extraneous>>,
     /// Entries that take a directory's place: they wait for its content to go.
     pub(crate) waiting: Mutex<Vec<Ready>>,
-    pub(crate) flights: Mutex<HashMap<u32, Flight>>,
+    pub(crate) flights: Mutex<ByOwnNumber<Flight>>,
     pub(crate) unconfirmed: Mutex<Vec<Unconfirmed>>,
     pub(crate) stats: Mutex<Stats>,
     /// Where the source's time went, as it told last.

@@ -16,12 +16,12 @@ use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::Side as FilterSide;
 use protocol::limits;
 use protocol::message::{Begin, Message, Piece, Scanned};
+use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::source::SourceSession;
 use protocol::stats::{Cause, Exit, Operation, Problem, Side};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -202,7 +202,7 @@ pub(crate) struct Listings {
     pub(crate) session: Mutex<SourceSession>,
     /// Signalled when the window opens or the run ends.
     pub(crate) window: Condvar,
-    pub(crate) pieces: Mutex<HashMap<u32, Arc<ListedPiece>>>,
+    pub(crate) pieces: Mutex<ByOwnNumber<Arc<ListedPiece>>>,
 }
 
 /// The scan of all arguments.
@@ -223,19 +223,21 @@ pub(crate) struct Scan<'a> {
 #[derive(Default)]
 struct Stack {
     jobs: Vec<Job>,
-    active: usize,
+    /// Threads that may still find directories: they list one, or hold some that were not sent yet.
+    working: usize,
     stopped: bool,
 }
 
-/// What a name in a directory turned out to be.
-enum Found {
-    /// To be copied: the entry, what to remember of it, and the directory to list for it.
-    Entry(Box<Entry>, Listed, Option<Job>),
-    /// Not to be copied.
-    LeftOut,
-    /// It could not be looked at; that was reported.
-    Failed,
+/// A name in a directory that is to be copied.
+struct Found {
+    entry: Entry,
+    listed: Listed,
+    /// The directory to list for it.
+    below: Option<Job>,
 }
+
+/// A name that could not be looked at; that was reported.
+struct Unseen;
 
 /// A directory to list.
 struct Job {
@@ -317,17 +319,9 @@ impl<'a> Scan<'a> {
     /// Works until every directory is listed. Any number of threads may.
     pub(crate) fn work(&self) -> Result<(), SessionError> {
         let mut sheet = Sheet::new(self.options, self.outgoing.state());
+        lock(&self.stack).working += 1;
         while let Some(job) = self.next_job(&mut sheet)? {
-            let result = self.list(&job, &mut sheet);
-            let mut stack = lock(&self.stack);
-            stack.active -= 1;
-            // Only the last one's end is news to those who wait: jobs are announced when they are sent.
-            let is_last = stack.active == 0;
-            drop(stack);
-            if is_last || result.is_err() {
-                self.changed.notify_all();
-            }
-            result?;
+            self.list(&job, &mut sheet)?;
         }
         Ok(())
     }
@@ -352,7 +346,6 @@ impl<'a> Scan<'a> {
                 return Ok(None);
             }
             if let Some(job) = stack.jobs.pop() {
-                stack.active += 1;
                 return Ok(Some(job));
             }
             if !sheet.pieces.is_empty() {
@@ -361,10 +354,17 @@ impl<'a> Scan<'a> {
                 stack = lock(&self.stack);
                 continue;
             }
-            if stack.active == 0 {
+            stack.working -= 1;
+            if stack.working == 0 {
+                self.changed.notify_all();
                 return Ok(None);
             }
-            stack = self.changed.wait(stack).unwrap_or_else(PoisonError::into_inner);
+            let is_idle = |stack: &mut Stack| stack.jobs.is_empty() && stack.working > 0 && !stack.stopped;
+            stack = self.changed.wait_while(stack, is_idle).unwrap_or_else(PoisonError::into_inner);
+            if stack.working == 0 {
+                return Ok(None);
+            }
+            stack.working += 1;
         }
     }
 
@@ -403,7 +403,7 @@ impl<'a> Scan<'a> {
             names.sort();
         }
         let above = self.above(job, &opened);
-        let mut part = Part::default();
+        let mut part = Part::with_room(names.len());
         let mut jobs = Vec::new();
         let mut rest = &names[..];
         while let Some(&(name, _)) = rest.first() {
@@ -411,17 +411,19 @@ impl<'a> Scan<'a> {
             let (candidates, after) = rest.split_at(same);
             rest = after;
             match self.entry(job, name, candidates, &opened, above.as_ref()) {
-                Found::Entry(entry, listed, below) => {
-                    part.push(*entry, listed);
-                    let misses_origin = job.misses_origin || opened.len() < job.origins.len();
-                    jobs.extend(below.map(|below| Job { misses_origin, ..below }));
+                Ok(Some(Found { entry, listed, below })) => {
+                    part.push(entry, listed);
+                    if let Some(below) = below {
+                        let misses_origin = job.misses_origin || opened.len() < job.origins.len();
+                        jobs.push(Job { misses_origin, ..below });
+                    }
                 }
-                Found::LeftOut => {}
+                Ok(None) => {}
                 // It is there: what the destination has of it is not extraneous.
-                Found::Failed => complete = false,
+                Err(Unseen) => complete = false,
             }
             if part.is_full() && !rest.is_empty() {
-                let full = std::mem::take(&mut part);
+                let full = std::mem::replace(&mut part, Part::with_room(rest.len()));
                 self.add(sheet, &directory, full, &mut jobs, End::MoreFollows)?;
             }
         }
@@ -452,7 +454,7 @@ impl<'a> Scan<'a> {
         Some(Arc::new(Above { device: info.device, inode: info.inode, parent }))
     }
 
-    /// What one name is.
+    /// What one name is; none if it is not to be copied.
     fn entry(
         &self,
         job: &Job,
@@ -460,12 +462,12 @@ impl<'a> Scan<'a> {
         candidates: &[(&[u8], usize)],
         opened: &[(u16, Dir, tree::Names)],
         above: Option<&Arc<Above>>,
-    ) -> Found {
-        let Ok(name) = Name::new(name) else { return Found::Failed };
+    ) -> Result<Option<Found>, Unseen> {
+        let name = Name::new(name).map_err(|_| Unseen)?;
         let path = || job.path.join(&name);
         if !job.path.has_room_for(&name) {
             self.problem(errno(Side::Source, &job.path, Operation::List, Errno::NAMETOOLONG));
-            return Found::Failed;
+            return Err(Unseen);
         }
         let (origin, dir, _) = &opened[candidates[0].1];
         let (info, followed) = match self.info(dir, *origin, &job.path, &name) {
@@ -473,32 +475,31 @@ impl<'a> Scan<'a> {
             Err(problem) => {
                 let is_gone = problem.cause == Cause::Vanished;
                 self.problem(problem);
-                return if is_gone { Found::LeftOut } else { Found::Failed };
+                return if is_gone { Ok(None) } else { Err(Unseen) };
             }
         };
         // What the options don't copy is listed all the same: it exists, so its name is not extraneous.
         if (info.is_dir() && !self.options.recursive) || self.is_excluded(&job.path, &name, info.is_dir()) {
-            return Found::LeftOut;
+            return Ok(None);
         }
         let target = if info.is_link() {
             match dir.read_link(name.as_bytes()) {
                 Ok(target) => target,
                 Err(error) => {
                     self.problem(errno(Side::Source, &path(), Operation::ReadLink, error));
-                    return Found::Failed;
+                    return Err(Unseen);
                 }
             }
         } else {
             Vec::new()
         };
-        let Some(entry) = info.entry(name.clone(), target, now_for(&info)) else { return Found::LeftOut };
-        let below = entry.is_dir().then(|| self.below(job, &path(), &info, candidates, opened, above));
-        let below = match below {
-            Some(None) => return Found::Failed,
-            Some(job) => job,
-            None => None,
+        let Some(entry) = info.entry(name.clone(), target, now_for(&info)) else { return Ok(None) };
+        let below = if entry.is_dir() {
+            Some(self.below(job, &path(), &info, candidates, opened, above).ok_or(Unseen)?)
+        } else {
+            None
         };
-        Found::Entry(Box::new(entry), Listed { name, info, origin: *origin, followed }, below)
+        Ok(Some(Found { entry, listed: Listed { name, info, origin: *origin, followed }, below }))
     }
 
     fn info(
@@ -656,7 +657,7 @@ fn opened_device(opened: &[(u16, Dir, tree::Names)]) -> (u32, u32) {
 
 /// The clock is only asked for files: a young time matters for content alone.
 fn now_for(info: &Info) -> Timestamp {
-    if info.is_file() { tree::now() } else { Timestamp { secs: i64::MIN, nanos: 0 } }
+    if info.is_file() { tree::file_clock() } else { Timestamp { secs: i64::MIN, nanos: 0 } }
 }
 
 /// Pieces collected for one frame.
@@ -704,7 +705,6 @@ enum End {
 }
 
 /// A piece being collected.
-#[derive(Default)]
 struct Part {
     entries: Vec<Entry>,
     listed: Vec<Listed>,
@@ -712,6 +712,12 @@ struct Part {
 }
 
 impl Part {
+    /// Has room for so many names, as far as they go into one piece.
+    fn with_room(names: usize) -> Part {
+        let room = names.min(limits::PIECE_ENTRIES);
+        Part { entries: Vec::with_capacity(room), listed: Vec::with_capacity(room), bytes: 0 }
+    }
+
     fn is_full(&self) -> bool {
         self.entries.len() >= limits::PIECE_ENTRIES || self.bytes >= PIECE_BYTES
     }
@@ -731,4 +737,47 @@ impl Part {
 pub fn names_contents(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt as _;
     matches!(split_argument(path.as_os_str().as_bytes()), Ok((_, None)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link;
+
+    struct Silent;
+
+    impl Monitor for Silent {
+        fn item(&self, _: protocol::itemize::Item) {}
+        fn problem(&self, _: Problem) {}
+        fn made_root(&self, _: &[u8]) {}
+        fn note(&self, _: &str) {}
+    }
+
+    #[test]
+    fn a_scanner_waits_for_directories_that_another_one_has_not_sent() {
+        let root = tempfile::tempdir().unwrap();
+        ["a", "b"].iter().for_each(|name| std::fs::create_dir(root.path().join(name)).unwrap());
+        let options = SyncOptions { recursive: true, ..SyncOptions::default() };
+        let argument = format!("{}/", root.path().display()).into_bytes();
+        let sources = Sources::open(None, &[argument], &options).unwrap();
+        let session = Mutex::new(SourceSession::default());
+        let listings = Listings { session, window: Condvar::new(), pieces: Mutex::default() };
+        let (link, _peer) = link::in_process();
+        let progress = Progress::default();
+        let scan = &Scan::new(&sources, &options, &listings, &link.outgoing, &Silent, &progress);
+        let (mut first, mut second) =
+            (Sheet::new(&options, link.outgoing.state()), Sheet::new(&options, link.outgoing.state()));
+        lock(&scan.stack).working = 2;
+        let top = scan.next_job(&mut first).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| scan.next_job(&mut second).unwrap().is_some());
+            while lock(&scan.stack).working == 2 {
+                std::thread::yield_now();
+            }
+            scan.list(&top, &mut first).unwrap();
+            assert!(lock(&scan.stack).jobs.is_empty(), "not sent yet");
+            assert!(scan.next_job(&mut first).unwrap().is_some());
+            assert!(waiting.join().unwrap(), "one directory for each");
+        });
+    }
 }

@@ -66,7 +66,7 @@ impl SourceEnd<'_> {
         let listings = &Listings {
             session: Mutex::new(SourceSession::default()),
             window: Condvar::new(),
-            pieces: Mutex::new(HashMap::new()),
+            pieces: Mutex::default(),
         };
         let scan = &Scan::new(self.sources, self.options, listings, outgoing, self.monitor, self.progress);
         let scanners_left = &AtomicUsize::new(SCANNERS);

@@ -11,6 +11,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::fs::{Gid, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
+use rustix::time::ClockId;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
@@ -683,6 +684,14 @@ pub fn now() -> Timestamp {
         }
         Err(_) => Timestamp::default(),
     }
+}
+
+/// The clock from which files get their times here: behind [`now`] by a tick at most, and cheaper to ask for each
+/// of a million files.
+#[must_use]
+pub fn file_clock() -> Timestamp {
+    let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
+    Timestamp { secs: now.tv_sec, nanos: u32::try_from(now.tv_nsec).unwrap_or(0) }
 }
 
 /// The names of a directory in one block of memory: a directory may have a million.

@@ -366,20 +366,28 @@ impl Monitor for Console {
 }
 
 /// What the commands around a copy print: lines for people, or one JSON object a line.
+///
+/// What was asked for goes to standard output, an edit's diff too; what is said about an edit goes to standard error,
+/// so that `patch` can read the diff.
 #[derive(Debug, Clone, Copy)]
 pub struct Lines {
     /// Objects instead of lines.
     pub json: bool,
+    /// Whether a person reads standard output.
+    pub is_shown: bool,
 }
 
 impl Lines {
-    /// Prints one thing, in the form that was asked for; an empty text is for objects alone.
+    /// Prints one thing, in the form that was asked for.
     pub fn tell(&self, text: &str, object: &serde_json::Value) {
-        if self.json {
-            self.summary(object);
-        } else if !text.is_empty() {
-            self.text(text);
-        }
+        self.text(text);
+        self.object(object);
+    }
+
+    /// Says one thing about an edit, in the form that was asked for.
+    pub fn remark(&self, text: &str, object: &serde_json::Value) {
+        self.note(text);
+        self.object(object);
     }
 
     /// Prints what has no object of its own.
@@ -390,17 +398,46 @@ impl Lines {
         }
     }
 
+    /// Says about an edit what has no object of its own.
+    pub fn note(&self, text: &str) {
+        if !self.json {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
     /// Prints what people need no line for.
-    pub fn summary(&self, object: &serde_json::Value) {
+    pub fn object(&self, object: &serde_json::Value) {
         if self.json {
             let _ = writeln!(io::stdout().lock(), "{object}");
         }
     }
 
+    /// Prints a change of the file `name` as a unified diff that `patch` takes; nothing where there is none.
+    pub fn diff(&self, name: &str, old: &[u8], new: &[u8]) {
+        if old == new {
+            return;
+        }
+        let diff = similar::TextDiff::from_lines(old, new);
+        let mut unified = diff.unified_diff();
+        let mut bytes = Vec::new();
+        // Writing to memory can't fail.
+        let _ = unified.context_radius(3).header(name, name).to_writer(&mut bytes);
+        self.object(&json!({"event": "diff", "file": name, "text": String::from_utf8_lossy(&bytes)}));
+        if self.json {
+            return;
+        }
+        if self.is_shown {
+            let lines = bytes.split_inclusive(|&byte| byte == b'\n');
+            let lines = lines.map(|line| escaped(line.strip_suffix(b"\n").unwrap_or(line)) + "\n");
+            bytes = lines.collect::<String>().into_bytes();
+        }
+        let _ = io::stdout().lock().write_all(&bytes);
+    }
+
     /// Prints why a command ended, and returns its exit status.
     #[must_use]
     pub fn fail(&self, error: &(dyn std::error::Error + 'static), exit: Exit) -> u8 {
-        self.summary(&json!({"event": "error", "message": with_causes(error), "exit_code": exit.code()}));
+        self.object(&json!({"event": "error", "message": with_causes(error), "exit_code": exit.code()}));
         print_error(error);
         exit.code()
     }

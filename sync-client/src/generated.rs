@@ -1,46 +1,72 @@
 //! Layouts where another service writes the configuration files: an edit there would be overwritten.
 //!
 //! Since the platform's version of 2020 a *config leader* on one machine holds all settings, and a *config follower* on
-//! each machine fetches the files from it whenever it starts. Both have a directory in the configuration's root.
+//! each machine fetches the files from it whenever it starts. Both have a directory in the configuration's root. The
+//! leader's own files are the right ones to edit.
 
+use crate::place::{FileError, Place};
+use clap::{Arg, ArgMatches};
 use std::path::{Path, PathBuf};
 
-/// How far above a file its configuration's root may be: `ROOT/pryv/dns/conf/dns.json` has three directories between.
-const LEVELS: usize = 5;
+/// The option that edits such a file all the same.
+const OVERRIDE: &str = "even-generated";
 
-/// The root of the layout whose follower writes this file, if there is one above it.
+/// `--even-generated`.
 #[must_use]
-pub fn root_of_generated(file: &Path) -> Option<PathBuf> {
-    let is_root = |directory: &&Path| {
-        ["config-follower", "config-leader"].iter().any(|name| directory.join(name).is_dir())
-    };
-    file.ancestors().skip(1).take(LEVELS).find(is_root).map(Path::to_owned)
+pub fn option() -> Arg {
+    crate::options::flag(
+        OVERRIDE,
+        "Edit the file though a config follower writes it and will overwrite the edit",
+    )
 }
 
-/// What to tell who wants to edit it.
-#[must_use]
-pub fn advice(file: &Path, root: &Path) -> String {
-    format!(
-        "{} is written by the config follower of {}, which would overwrite an edit: change the address in the config \
-         leader's platform.yml (config-leader/conf/platform.yml on the leader's machine) and restart its followers; \
-         --even-generated edits the file all the same",
-        crate::replace::shown(file),
-        crate::replace::shown(root)
-    )
+/// Refuses a file that a follower writes, unless the operator insists.
+///
+/// # Errors
+/// [`FileError::Generated`], or it can't be told.
+pub fn must_be_ours(matches: &ArgMatches, place: &dyn Place, file: &Path) -> Result<(), FileError> {
+    match root_of_generated(place, file)? {
+        Some(root) if !matches.get_flag(OVERRIDE) => {
+            Err(FileError::Generated { path: file.to_owned(), root })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The root of the layout whose follower writes this file, if there is one above it.
+fn root_of_generated(place: &dyn Place, file: &Path) -> Result<Option<PathBuf>, FileError> {
+    let above: Vec<&Path> = file.ancestors().skip(1).collect();
+    if above.iter().any(|directory| directory.ends_with("config-leader")) {
+        return Ok(None);
+    }
+    for directory in above {
+        for name in ["config-follower", "config-leader"] {
+            if place.exists(&directory.join(name))? {
+                return Ok(Some(directory.to_owned()));
+            }
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::place::ThisMachine;
 
     #[test]
-    fn a_file_below_a_followers_root_is_generated() {
+    fn a_file_below_a_followers_root_is_generated_and_the_leaders_own_is_not() {
         let place = tempfile::tempdir().expect("a temporary directory");
-        let conf = place.path().join("root/pryv/dns/conf");
-        std::fs::create_dir_all(&conf).unwrap();
-        let file = conf.join("dns.json");
-        assert_eq!(root_of_generated(&file), None);
-        std::fs::create_dir_all(place.path().join("root/config-follower")).unwrap();
-        assert_eq!(root_of_generated(&file), Some(place.path().join("root")));
+        let root = place.path().join("root");
+        for directory in ["pryv/dns/conf", "config-leader/data/dns/conf"] {
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        let found = |file: &str| root_of_generated(&ThisMachine, &root.join(file)).unwrap();
+        assert_eq!(found("pryv/dns/conf/dns.json"), Some(root.clone()));
+        assert_eq!(found("config-leader/data/dns/conf/dns.json"), None);
+        std::fs::rename(root.join("config-leader"), root.join("config-follower")).unwrap();
+        assert_eq!(found("pryv/dns/conf/dns.json"), Some(root.clone()));
+        std::fs::remove_dir_all(root.join("config-follower")).unwrap();
+        assert_eq!(found("pryv/dns/conf/dns.json"), None);
     }
 }

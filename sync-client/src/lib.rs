@@ -1,8 +1,9 @@
 //! The operator's program: arguments, connections, progress and reports around the engine in `sync-agent`.
 //!
 //! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
-//! [`console`] says what happens; [`bench`](mod@bench) measures instead. [`proxy`] edits what [`nginx`] reads; [`migration`]
-//! puts all of it in order. The library reads neither terminal nor environment: `main` does.
+//! [`console`] says what happens; [`bench`](mod@bench) measures instead. [`proxy`] edits what [`nginx`] reads,
+//! [`register`] a `dns.json`, both through a [`place`]; [`migration`] puts all of it in order. The library reads neither
+//! terminal nor environment: `main` does.
 
 pub mod args;
 pub mod bench;
@@ -17,7 +18,9 @@ pub mod key;
 pub mod location;
 pub mod migration;
 pub mod nginx;
+pub mod options;
+pub mod place;
+pub mod prompts;
 pub mod proxy;
 pub mod register;
-pub mod replace;
 pub mod ssh;

@@ -18,7 +18,7 @@ use sync_client::console::{Console, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
 use sync_client::migration::{self, Operator};
-use sync_client::replace::Prompts;
+use sync_client::prompts::Prompts;
 use sync_client::{args, bench, demo, key, proxy, register};
 
 fn main() -> ExitCode {
@@ -38,14 +38,11 @@ fn main() -> ExitCode {
         Some(("sync", matches)) => run(job::sync(matches, environment.umask), &environment),
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
-        Some(("register", matches)) => register::run(matches, &PROMPTS),
-        Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &PROMPTS),
+        Some(("register", matches)) => register::run(matches, &prompts()),
+        Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &prompts()),
         Some(("demo", _)) => demo::run(&environment),
         Some((name, matches)) if migration::has(name) => migrate(name, matches, &environment),
-        Some(("proxy", matches)) => {
-            let is_terminal = io::stdout().is_terminal();
-            proxy::run(matches, &proxy::Surroundings { confirm: &confirm, is_terminal })
-        }
+        Some(("proxy", matches)) => proxy::run(matches, &prompts()),
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
         _ => Exit::Usage.code(),
@@ -179,7 +176,9 @@ fn ask_passphrase(key: &Path) -> Option<String> {
 }
 
 /// Questions on the terminal, for commands that change something.
-const PROMPTS: Prompts = Prompts { confirm, secret };
+fn prompts() -> Prompts {
+    Prompts { confirm, secret, is_shown: io::stdout().is_terminal() }
+}
 
 /// Asks on the terminal; anything but a clear yes is none.
 fn confirm(question: &str) -> Option<bool> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tests::nginx::{self, Certificate, ask, request};
 use tests::process::{self, Output, Running};
 use tests::requirement::installed;
-use tests::sandbox::{Sandbox, write_script};
+use tests::sandbox::{Sandbox, names_in, write_script};
 use tests::seed::{Rng, seeds};
 use tests::sshd::free_port;
 
@@ -343,14 +343,6 @@ fn the_file_keeps_its_link_mode_owner_and_attributes_and_nothing_else_is_loaded(
     assert!(directory.join(".site.before-proxy").exists());
 }
 
-fn names_in(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).expect("it is there").flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn nothing_is_changed_without_a_yes_and_a_dry_run_prints_what_patch_takes() {
     tests::require!("patch");
@@ -401,12 +393,12 @@ fn what_can_not_be_edited_is_refused_with_its_reason() {
     let absent = sandbox.path().join("absent.conf");
     for (path, to, code, message) in [
         (&broken, "203.0.113.9", 46, "line 1:8: a \"{\" that nothing closes"),
-        (&generated, "203.0.113.9", 46, "Edit the leader's copy"),
+        (&generated, "203.0.113.9", 46, "edit the leader's copy"),
         (&leaders, "203.0.113.9", 0, ""),
         (&site, "203.0.113.9; }", 1, "ADDRESS[:PORT]"),
         (&absent, "203.0.113.9", 3, "No such file"),
         (&huge, "203.0.113.9", 3, "16 MiB"),
-        (&fifo, "203.0.113.9", 3, "no regular file"),
+        (&fifo, "203.0.113.9", 3, "is not a regular file"),
     ] {
         let path = path.to_str().expect("ASCII");
         let output = sandbox.client(["proxy", "enable", "--yes", "--file", path, "--to", to]);

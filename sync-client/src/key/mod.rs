@@ -7,8 +7,10 @@
 mod authorized;
 
 use crate::console::Lines;
-use crate::replace::{self, Original, Prompts, ReplaceError, shown};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use crate::options::{changing, flag, json, option, path as path_option};
+use crate::place::{Access, FileError, Original, Place as _, ThisMachine, shown, with_suffix};
+use crate::prompts::{self, PromptError, Prompts};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use protocol::path::escaped;
 use protocol::stats::Exit;
 use russh::keys::ssh_key::LineEnding;
@@ -32,7 +34,7 @@ pub fn command() -> Command {
              sync-client key new\n  \
              sync-client key show --from 203.0.113.7 --root /srv/data      the line for the source's authorized_keys\n  \
              sync-client key remove --file ~/.ssh/sync-client\n\n\
-             Exit status: 0 done, 1 usage, 3 no such key, 11 file, 46 refused (the file is there already, not agreed to …).",
+             Exit status: 0 done, 1 usage, 3 no such key, 11 file, 44 disk full, 46 refused (the file is there already, not agreed to …).",
         )
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -54,7 +56,7 @@ fn new_command() -> Command {
         )
         .arg(option("comment", "TEXT", "What the public key says of itself").default_value("migration"))
         .arg(flag("passphrase", "Ask for a passphrase on the terminal and encrypt the private key by it"))
-        .arg(json_flag())
+        .arg(json())
 }
 
 fn show_command() -> Command {
@@ -71,43 +73,28 @@ fn show_command() -> Command {
             option("command", "COMMAND", "Run this instead of the agent, as it stands (a shell there reads it)")
                 .conflicts_with_all(["root", "agent-path"]),
         )
-        .arg(json_flag())
+        .arg(json())
 }
 
 fn remove_command() -> Command {
-    Command::new("remove")
+    let command = Command::new("remove")
         .about("Remove a key pair here, and its lines from an authorized_keys file; say what is left at the other machine")
         .arg(file("The private key; the public one beside it goes too").required(true))
-        .arg(
-            option("authorized-keys", "FILE", "Take this key's lines out of this file first")
-                .value_parser(value_parser!(PathBuf)),
-        )
-        .arg(flag("dry-run", "Change nothing; say what would be removed").short('n'))
-        .arg(flag("yes", "Do not ask").short('y'))
-        .arg(json_flag())
-}
-
-fn option(name: &'static str, what: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(what).help(help)
-}
-
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+        .arg(path_option("authorized-keys", "FILE", "Take this key's lines out of this file first"));
+    changing(command)
 }
 
 fn file(help: &'static str) -> Arg {
-    option("file", "PATH", help).value_parser(value_parser!(PathBuf))
-}
-
-fn json_flag() -> Arg {
-    flag("json", "Print one JSON object a line, the last one a summary")
+    path_option("file", "PATH", help)
 }
 
 /// Why a command ended.
 #[derive(Debug, Error)]
 enum KeyError {
     #[error(transparent)]
-    Replace(#[from] ReplaceError),
+    File(#[from] FileError),
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     #[error(transparent)]
     Line(#[from] authorized::LineError),
     #[error("there is no home directory to keep a key in; give --file")]
@@ -131,7 +118,8 @@ enum KeyError {
 impl KeyError {
     fn exit(&self) -> Exit {
         match self {
-            KeyError::Replace(error) => error.exit(),
+            KeyError::File(error) => error.exit(),
+            KeyError::Prompt(error) => error.exit(),
             KeyError::Line(_) | KeyError::NoHome | KeyError::Comment => Exit::Usage,
             KeyError::NotAKey { .. } => Exit::Selection,
             KeyError::Make(_) | KeyError::Directory { .. } => Exit::FileIo,
@@ -143,7 +131,7 @@ impl KeyError {
 /// Carries out the command and returns the exit status.
 pub fn run(matches: &ArgMatches, home: Option<&Path>, prompts: &Prompts) -> u8 {
     let Some((name, matches)) = matches.subcommand() else { return Exit::Usage.code() };
-    let out = Lines { json: matches.get_flag("json") };
+    let out = Lines { json: matches.get_flag("json"), is_shown: prompts.is_shown };
     let result = path(matches, home).and_then(|path| match name {
         "new" => new_pair(matches, &path, prompts, &out),
         "show" => show(matches, &path, &out),
@@ -166,9 +154,7 @@ fn text<'m>(matches: &'m ArgMatches, name: &str) -> &'m str {
 
 /// The name of the public key that goes with a private one.
 fn public_path(path: &Path) -> PathBuf {
-    let mut name = path.to_owned().into_os_string();
-    name.push(".pub");
-    name.into()
+    with_suffix(path, ".pub")
 }
 
 fn new_pair(matches: &ArgMatches, path: &Path, prompts: &Prompts, out: &Lines) -> Result<(), KeyError> {
@@ -178,18 +164,22 @@ fn new_pair(matches: &ArgMatches, path: &Path, prompts: &Prompts, out: &Lines) -
     }
     let public_path = public_path(path);
     // Told before the seconds that an RSA key takes; what counts is that neither file is ever overwritten.
-    if let Some(path) = [path, &public_path].into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
-        return Err(ReplaceError::Exists { path: path.to_owned() }.into());
+    for path in [path, &public_path] {
+        if ThisMachine.exists(path)? {
+            return Err(FileError::Exists { path: path.to_owned() }.into());
+        }
     }
     let passphrase = if matches.get_flag("passphrase") { Some(new_passphrase(path, prompts)?) } else { None };
     let key = generated(text(matches, "type"), comment, passphrase.as_deref())?;
     make_directory(path)?;
+    let _stop = prompts::hold_signals()?;
     let private = key.to_openssh(LineEnding::LF).map_err(|error| KeyError::Make(error.to_string()))?;
     let public = openssh(key.public_key())?;
-    replace::create(path, private.as_bytes(), 0o600)?;
-    if let Err(error) = replace::create(&public_path, format!("{public}\n").as_bytes(), 0o644) {
+    let (at, line) = (ThisMachine.find(path)?, format!("{public}\n"));
+    ThisMachine.create(&at, private.as_bytes(), Access::Mode(0o600))?;
+    if let Err(error) = ThisMachine.create(&self::public_path(&at), line.as_bytes(), Access::Mode(0o644)) {
         // A half pair helps nobody, and would be in the way of the next try.
-        replace::remove(path)?;
+        ThisMachine.remove(&at, private.as_bytes())?;
         return Err(error.into());
     }
     let fingerprint = key.public_key().fingerprint(HashAlg::Sha256).to_string();
@@ -197,7 +187,7 @@ fn new_pair(matches: &ArgMatches, path: &Path, prompts: &Prompts, out: &Lines) -
     out.text(&format!("public key:  {}", shown(&public_path)));
     out.text(&format!("fingerprint: {fingerprint}"));
     out.text("next: sync-client key show --from ADDRESS --root DIR prints the line for authorized_keys at the other machine");
-    out.summary(&json!({"event": "summary", "file": shown(path), "public_file": shown(&public_path),
+    out.object(&json!({"event": "summary", "file": shown(path), "public_file": shown(&public_path),
         "fingerprint": fingerprint, "public_key": public, "encrypted": passphrase.is_some(), "exit_code": 0}));
     Ok(())
 }
@@ -242,11 +232,13 @@ fn bare(key: &PublicKey) -> Result<String, KeyError> {
 
 /// The public key at `path`, whichever half of the pair is there; no passphrase is needed for it.
 fn public_key(path: &Path) -> Result<PublicKey, KeyError> {
-    match Original::read(path) {
+    let read = |path: &Path| Original::read(&ThisMachine, path);
+    match read(path) {
         Ok(original) => parsed(path, original.bytes()),
-        Err(error) if error.exit() == Exit::Selection && public_path(path).is_file() => {
-            parsed(path, Original::read(&public_path(path))?.bytes())
-        }
+        Err(error) if error.exit() == Exit::Selection => match read(&public_path(path)) {
+            Ok(public) => parsed(path, public.bytes()),
+            Err(_) => Err(error.into()),
+        },
         Err(error) => Err(error.into()),
     }
 }
@@ -260,15 +252,19 @@ fn parsed(path: &Path, bytes: &[u8]) -> Result<PublicKey, KeyError> {
     if let Ok(key) = PrivateKey::from_openssh(text) {
         let mut public = key.public_key().clone();
         // An encrypted private key keeps its comment to itself.
-        if let Ok(beside) = fs::read_to_string(public_path(path))
-            && let Ok(beside) = PublicKey::from_openssh(beside.trim_end())
+        if let Ok(beside) = Original::read(&ThisMachine, &public_path(path))
+            && let Some(beside) = public_half(beside.bytes())
             && beside.key_data() == public.key_data()
         {
             public = beside;
         }
         return Ok(public);
     }
-    PublicKey::from_openssh(text.trim_end()).map_err(|_| not_a_key())
+    public_half(bytes).ok_or_else(not_a_key)
+}
+
+fn public_half(bytes: &[u8]) -> Option<PublicKey> {
+    PublicKey::from_openssh(std::str::from_utf8(bytes).ok()?.trim_end()).ok()
 }
 
 fn show(matches: &ArgMatches, path: &Path, out: &Lines) -> Result<(), KeyError> {
@@ -283,44 +279,50 @@ fn show(matches: &ArgMatches, path: &Path, out: &Lines) -> Result<(), KeyError> 
         &line,
         &json!({"event": "line", "line": line, "from": from, "command": command, "public_key": public}),
     );
-    out.summary(&json!({"event": "summary", "file": shown(path), "exit_code": 0}));
+    out.object(&json!({"event": "summary", "file": shown(path), "exit_code": 0}));
     Ok(())
 }
 
-/// The key at `path` and the files that are to go: the private one, and the public one if it is of the same pair.
-fn pair(path: &Path) -> Result<(PublicKey, Vec<PathBuf>), KeyError> {
+/// A key and the files that are to go, as they were read: the private one, and the public one of the same pair.
+struct Pair {
+    key: PublicKey,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+fn pair(path: &Path) -> Result<Pair, KeyError> {
     let refused = |reason: &str| KeyError::NotAKey { path: path.to_owned(), reason: reason.to_owned() };
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
+        return Err(refused("is a symbolic link; name the file that it leads to"));
+    }
     let key = public_key(path)?;
     let mut files = Vec::new();
-    if let Ok(metadata) = fs::symlink_metadata(path) {
-        if metadata.is_symlink() {
-            return Err(refused("is a symbolic link; name the file that it leads to"));
-        }
-        let is_private = fs::read_to_string(path).is_ok_and(|text| PrivateKey::from_openssh(&text).is_ok());
+    let private_path = ThisMachine.find(path)?;
+    if ThisMachine.exists(&private_path)? {
+        let bytes = ThisMachine.read(&private_path)?;
+        let is_private = std::str::from_utf8(&bytes).is_ok_and(|text| PrivateKey::from_openssh(text).is_ok());
         if !is_private {
             return Err(refused(
                 "is a public key; name the private one, the public one beside it goes with it",
             ));
         }
-        files.push(path.to_owned());
+        files.push((private_path.clone(), bytes));
     }
-    let beside = public_path(path);
-    let is_same = |text: String| {
-        PublicKey::from_openssh(text.trim_end()).is_ok_and(|other| other.key_data() == key.key_data())
-    };
-    if fs::read_to_string(&beside).is_ok_and(is_same) {
-        files.push(beside);
+    let beside = public_path(&private_path);
+    if let Ok(bytes) = ThisMachine.read(&beside)
+        && public_half(&bytes).is_some_and(|other| other.key_data() == key.key_data())
+    {
+        files.push((beside, bytes));
     }
-    Ok((key, files))
+    Ok(Pair { key, files })
 }
 
 fn remove(matches: &ArgMatches, path: &Path, prompts: &Prompts, out: &Lines) -> Result<(), KeyError> {
-    let (key, files) = pair(path)?;
+    let Pair { key, files } = pair(path)?;
     let key = bare(&key)?;
-    let names = files.iter().map(|path| shown(path)).collect::<Vec<_>>();
+    let names: Vec<String> = files.iter().map(|(path, _)| shown(path)).collect();
     let edit = match matches.get_one::<PathBuf>("authorized-keys") {
         Some(file) => {
-            let original = Original::read(file)?;
+            let original = Original::read(&ThisMachine, file)?;
             let (kept, gone) = authorized::without(original.bytes(), &key);
             Some((original, kept, gone))
         }
@@ -328,30 +330,31 @@ fn remove(matches: &ArgMatches, path: &Path, prompts: &Prompts, out: &Lines) -> 
     };
     if let Some((original, kept, gone)) = &edit {
         let file = shown(original.path());
-        let diff = replace::diff(&file, original.bytes(), kept);
-        let text =
-            if gone.is_empty() { format!("{file} has no line with this key") } else { diff.join("\n") };
-        out.tell(&text, &json!({"event": "authorized_keys", "file": file, "lines": gone}));
+        out.object(&json!({"event": "authorized_keys", "file": file, "lines": gone}));
+        out.diff(&file, original.bytes(), kept);
+        if gone.is_empty() {
+            out.note(&format!("{file} has no line with this key"));
+        }
     }
     let is_done = !matches.get_flag("dry-run");
     let verb = if is_done { "removed" } else { "would be removed" };
     if is_done {
-        prompts.agree(matches.get_flag("yes"), &format!("Remove {}?", names.join(" and ")))?;
+        let _stop = prompts.agree(matches, &format!("Remove {}?", names.join(" and ")))?;
         if let Some((original, kept, gone)) = &edit
             && !gone.is_empty()
         {
             original.replace(kept)?;
         }
-        for file in &files {
-            replace::remove(file)?;
+        for (file, bytes) in &files {
+            ThisMachine.remove(file, bytes)?;
         }
     }
-    out.text(&format!("{verb}: {}", names.join(", ")));
+    out.note(&format!("{verb}: {}", names.join(", ")));
     out.text(&format!(
         "at every other machine that let this key in, delete the line of authorized_keys that holds\n{}",
         escaped(key.as_bytes())
     ));
-    out.summary(
+    out.object(
         &json!({"event": "summary", "files": names, "public_key": key, "removed": is_done, "exit_code": 0}),
     );
     Ok(())

@@ -1,5 +1,7 @@
 //! `proxy` on the command line.
 
+use crate::generated;
+use crate::options::{changing, flag, json, option, path};
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command};
 
@@ -16,7 +18,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(enable())
-        .subcommand(changing(
+        .subcommand(edit(
             Command::new("disable")
                 .about("Take the edit out: every byte as it was")
                 .long_about(
@@ -24,7 +26,12 @@ pub fn command() -> Command {
                      itself changed is refused (46), with its line.",
                 ),
         ))
-        .subcommand(base(Command::new("show").about("Show upstreams, what uses them, and whether the edit is there")))
+        .subcommand(
+            Command::new("show")
+                .about("Show upstreams, what uses them, and whether the edit is there")
+                .arg(file())
+                .arg(json()),
+        )
 }
 
 fn enable() -> Command {
@@ -42,64 +49,44 @@ fn enable() -> Command {
              sync-client proxy enable --file site-443.conf --to 203.0.113.9 --dry-run\n  \
              sync-client proxy enable --file site-443.conf --to 203.0.113.9 --test-command 'nginx -t'\n  \
              sync-client proxy enable --file site-443.conf --to [2001:db8::9]:8443 --upstream core_server --yes\n\n\
-             Exit status: 0 done, 1 usage, 3 no such file, 11 the disk, 46 refused (the line is named).",
+             Exit status: 0 done, 1 usage, 3 no such file, 11 file, 20 stopped, 44 disk full, 46 refused (the line is named).",
         )
         .arg(
-            Arg::new("to")
-                .long("to")
-                .value_name("ADDRESS[:PORT]")
-                .required(true)
-                .help("The new machine: an IPv4 or IPv6 address, or a host name [port: 443]"),
+            option("to", "ADDRESS[:PORT]", "The new machine: an IPv4 or IPv6 address, or a host name [port: 443]")
+                .required(true),
         )
         .arg(
-            Arg::new("upstream")
-                .long("upstream")
-                .value_name("NAME")
+            option("upstream", "NAME", "Upstreams that move, instead of the known ones")
                 .num_args(1..)
-                .action(ArgAction::Append)
-                .help("Upstreams that move, instead of the known ones"),
+                .action(ArgAction::Append),
         )
-        .arg(
-            Arg::new("trusted-certificate")
-                .long("trusted-certificate")
-                .value_name("FILE")
-                .help("What the new machine's certificate is verified with, as nginx sees it [default: /etc/ssl/certs/ca-certificates.crt]"),
-        )
+        .arg(option(
+            "trusted-certificate",
+            "FILE",
+            "What the new machine's certificate is verified with, as nginx sees it [default: /etc/ssl/certs/ca-certificates.crt]",
+        ))
         .arg(
             flag("no-verify", "Do not verify the new machine's certificate (a self-signed one)")
                 .conflicts_with("trusted-certificate"),
         )
-        .arg(flag("generated", "Edit the file though a configuration follower writes it"));
-    changing(command)
+        .arg(generated::option());
+    edit(command)
 }
 
 /// Options of what changes a file.
-fn changing(command: Command) -> Command {
-    base(command)
-        .arg(
-            Arg::new("test-command")
-                .long("test-command")
-                .value_name("COMMAND")
-                .value_parser(OsStringValueParser::new())
-                .help("Run this in a shell when the file is written; if it fails, the old one is put back"),
-        )
-        .arg(flag("dry-run", "Print the change as a unified diff, change nothing").short('n'))
-        .arg(flag("yes", "Do not ask (for scripts)").short('y'))
+fn edit(command: Command) -> Command {
+    changing(
+        command.arg(file()).arg(
+            option(
+                "test-command",
+                "COMMAND",
+                "Run this in a shell when the file is written; if it fails, the old one is put back",
+            )
+            .value_parser(OsStringValueParser::new()),
+        ),
+    )
 }
 
-fn base(command: Command) -> Command {
-    command
-        .arg(
-            Arg::new("file")
-                .long("file")
-                .value_name("FILE")
-                .required(true)
-                .value_parser(OsStringValueParser::new())
-                .help("The nginx configuration; a symbolic link is followed and stays"),
-        )
-        .arg(flag("json", "Print one JSON object a line, the last one a summary"))
-}
-
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+fn file() -> Arg {
+    path("file", "FILE", "The nginx configuration; a symbolic link is followed and stays").required(true)
 }

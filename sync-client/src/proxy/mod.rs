@@ -1,76 +1,55 @@
 //! `proxy enable`, `proxy disable`, `proxy show`: the edit of [`crate::nginx`] on a file at hand.
 //!
 //! What is done is shown first, then asked for, then written; `--test-command` runs while the new file is in place,
-//! and a failure puts the old one back. The terminal is `main`'s: it hands in how to ask. Called by `main`.
+//! and a failure puts the old one back. Called by `main`.
 
 mod command;
-pub mod file;
 mod report;
 mod test_command;
 
 pub use command::command;
 
-use crate::console::print_error;
+use crate::console::Lines;
+use crate::generated;
 use crate::nginx::{self, Address, NginxError, Target, TrustedFile};
+use crate::place::{Backup, FileError, Original, ThisMachine, shown};
+use crate::prompts::{PromptError, Prompts};
 use clap::ArgMatches;
-use file::{FileError, LocalFile, Place};
-use protocol::stats::{Exit, is_full};
-use report::Reporter;
-use std::ffi::OsString;
-use std::io;
+use crossbeam_channel::Receiver;
+use protocol::stats::Exit;
+use report::Done;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use sync_agent::signals;
+use test_command::Failure;
 
-/// What a command needs of the terminal.
-pub struct Surroundings<'a> {
-    /// Asks a question; `None` where there is no terminal to ask on.
-    pub confirm: &'a dyn Fn(&str) -> Option<bool>,
-    /// Whether a person reads standard output, who must not be sent control characters.
-    pub is_terminal: bool,
-}
+/// The file as it was before the first edit has its name with this after it.
+pub const BACKUP_SUFFIX: &str = ".before-proxy";
 
 /// Why a command did not do what it should.
 #[derive(Debug, thiserror::Error)]
 enum ProxyError {
     #[error("{}", .0)]
     Usage(NginxError),
-    #[error("{}", path.display())]
+    #[error("{}", shown(path))]
     Nginx { path: PathBuf, source: NginxError },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error(
-        "{} is generated: the configuration follower in {} overwrites it. Edit the leader's copy (below config-leader/data \
-         on its machine); --generated edits this one all the same", path.display(), follower.display()
-    )]
-    Generated { path: PathBuf, follower: PathBuf },
-    #[error("nobody can be asked here; look at it with --dry-run, then give --yes. Nothing was changed")]
-    NoTerminal,
-    #[error("nothing was changed")]
-    Declined,
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     #[error("the test failed ({why}); the old file is in its place again")]
-    Test { why: String },
-    #[error("the test failed ({why}), and the old file can't be put back: copy it from {}", backup.display())]
-    NotPutBack { why: String, backup: PathBuf, source: FileError },
+    Test { why: Failure },
+    #[error("the test failed ({why}), and the old file can't be put back: copy it from {}", shown(backup))]
+    NotPutBack { why: Failure, backup: PathBuf, source: FileError },
     #[error("stopped by a signal; nothing was changed")]
     Interrupted,
-    #[error("cannot listen to signals")]
-    Signals(#[source] io::Error),
-    #[error("cannot print the change")]
-    Print(#[source] io::Error),
 }
 
 impl ProxyError {
     fn exit(&self) -> Exit {
         match self {
             ProxyError::Usage(_) => Exit::Usage,
-            ProxyError::File(FileError::Io { source, .. }) => match source.raw_os_error() {
-                Some(errno) if is_full(errno) => Exit::Full,
-                _ if source.kind() == io::ErrorKind::NotFound => Exit::Selection,
-                _ => Exit::FileIo,
-            },
-            ProxyError::File(FileError::Unsuitable { .. }) => Exit::Selection,
-            ProxyError::Print(_) => Exit::FileIo,
-            ProxyError::Signals(_) => Exit::StartUp,
+            ProxyError::File(error) => error.exit(),
+            ProxyError::Prompt(error) => error.exit(),
             ProxyError::Interrupted => Exit::Interrupted,
             _ => Exit::Refused,
         }
@@ -78,74 +57,45 @@ impl ProxyError {
 }
 
 /// Runs the command and returns the exit status.
-pub fn run(matches: &ArgMatches, surroundings: &Surroundings<'_>) -> u8 {
+pub fn run(matches: &ArgMatches, prompts: &Prompts) -> u8 {
     let Some((name, matches)) = matches.subcommand() else { return Exit::Usage.code() };
-    let path = matches.get_one::<OsString>("file").map(PathBuf::from).unwrap_or_default();
-    let reporter = Reporter { json: matches.get_flag("json"), is_terminal: surroundings.is_terminal };
+    let path = matches.get_one::<PathBuf>("file").map_or(Path::new(""), PathBuf::as_path);
+    let out = Lines { json: matches.get_flag("json"), is_shown: prompts.is_shown };
     let result = match name {
-        "enable" => enable(&path, matches, &reporter, surroundings),
-        "disable" => disable(&path, matches, &reporter, surroundings),
-        _ => show(&path, &reporter),
+        "enable" => enable(path, matches, prompts, &out),
+        "disable" => disable(path, matches, prompts, &out),
+        _ => show(path, &out),
     };
     match result {
         Ok(()) => Exit::Done.code(),
-        Err(error) => {
-            let code = error.exit().code();
-            reporter.failed(&error, code);
-            print_error(&error);
-            code
-        }
+        Err(error) => out.fail(&error, error.exit()),
     }
 }
 
-fn enable(
-    path: &Path,
-    matches: &ArgMatches,
-    reporter: &Reporter,
-    surroundings: &Surroundings<'_>,
-) -> Result<(), ProxyError> {
+fn enable(path: &Path, matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), ProxyError> {
     let target = target(matches).map_err(ProxyError::Usage)?;
-    let file = LocalFile::find(path)?;
-    if let Some(follower) = follower(file.path())
-        && !matches.get_flag("generated")
-    {
-        return Err(ProxyError::Generated { path: file.path().to_owned(), follower });
-    }
-    let old = file.read()?;
+    let original = Original::read(&ThisMachine, path)?;
+    generated::must_be_ours(matches, original.place(), original.path())?;
     let refused = |source| ProxyError::Nginx { path: path.to_owned(), source };
-    let edited = nginx::enable(&old, &target).map_err(refused)?;
-    reporter.edited(path, &edited, &target);
-    let is_first = matches!(nginx::disable(&old), Err(NginxError::NotEnabled));
-    Step { path, file: &file, old: &old, new: &edited.bytes, keeps_backup: is_first }.carry_out(
-        matches,
-        reporter,
-        surroundings,
-    )
+    let edited = nginx::enable(original.bytes(), &target).map_err(refused)?;
+    report::edited(out, path, &edited, &target);
+    let keeps_backup = matches!(nginx::disable(original.bytes()), Err(NginxError::NotEnabled));
+    Step { path, original: &original, new: &edited.bytes, keeps_backup }.carry_out(matches, prompts, out)
 }
 
-fn disable(
-    path: &Path,
-    matches: &ArgMatches,
-    reporter: &Reporter,
-    surroundings: &Surroundings<'_>,
-) -> Result<(), ProxyError> {
-    let file = LocalFile::find(path)?;
-    let old = file.read()?;
+fn disable(path: &Path, matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), ProxyError> {
+    let original = Original::read(&ThisMachine, path)?;
     let refused = |source| ProxyError::Nginx { path: path.to_owned(), source };
-    let restored = nginx::disable(&old).map_err(refused)?;
-    reporter.restored(path, &restored);
-    Step { path, file: &file, old: &old, new: &restored.bytes, keeps_backup: false }.carry_out(
-        matches,
-        reporter,
-        surroundings,
-    )
+    let restored = nginx::disable(original.bytes()).map_err(refused)?;
+    report::restored(out, path, &restored);
+    let new = &restored.bytes;
+    Step { path, original: &original, new, keeps_backup: false }.carry_out(matches, prompts, out)
 }
 
-fn show(path: &Path, reporter: &Reporter) -> Result<(), ProxyError> {
-    let bytes = LocalFile::find(path)?.read()?;
-    let overview =
-        nginx::show(&bytes).map_err(|source| ProxyError::Nginx { path: path.to_owned(), source })?;
-    reporter.overview(path, &overview);
+fn show(path: &Path, out: &Lines) -> Result<(), ProxyError> {
+    let original = Original::read(&ThisMachine, path)?;
+    let refused = |source| ProxyError::Nginx { path: path.to_owned(), source };
+    report::overview(out, path, &nginx::show(original.bytes()).map_err(refused)?);
     Ok(())
 }
 
@@ -153,69 +103,56 @@ fn show(path: &Path, reporter: &Reporter) -> Result<(), ProxyError> {
 struct Step<'a> {
     /// As the operator wrote it.
     path: &'a Path,
-    file: &'a dyn Place,
-    old: &'a [u8],
+    original: &'a Original<'a>,
     new: &'a [u8],
+    /// Whether the file as it is stays beside the new one; while that is tested, it always does.
     keeps_backup: bool,
 }
 
 impl Step<'_> {
-    fn carry_out(
-        &self,
-        matches: &ArgMatches,
-        reporter: &Reporter,
-        surroundings: &Surroundings<'_>,
-    ) -> Result<(), ProxyError> {
-        if self.old == self.new {
-            reporter.done(self.path, report::Done::Already);
+    fn carry_out(&self, matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), ProxyError> {
+        if self.original.bytes() == self.new {
+            report::done(out, self.path, &Done::Already);
             return Ok(());
         }
+        out.diff(&shown(self.path), self.original.bytes(), self.new);
         if matches.get_flag("dry-run") {
-            reporter.diff(self.path, self.old, self.new).map_err(ProxyError::Print)?;
-            reporter.done(self.path, report::Done::DryRun);
+            report::done(out, self.path, &Done::DryRun);
             return Ok(());
         }
-        if !matches.get_flag("yes") {
-            match (surroundings.confirm)(&format!("Change {}?", self.path.display())) {
-                None => return Err(ProxyError::NoTerminal),
-                Some(false) => return Err(ProxyError::Declined),
-                Some(true) => {}
-            }
-        }
-        // From here on a signal must not leave the new file untested.
-        let stop = signals::stop_on_signals().map_err(ProxyError::Signals)?;
-        let backup = if self.keeps_backup { Some(self.file.back_up(self.old)?) } else { None };
-        self.file.replace(self.old, self.new)?;
-        let is_tested = match matches.get_one::<OsString>("test-command") {
-            Some(command) => {
-                self.test(command, backup.as_deref(), &stop)?;
-                true
-            }
-            None => false,
+        let stop = prompts.agree(matches, &format!("Change {}?", shown(self.path)))?;
+        let test = matches.get_one::<OsString>("test-command").map(OsString::as_os_str);
+        let needs_backup = self.keeps_backup || test.is_some();
+        let backup = if needs_backup { Some(self.original.back_up(BACKUP_SUFFIX)?) } else { None };
+        let result = self.write(test, &stop, backup.as_ref());
+        let is_kept = if result.is_ok() { self.keeps_backup } else { !self.original.is_as_read() };
+        let removed = match &backup {
+            Some(backup) if !is_kept => backup.remove(),
+            _ => Ok(()),
         };
-        reporter.done(self.path, report::Done::Written { backup: backup.as_deref(), is_tested });
+        result.and(removed.map_err(ProxyError::File))?;
+        let backup = backup.as_ref().filter(|_| is_kept).map(Backup::path);
+        report::done(out, self.path, &Done::Written { backup, is_tested: test.is_some() });
         Ok(())
     }
 
-    fn test(
+    fn write(
         &self,
-        command: &OsString,
-        backup: Option<&Path>,
-        stop: &crossbeam_channel::Receiver<()>,
+        test: Option<&OsStr>,
+        stop: &Receiver<()>,
+        backup: Option<&Backup<'_>>,
     ) -> Result<(), ProxyError> {
-        let failure = match test_command::run(command, stop) {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
-        };
-        let why = failure.to_string();
-        if let Err(source) = self.file.replace(self.new, self.old) {
-            let backup = backup.unwrap_or(self.path).to_owned();
-            return Err(ProxyError::NotPutBack { why, backup, source });
+        self.original.replace(self.new)?;
+        let Some(command) = test else { return Ok(()) };
+        let Err(why) = test_command::run(command, stop) else { return Ok(()) };
+        match (self.original.put_back(self.new), why) {
+            (Err(source), why) => {
+                let backup = backup.map_or(self.path, Backup::path).to_owned();
+                Err(ProxyError::NotPutBack { why, backup, source })
+            }
+            (Ok(()), Failure::Stopped) => Err(ProxyError::Interrupted),
+            (Ok(()), why) => Err(ProxyError::Test { why }),
         }
-        Err(match failure {
-            test_command::Failure::Stopped => ProxyError::Interrupted,
-            _ => ProxyError::Test { why },
-        })
     }
 }
 
@@ -225,14 +162,4 @@ fn target(matches: &ArgMatches) -> Result<Target, NginxError> {
     let trusted = if matches.get_flag("no-verify") { None } else { Some(TrustedFile::new(trusted)?) };
     let upstreams = matches.get_many::<String>("upstream").into_iter().flatten().cloned().collect();
     Ok(Target { address: Address::parse(text("to").unwrap_or_default())?, upstreams, trusted })
-}
-
-/// The directory of a configuration follower that writes this file: it stands beside one of those above the file.
-/// A leader's own files lie below a `config-leader`, and are the right ones to edit.
-fn follower(path: &Path) -> Option<PathBuf> {
-    let above: Vec<&Path> = path.ancestors().skip(1).collect();
-    if above.iter().any(|directory| directory.file_name().is_some_and(|name| name == "config-leader")) {
-        return None;
-    }
-    above.into_iter().map(|directory| directory.join("config-follower")).find(|follower| follower.is_dir())
 }

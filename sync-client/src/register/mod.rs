@@ -11,7 +11,9 @@ mod edit;
 use crate::console::Lines;
 use crate::dns::{self, DnsError, Family};
 use crate::generated;
-use crate::replace::{self, Original, Prompts, ReplaceError, shown};
+use crate::options::{changing, json, option, path};
+use crate::place::{FileError, Original, Sidecar, ThisMachine, shown};
+use crate::prompts::{PromptError, Prompts};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use document::{DEFAULT_TTL_S, Document, Entry, words};
 pub use document::{DocumentError, Position};
@@ -20,7 +22,6 @@ use protocol::path::escaped;
 use protocol::stats::Exit;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub fn command() -> Command {
              sync-client register set --file dns.json --core co1 --ip 203.0.113.7 --dry-run\n  \
              sync-client register show --file dns.json --core co1 --ask 192.0.2.53 --domain example.com\n  \
              sync-client register undo --file dns.json\n\n\
-             Exit status: 0 done, 1 usage, 3 no such file or entry, 10 and 30 no answer, 11 file, 45 the server answers \
+             Exit status: 0 done, 1 usage, 3 no such file or entry, 10 and 30 no answer, 11 file, 44 disk full, 45 the server answers \
              otherwise, 46 refused (not JSON, not agreed to, changed since …).",
         )
         .subcommand_required(true)
@@ -56,8 +57,9 @@ pub fn command() -> Command {
 }
 
 fn set_command() -> Command {
-    let option = |name, what, help| Arg::new(name).long(name).value_name(what).help(help);
-    changing(Command::new("set").about("Give a core its new address"))
+    let command = Command::new("set")
+        .about("Give a core its new address")
+        .arg(file())
         .arg(core("The core, as in co1 of co1.example.com").required(true))
         .arg(
             option("ip", "ADDRESS", "Its new address, IPv4 or IPv6")
@@ -66,23 +68,22 @@ fn set_command() -> Command {
         )
         .arg(option("old", "ADDRESS", "Of several addresses only this one gives way [default: all do]"))
         .arg(
-            option("also", "FILE", "Another file to look for the old address in (repeatable)")
-                .action(ArgAction::Append)
-                .value_parser(value_parser!(PathBuf)),
+            path("also", "FILE", "Another file to look for the old address in (repeatable)")
+                .action(ArgAction::Append),
         )
-        .arg(
-            flag("even-generated", "Edit a file that a config follower will overwrite")
-                .action(ArgAction::SetTrue),
-        )
+        .arg(generated::option());
+    changing(command)
 }
 
 fn undo_command() -> Command {
-    changing(Command::new("undo").about("Put back what `register set` changed in a file"))
-        .arg(core("Only this core [default: all that were set]"))
+    let command = Command::new("undo")
+        .about("Put back what `register set` changed in a file")
+        .arg(file())
+        .arg(core("Only this core [default: all that were set]"));
+    changing(command)
 }
 
 fn show_command() -> Command {
-    let option = |name, what, help| Arg::new(name).long(name).value_name(what).help(help);
     Command::new("show")
         .about("Show the addresses in a file, how long answers live, and what a DNS server answers")
         .arg(file())
@@ -93,43 +94,28 @@ fn show_command() -> Command {
             option("timeout", "SECONDS", "How long to wait for an answer [default: 5]")
                 .value_parser(value_parser!(u64).range(1..=3600)),
         )
-        .arg(flag("json", "Print one JSON object a line, the last one a summary"))
-}
-
-/// What `set` and `undo` have in common.
-fn changing(command: Command) -> Command {
-    command
-        .arg(file())
-        .arg(flag("dry-run", "Change nothing; print what would be changed as a diff").short('n'))
-        .arg(flag("yes", "Do not ask").short('y'))
-        .arg(flag("json", "Print one JSON object a line, the last one a summary"))
+        .arg(json())
 }
 
 fn file() -> Arg {
-    let help = "The file of the DNS server: dns.json, or register.json";
-    let arg = Arg::new("file").long("file").value_name("FILE").help(help).required(true);
-    arg.value_parser(value_parser!(PathBuf))
+    path("file", "FILE", "The file of the DNS server: dns.json, or register.json").required(true)
 }
 
 fn core(help: &'static str) -> Arg {
-    Arg::new("core").long("core").value_name("NAME").help(help).value_parser(value_parser!(CoreName))
-}
-
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    option("core", "NAME", help).value_parser(value_parser!(CoreName))
 }
 
 /// Why a command ended.
 #[derive(Debug, Error)]
 enum RegisterError {
     #[error(transparent)]
-    Replace(#[from] ReplaceError),
+    File(#[from] FileError),
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     #[error("{}:{source}", shown(path))]
     Document { path: PathBuf, source: DocumentError },
     #[error("{}: {source}", shown(path))]
     Edit { path: PathBuf, source: EditError },
-    #[error("{}", generated::advice(path, root))]
-    Generated { path: PathBuf, root: PathBuf },
     #[error("there is nothing to undo: {} is not there; `register set` writes it", shown(path))]
     NothingToUndo { path: PathBuf },
     #[error("{} has no entry {core}; it has {}", shown(path), escaped(names.as_bytes()))]
@@ -149,7 +135,8 @@ enum RegisterError {
 impl RegisterError {
     fn exit(&self) -> Exit {
         match self {
-            RegisterError::Replace(error) => error.exit(),
+            RegisterError::File(error) => error.exit(),
+            RegisterError::Prompt(error) => error.exit(),
             RegisterError::NoEntry { .. } | RegisterError::NoAddress { .. } => Exit::Selection,
             RegisterError::Server { .. }
             | RegisterError::NoDomain
@@ -165,7 +152,7 @@ impl RegisterError {
 /// Carries out the command and returns the exit status.
 pub fn run(matches: &ArgMatches, prompts: &Prompts) -> u8 {
     let Some((name, matches)) = matches.subcommand() else { return Exit::Usage.code() };
-    let out = Lines { json: matches.get_flag("json") };
+    let out = Lines { json: matches.get_flag("json"), is_shown: prompts.is_shown };
     let result = match name {
         "set" => set_file(matches, prompts, &out),
         "undo" => undo_file(matches, prompts, &out),
@@ -177,8 +164,8 @@ pub fn run(matches: &ArgMatches, prompts: &Prompts) -> u8 {
     }
 }
 
-fn path(matches: &ArgMatches) -> &Path {
-    matches.get_one::<PathBuf>("file").map_or(Path::new(""), PathBuf::as_path)
+fn original(matches: &ArgMatches) -> Result<Original<'static>, FileError> {
+    Original::read(&ThisMachine, matches.get_one::<PathBuf>("file").map_or(Path::new(""), PathBuf::as_path))
 }
 
 fn set_file(matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), RegisterError> {
@@ -186,42 +173,43 @@ fn set_file(matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), 
     else {
         return Ok(());
     };
-    let original = Original::read(path(matches))?;
-    if let Some(root) = generated::root_of_generated(original.path())
-        && !matches.get_flag("even-generated")
-    {
-        return Err(RegisterError::Generated { path: original.path().to_owned(), root });
-    }
+    let original = original(matches)?;
+    generated::must_be_ours(matches, original.place(), original.path())?;
     let refused = |source| RegisterError::Edit { path: original.path().to_owned(), source };
     let old = matches.get_one::<String>("old").map(String::as_str);
     let edited = set(original.bytes(), core, ip, old).map_err(|source| edit_error(&original, source))?;
     let is_changed = edited.bytes != original.bytes();
     tell_change(out, &original, core, ip, &edited);
-    tell_diff(out, &original, &edited.bytes);
-    tell_elsewhere(out, matches, &original, &edited, ip)?;
-    tell_ttl(out, &edited.bytes)?;
+    out.diff(&shown(original.path()), original.bytes(), &edited.bytes);
+    let document = Document::parse(&edited.bytes)
+        .map_err(|source| RegisterError::Document { path: original.path().to_owned(), source })?;
+    tell_elsewhere(out, matches, &original, &document, &edited.old, ip)?;
+    let (ttl, event) = ttl(&document);
+    out.remark(&ttl, &event);
     if ip.is_ipv6() {
         let note = "the platform's DNS server of 2019 gives A records only: ask yours for this address (register show --ask)";
-        out.tell(note, &json!({"event": "note", "message": note}));
+        out.remark(note, &json!({"event": "note", "message": note}));
     }
     let is_written = is_changed && !matches.get_flag("dry-run");
     if is_written {
-        let undo = original.beside(UNDO_SUFFIX);
-        let records = Records::with_edit(records(&undo)?.as_ref(), core, original.bytes(), &edited.bytes)
-            .map_err(refused)?;
-        prompts.agree(matches.get_flag("yes"), &format!("Write {}?", shown(original.path())))?;
-        write(&original, &edited.bytes, records.as_ref(), &undo)?;
+        let undo = original.sidecar(UNDO_SUFFIX);
+        let kept = undo.read()?;
+        let earlier = kept.as_deref().map(|bytes| records(&undo, bytes)).transpose()?;
+        let records = Records::with_edit(earlier.as_ref(), core, original.bytes(), &edited.bytes);
+        let records = records.map_err(refused)?;
+        let _stop = prompts.agree(matches, &format!("Change {}?", shown(original.path())))?;
+        write(&original, &edited.bytes, &undo, kept.as_deref(), records.as_ref())?;
         let restart = "now restart the DNS server, which reads it at start only";
         let file = shown(original.path());
-        out.text(&format!("written; {restart}. To go back: sync-client register undo --file {file}"));
+        out.note(&format!("written; {restart}. To go back: sync-client register undo --file {file}"));
     }
-    out.summary(&json!({"event": "summary", "file": shown(original.path()), "core": core.as_str(), "ip": ip,
+    out.object(&json!({"event": "summary", "file": shown(original.path()), "core": core.as_str(), "ip": ip,
         "old": edited.old, "kept": edited.kept, "changed": is_written, "exit_code": 0}));
     Ok(())
 }
 
 /// Errors that begin with a place stand right after the file's name, as compilers print them.
-fn edit_error(original: &Original, source: EditError) -> RegisterError {
+fn edit_error(original: &Original<'_>, source: EditError) -> RegisterError {
     let path = original.path().to_owned();
     match source {
         EditError::Document(source) => RegisterError::Document { path, source },
@@ -231,31 +219,36 @@ fn edit_error(original: &Original, source: EditError) -> RegisterError {
 
 /// What an undo needs first: killed in between, the file is as it was, and `undo` sees that.
 fn write(
-    original: &Original,
+    original: &Original<'_>,
     bytes: &[u8],
+    undo: &Sidecar<'_>,
+    kept: Option<&[u8]>,
     records: Option<&Records>,
-    undo: &Path,
-) -> Result<(), ReplaceError> {
-    if let Some(records) = records {
-        original.put_beside(undo, &records.to_bytes())?;
+) -> Result<(), FileError> {
+    let records = records.map(Records::to_bytes);
+    if let Some(records) = &records {
+        undo.change(kept, Some(records))?;
     }
-    original.replace(bytes)?;
+    if let Err(error) = original.replace(bytes) {
+        // What was kept there before may be of somebody else's edit.
+        if let Some(records) = &records
+            && original.place().read(original.path()).is_ok_and(|now| now != bytes)
+        {
+            undo.change(Some(records), kept)?;
+        }
+        return Err(error);
+    }
     if records.is_none() {
-        replace::remove(undo)?;
+        undo.change(kept, None)?;
     }
     Ok(())
 }
 
-fn records(undo: &Path) -> Result<Option<Records>, RegisterError> {
-    if fs::symlink_metadata(undo).is_err() {
-        return Ok(None);
-    }
-    let source = Original::read(undo)?;
-    let parsed = Records::parse(source.bytes());
-    parsed.map(Some).map_err(|source| RegisterError::Edit { path: undo.to_owned(), source })
+fn records(undo: &Sidecar<'_>, bytes: &[u8]) -> Result<Records, RegisterError> {
+    Records::parse(bytes).map_err(|source| RegisterError::Edit { path: undo.path().to_owned(), source })
 }
 
-fn tell_change(out: &Lines, original: &Original, core: &CoreName, ip: IpAddr, edited: &Edited) {
+fn tell_change(out: &Lines, original: &Original<'_>, core: &CoreName, ip: IpAddr, edited: &Edited) {
     let Edited { position, old, kept, .. } = edited;
     let (file, core) = (shown(original.path()), core.as_str());
     let before = if old.is_empty() {
@@ -273,50 +266,44 @@ fn tell_change(out: &Lines, original: &Original, core: &CoreName, ip: IpAddr, ed
     } else {
         format!("{file}:{position}: {core}: {before} -> {ip}{beside}")
     };
-    out.tell(
+    out.remark(
         &text,
         &json!({"event": "change", "file": file, "line": position.line, "column": position.column, "core": core,
             "old": old, "ip": ip, "kept": kept, "differs": edited.bytes != original.bytes()}),
     );
 }
 
-fn tell_diff(out: &Lines, original: &Original, bytes: &[u8]) {
-    let lines = replace::diff(&shown(original.path()), original.bytes(), bytes);
-    if !lines.is_empty() {
-        out.tell(&lines.join("\n"), &json!({"event": "diff", "lines": lines}));
-    }
-}
-
 /// Names the places where an address that gave way still stands: here, in the JSON files beside, in those named.
 fn tell_elsewhere(
     out: &Lines,
     matches: &ArgMatches,
-    original: &Original,
-    edited: &Edited,
+    original: &Original<'_>,
+    document: &Document<'_>,
+    old: &[String],
     ip: IpAddr,
 ) -> Result<(), RegisterError> {
-    let gone: BTreeSet<&str> = edited.old.iter().map(String::as_str).collect();
+    let gone: BTreeSet<&str> = old.iter().map(String::as_str).collect();
     let gone: Vec<&str> = gone.into_iter().filter(|old| !edit::is_same(old, &ip.to_string())).collect();
     let tell = |old: &str, file: &Path, position: Position, path: &str| {
         let place = if path.is_empty() { String::new() } else { format!(" {}", escaped(path.as_bytes())) };
         let (old, file) = (escaped(old.as_bytes()), shown(file));
-        out.tell(
+        out.remark(
             &format!("{old} also stands in {file}:{position}{place}; left as it is"),
             &json!({"event": "elsewhere", "address": old, "file": file, "line": position.line,
                 "column": position.column, "path": path}),
         );
     };
-    let document = Document::parse(&edited.bytes)
-        .map_err(|source| RegisterError::Document { path: original.path().to_owned(), source })?;
     for old in &gone {
         for (path, span) in document.strings_with(old) {
             tell(old, original.path(), document.position(span.start), &path);
         }
     }
     let named = matches.get_many::<PathBuf>("also").into_iter().flatten();
-    let named = named.map(|path| Original::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let named = named.map(|path| Original::read(original.place(), path)).collect::<Result<Vec<_>, _>>()?;
     // A neighbour that can't be read is nobody's question.
-    let beside = neighbours(original.path()).into_iter().filter_map(|path| Original::read(&path).ok());
+    let beside = original.place().neighbours(original.path()).unwrap_or_default().into_iter();
+    let beside = beside.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let beside = beside.filter_map(|path| Original::read(original.place(), &path).ok());
     let mut seen = BTreeSet::from([original.path().to_owned()]);
     for other in named.into_iter().chain(beside) {
         if !seen.insert(other.path().to_owned()) {
@@ -331,31 +318,20 @@ fn tell_elsewhere(
     Ok(())
 }
 
-/// The JSON files in the same directory.
-fn neighbours(path: &Path) -> BTreeSet<PathBuf> {
-    let entries = path.parent().and_then(|parent| fs::read_dir(parent).ok());
-    let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
-}
-
-fn tell_ttl(out: &Lines, bytes: &[u8]) -> Result<(), RegisterError> {
-    // The same bytes were understood before this.
-    let Ok(document) = Document::parse(bytes) else { return Ok(()) };
+/// How long others keep an answer, for people and as an object.
+fn ttl(document: &Document<'_>) -> (String, serde_json::Value) {
     let written = document.ttl_s();
     let ttl_s = written.unwrap_or(DEFAULT_TTL_S);
     let origin = match written {
         Some(_) => "dns.defaultTTL",
         None => "the server's default; the file sets no dns.defaultTTL",
     };
-    out.tell(
-        &format!(
-            "TTL {ttl_s} s ({origin}): others may keep the old address for {} after the last DNS server was restarted; \
-             leave the proxy on for that long",
-            duration(ttl_s)
-        ),
-        &json!({"event": "ttl", "ttl_s": ttl_s, "in_file": written.is_some()}),
+    let text = format!(
+        "TTL {ttl_s} s ({origin}): others may keep the old address for {} after the last DNS server was restarted; \
+         leave the proxy on for that long",
+        duration(ttl_s)
     );
-    Ok(())
+    (text, json!({"event": "ttl", "ttl_s": ttl_s, "in_file": written.is_some()}))
 }
 
 fn duration(seconds: u64) -> String {
@@ -367,36 +343,36 @@ fn duration(seconds: u64) -> String {
 }
 
 fn undo_file(matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), RegisterError> {
-    let original = Original::read(path(matches))?;
-    let undo = original.beside(UNDO_SUFFIX);
-    let Some(records) = records(&undo)? else { return Err(RegisterError::NothingToUndo { path: undo }) };
+    let original = original(matches)?;
+    let undo = original.sidecar(UNDO_SUFFIX);
+    let Some(kept) = undo.read()? else {
+        return Err(RegisterError::NothingToUndo { path: undo.path().to_owned() });
+    };
+    let records = records(&undo, &kept)?;
     let core = matches.get_one::<CoreName>("core");
     let undone = records.undo(original.bytes(), core).map_err(|source| edit_error(&original, source))?;
     let is_changed = undone.bytes != original.bytes();
     let file = shown(original.path());
-    tell_diff(out, &original, &undone.bytes);
+    out.diff(&file, original.bytes(), &undone.bytes);
     if !is_changed {
-        out.text(&format!("{file}: the address is what it was before already"));
+        out.note(&format!("{file}: the address is what it was before already"));
     } else if !undone.is_first && !records.is_unchanged(original.bytes()) {
-        out.text(&format!("{file} was changed since by somebody else: only the address is put back"));
+        out.note(&format!("{file} was changed since by somebody else: only the address is put back"));
     }
     let is_done = !matches.get_flag("dry-run");
     if is_done {
+        let _stop = prompts.agree(matches, &format!("Change {file}?"))?;
         if is_changed {
-            prompts.agree(matches.get_flag("yes"), &format!("Write {file}?"))?;
             original.replace(&undone.bytes)?;
         }
-        match &undone.left {
-            Some(left) => original.put_beside(&undo, &left.to_bytes())?,
-            None => replace::remove(&undo)?,
-        }
+        undo.change(Some(&kept), undone.left.as_ref().map(Records::to_bytes).as_deref())?;
         let exact = if undone.is_first { ", byte for byte as it was before" } else { "" };
         let cores = escaped(undone.cores.join(", ").as_bytes());
         if is_changed {
-            out.text(&format!("{cores} put back in {file}{exact}; now restart the DNS server"));
+            out.note(&format!("{cores} put back in {file}{exact}; now restart the DNS server"));
         }
     }
-    out.summary(
+    out.object(
         &json!({"event": "summary", "file": file, "cores": undone.cores, "changed": is_changed && is_done,
         "byte_for_byte": undone.is_first, "exit_code": 0}),
     );
@@ -404,7 +380,7 @@ fn undo_file(matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(),
 }
 
 fn show_file(matches: &ArgMatches, out: &Lines) -> Result<(), RegisterError> {
-    let original = Original::read(path(matches))?;
+    let original = original(matches)?;
     let refused = |source| RegisterError::Document { path: original.path().to_owned(), source };
     let document = Document::parse(original.bytes()).map_err(refused)?;
     let entries = document.entries().map_err(refused)?;
@@ -419,11 +395,12 @@ fn show_file(matches: &ArgMatches, out: &Lines) -> Result<(), RegisterError> {
     for entry in &wanted {
         tell_entry(out, &document, entry);
     }
-    tell_ttl(out, original.bytes())?;
+    let (ttl, event) = ttl(&document);
+    out.tell(&ttl, &event);
     if let (Some(server), Some(entry)) = (matches.get_one::<String>("ask"), wanted.first()) {
         ask(matches, out, &original, &document, server, entry)?;
     }
-    out.summary(
+    out.object(
         &json!({"event": "summary", "file": shown(original.path()), "entries": wanted.len(), "exit_code": 0}),
     );
     Ok(())
@@ -457,7 +434,7 @@ fn tell_entry(out: &Lines, document: &Document<'_>, entry: &Entry<'_>) {
 fn ask(
     matches: &ArgMatches,
     out: &Lines,
-    original: &Original,
+    original: &Original<'_>,
     document: &Document<'_>,
     server: &str,
     entry: &Entry<'_>,
@@ -483,7 +460,7 @@ fn ask(
         let event = json!({"event": "answer", "server": server, "name": name, "addresses": answer.addresses,
             "ttl_s": answer.ttl_s, "matches": is_same});
         if !is_same {
-            out.tell("", &event);
+            out.object(&event);
             return Err(RegisterError::Differs { server, name, found, due: listed(&due) });
         }
         out.tell(&format!("{server} answers {name} with {found}, as the file says{ttl}"), &event);
