@@ -484,9 +484,24 @@ fn the_check_names_what_would_go_wrong() {
     let containers = fs::read_to_string(source.join("containers")).expect("it is up");
     fs::write(source.join("containers"), containers + "wiki\t\tmediawiki\tUp 3 years\n").expect("ours");
     fs::write(destination.join("containers"), "d_mongodb_1\tmongodb\timage\tUp 3 minutes\n").expect("ours");
+    let register = cores.sandbox.path().join("register");
+    fs::create_dir(&register).expect("new");
+    let names = r#"{"dns": {"defaultTTL": 7200, "staticDataInDomain": {"co1": {"ip": "127.0.0.1"}}}}"#;
+    fs::write(register.join("dns.json"), names).expect("new");
+    cores.write_plan(|plan| {
+        let host = |name: &str, file: &str| {
+            format!(
+                "[[register.hosts]]\nname = {name:?}\nroot = {register:?}\ndns_file = {file:?}\nrestart = \"x\"\n"
+            )
+        };
+        let hosts = host("master", "dns.json") + &host("slave", "absent.json");
+        plan + "[register]\ncore = \"co1\"\ndomain = \"example.com\"\n" + &hosts
+    });
     let check = cores.step(&["check", "--json"]);
     check.expect_code(46);
     for (what, said) in [
+        ("register master", "pass: co1 is 127.0.0.1; others remember answers for 2 h 00 min"),
+        ("register slave", "fail: there is no "),
         ("source", "pass: "),
         ("agent", "pass: sync-agent "),
         ("volumes", "fail: neither copied nor named as left:\ninfluxdb: ./core/influxdb/data"),

@@ -171,9 +171,12 @@ fn conclude(run: &Run<'_>, enough: Enough, forecasts: &[f64], unsettled: &[Strin
 pub(crate) fn refuse_live_destination(run: &Run<'_>) -> Result<(), StepError> {
     let mut signs = evidence::running(run, End::Destination)?;
     let locks = evidence::locked(run, End::Destination)?;
-    signs.extend(
-        locks.iter().map(|lock| format!("{} is not empty: a mongod runs, or was killed", lock.display())),
-    );
+    signs.extend(locks.iter().map(|lock| {
+        format!(
+            "{} is not empty: a mongod runs, or was killed (if surely none runs, empty that file)",
+            lock.display()
+        )
+    }));
     if signs.is_empty() {
         return Ok(());
     }

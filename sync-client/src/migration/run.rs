@@ -3,7 +3,7 @@
 use super::Operator;
 use super::host::{Host, Machine};
 use super::journal::{Journal, State};
-use super::plan::{Core, Plan};
+use super::plan::{Core, Plan, RegisterHost};
 use super::position::{Position, action};
 use super::say::Say;
 use super::step::StepError;
@@ -77,6 +77,15 @@ impl<'a> Run<'a> {
         match end {
             End::Source => &*self.source,
             End::Destination => &*self.destination,
+        }
+    }
+
+    /// A register host of the plan.
+    pub(crate) fn register(&self, host: &RegisterHost) -> Result<Machine, StepError> {
+        let (name, stop) = (host.name.as_str(), self.operator.stop);
+        match &host.ssh {
+            None => Ok(Machine::here(name, self.environment.umask, stop)),
+            Some(ssh) => Ok(Machine::behind(name, ssh, &self.environment, stop)?),
         }
     }
 

@@ -5,7 +5,7 @@
 //! that `undo` can bring back. What is kept is `FILE.sync-client-undo`; no server loads a file of that name. `show`
 //! also asks a running server ([`crate::dns`]), for it reads its file at start only.
 
-mod document;
+pub(crate) mod document;
 mod edit;
 
 use crate::console::Lines;
