@@ -620,7 +620,7 @@ impl<M: Clone> DestinationSession<M> {
 }
 
 fn signature_bytes(want: Want) -> u64 {
-    want.signature_bytes().unwrap_or(0)
+    want.budget_bytes().unwrap_or(0)
 }
 
 /// Length of the blocks that a match names.

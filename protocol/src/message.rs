@@ -151,6 +151,17 @@ impl Want {
         }
     }
 
+    /// What the request counts against [`limits::SIGNATURES_BYTES`]: its signature; of values that both ends keep until
+    /// the file is there, the old ones and the new ones.
+    ///
+    /// # Errors
+    /// As [`Want::basis`].
+    pub fn budget_bytes(self) -> Result<u64, ProtocolError> {
+        let bytes = self.signature_bytes()?;
+        let kept = 2 * size_of::<subtree::Value>() / subtree::ENTRY_BYTES;
+        Ok(if matches!(self, Want::Aligned { .. }) { bytes.saturating_mul(kept as u64) } else { bytes })
+    }
+
     /// Bytes that follow the request in [`Message::Signature`] frames.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ struct FileState {
     list: u32,
     /// Bytes of signature still to come.
     signature_left: u64,
-    /// Bytes of signature that count against the limit until the file is answered.
+    /// What counts against the limit until the file is answered.
     signature_bytes: u64,
 }
 
@@ -154,12 +154,14 @@ impl SourceSession {
             return unexpected("request", "its number is in use, or too many are under way");
         }
         let signature_bytes = request.want.signature_bytes()?;
-        self.signature_bytes += signature_bytes;
+        let budget_bytes = request.want.budget_bytes()?;
+        self.signature_bytes += budget_bytes;
         if self.signature_bytes > limits::SIGNATURES_BYTES {
             return unexpected("request", "too many signatures under way");
         }
         piece.under_way += 1;
-        let state = FileState { list: request.list, signature_left: signature_bytes, signature_bytes };
+        let state =
+            FileState { list: request.list, signature_left: signature_bytes, signature_bytes: budget_bytes };
         self.files.insert(request.file, state);
         Ok(())
     }

@@ -35,7 +35,8 @@ const SIGNATURE_FRAME_BYTES: usize = 48 << 10;
 pub(crate) struct Basis {
     /// What an earlier run left, and up to where it is used.
     kept: Option<(File, u64)>,
-    old: Option<File>,
+    /// The old file, and what it was when it was opened.
+    old: Option<(File, Info)>,
     pub(crate) total_bytes: u64,
 }
 
@@ -44,7 +45,11 @@ impl Basis {
     pub(crate) fn open(run: &Run<'_>, target: &Target) -> Result<Option<Basis>, Errno> {
         let kept = target.device.and_then(|device| run.staging.kept(device, &target.path()));
         let old = match target.basis() {
-            Some(_) => Some(run.tree.dir(&target.parent)?.open_file(target.name().as_bytes())?),
+            Some(_) => {
+                let file = run.tree.dir(&target.parent)?.open_file(target.name().as_bytes())?;
+                let info = tree::settled_info_of(&file)?;
+                Some((file, info))
+            }
             None => None,
         };
         let old_bytes = target.basis().map_or(0, |info| info.size_bytes);
@@ -61,7 +66,15 @@ impl Basis {
 
     /// The old file, if it is all of the basis.
     pub(crate) fn as_old(&self) -> Option<&File> {
-        self.old.as_ref().filter(|_| self.kept.is_none())
+        self.old.as_ref().filter(|_| self.kept.is_none()).map(|(file, _)| file)
+    }
+
+    /// Whether nobody has written to the old file since it was opened here, nor since it was `seen`.
+    pub(crate) fn is_untouched(&self, seen: Option<&Info>) -> bool {
+        self.old.as_ref().is_none_or(|(file, opened)| {
+            tree::info_of(file)
+                .is_ok_and(|now| opened.same_content(&now) && seen.is_none_or(|seen| seen.same_content(&now)))
+        })
     }
 
     /// Fills `buffer` from `at`.
@@ -77,7 +90,7 @@ impl Basis {
 
     fn read_old(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         match &self.old {
-            Some(old) => old.read_exact_at(buffer, at),
+            Some((old, _)) => old.read_exact_at(buffer, at),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -116,8 +129,14 @@ impl OldValues {
             && !target.is_misaligned
             && run.options.block_size.is_none()
             && !saves_bytes(run);
-        let old = basis.as_old().filter(|_| is_worth_it)?;
-        let info = tree::settled_info_of(old).ok().filter(|info| info.size_bytes == basis.total_bytes)?;
+        basis.as_old().filter(|_| is_worth_it)?;
+        let info = basis.old.as_ref().map(|(_, info)| *info)?;
+        if info.size_bytes != basis.total_bytes {
+            return None;
+        }
+        if target.is_suspect {
+            run.index.forget_values(&info);
+        }
         let (block_size, known) = match run.index.values(&info) {
             Some(known) => (known.block_size, known.values),
             None => (subtree::block_size_for(info.size_bytes), Vec::new()),

@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, select};
 use protocol::ContentHash;
 use protocol::destination::DirectoryId;
 use protocol::entry::Kind;
+use protocol::limits;
 use protocol::path::RelPath;
 use protocol::signature::BlockSize;
 use protocol::stats::{Cause, Operation, Problem, Side};
@@ -212,6 +213,11 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
             match target.wanted.entry.kind {
                 Kind::File { .. } => {
                     run.transferred(&target, target.change, content.literal, content.matched);
+                    if let Some(replaced) =
+                        target.basis().filter(|old| old.size_bytes >= limits::VALUES_FROM_BYTES)
+                    {
+                        run.index.forget_values(replaced);
+                    }
                     if let (Some(values), Ok(dir)) = (content.values, parent.dir(run, &target.parent)) {
                         keep_values(run, &target, dir.info(target.name().as_bytes()), &values);
                     }
@@ -272,7 +278,12 @@ struct Patched {
 }
 
 /// The values of a file that was just placed, for the index; `info` is its own from after that.
-fn keep_values(run: &Run<'_>, target: &Arc<Target>, info: Result<Info, Errno>, known: &FileValues) {
+pub(crate) fn keep_values(
+    run: &Run<'_>,
+    target: &Arc<Target>,
+    info: Result<Info, Errno>,
+    known: &FileValues,
+) {
     let Ok(info) = info else { return };
     if run.index.keep_values(&info, known) {
         let FileValues { hash, block_size, .. } = *known;
@@ -299,7 +310,11 @@ pub(crate) fn confirm_values(run: &Run<'_>, is_settled: impl Fn(&Info) -> bool) 
 fn open(run: &Run<'_>, ready: Ready) -> Option<(Ready, File)> {
     let Ready { target, staged, .. } = &ready;
     let size_bytes = target.wanted.entry.size_bytes();
-    match journal::open_target(&staged.area.dir, staged.name.as_bytes(), run.tree, size_bytes) {
+    let area = &staged.area.dir;
+    let opened = target.existing.ok_or(Errno::STALE).and_then(|existing| {
+        journal::open_target(area, staged.name.as_bytes(), run.tree, &existing, size_bytes)
+    });
+    match opened {
         Ok(file) => Some((ready, file)),
         Err(error) => {
             run.fail(target, Operation::Write, error);

@@ -49,7 +49,7 @@ use redb::{Database, Durability, TableDefinition};
 use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -97,7 +97,7 @@ struct Limits {
     stored: u64,
 }
 
-const LIMITS: Limits = Limits { buffered: 4096, stored: 4_000_000, stored_parts: 16_384 };
+const LIMITS: Limits = Limits { buffered: 4096, stored: 4_000_000, stored_parts: 8192 };
 
 /// The cache of one process, for both its ends and all their threads. It is opened when it is first asked.
 #[derive(Debug)]
@@ -236,7 +236,8 @@ impl Drop for Store {
         {
             let _ = std::fs::rename(self.dir.join(FILE_NAME), self.dir.join(DAMAGED_NAME));
         } else if is_sound && let Ok(sum) = sum(&self.dir.join(FILE_NAME)) {
-            let _ = std::fs::write(self.dir.join(SUM_NAME), sum);
+            let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
+            let _ = options.open(self.dir.join(SUM_NAME)).and_then(|mut file| file.write_all(sum.as_bytes()));
         }
     }
 }
@@ -466,6 +467,7 @@ mod tests {
             device: (8, 1),
             inode,
             node: (0, 0),
+            links: 1,
         }
     }
 

@@ -140,14 +140,17 @@ impl Rendezvous {
         let (taken, token) = (Arc::clone(&arrived), *token);
         thread::Builder::new().name("join".to_owned()).spawn(move || {
             let deadline = Instant::now() + PATIENCE;
-            for _ in 1..limits::CHANNELS {
+            let mut places = limits::CHANNELS - 1;
+            while places > 0 {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() || set_socket_timeout(&listener, Timeout::Recv, Some(left)).is_err() {
                     return;
                 }
                 let Ok((connection, _)) = listener.accept() else { return };
-                // One that is refused hears it by the end of its connection.
-                let _ = take(&taken, connection, &token);
+                // One that is refused hears it by the end of its connection, and takes nobody's place.
+                if take(&taken, connection, &token).is_ok() {
+                    places -= 1;
+                }
             }
         })?;
         Ok(Rendezvous { arrived })

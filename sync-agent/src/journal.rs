@@ -76,12 +76,22 @@ impl Journal {
     }
 }
 
-/// Opens the file that the synced journal `name` of this run is for, after which it has `size_bytes`. Room for
-/// growth is reserved before the first byte changes: what can fail fails here.
-pub(crate) fn open_target(staging: &Dir, name: &[u8], tree: &Tree, size_bytes: u64) -> Result<File, Errno> {
+/// Opens the file that the synced journal `name` of this run is for, after which it has `size_bytes`. What the journal
+/// leaves as it is must be what was verified: nobody may have written to the file since it was `existing`. Room for growth is
+/// reserved before the first byte changes: what can fail fails here.
+pub(crate) fn open_target(
+    staging: &Dir,
+    name: &[u8],
+    tree: &Tree,
+    existing: &Info,
+    size_bytes: u64,
+) -> Result<File, Errno> {
     let journal = staging.open_file(name)?;
     let target = Reader::open(&journal)?.target(tree)?.ok_or(Errno::STALE)?;
-    let old_bytes = tree::info_of(&target)?.size_bytes;
+    if !existing.same_content(&tree::info_of(&target)?) {
+        return Err(Errno::STALE);
+    }
+    let old_bytes = existing.size_bytes;
     if size_bytes > old_bytes {
         let reserve = rustix::fs::FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(&target, reserve, old_bytes, size_bytes - old_bytes) {

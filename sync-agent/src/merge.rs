@@ -249,6 +249,7 @@ impl Merge<'_, '_> {
             changes: 0,
             mismatches: 0,
             is_misaligned: false,
+            is_suspect: false,
         };
         self.act(action, target);
     }

@@ -6,12 +6,12 @@
 
 use crate::basis::{self, OldValues};
 use crate::clock::Activity;
-use crate::commit::{Placement, Ready};
+use crate::commit::{self, Placement, Ready};
 use crate::error::SessionError;
 use crate::journal::Journal;
 use crate::metadata::Wanted;
 use crate::run::Run;
-use crate::sink::{self, COPY_BYTES, Content, Output, Sink};
+use crate::sink::{self, COPY_BYTES, Content, CopyError, Output, Sink};
 use crate::staging::Staged;
 use crate::tree::Info;
 use crate::workers::lock;
@@ -50,6 +50,8 @@ pub(crate) struct Target {
     pub(crate) mismatches: u8,
     /// Compared in place it had little in common with its basis.
     pub(crate) is_misaligned: bool,
+    /// Its content was found to be another one: what an index says of it is not to be trusted.
+    pub(crate) is_suspect: bool,
 }
 
 impl Target {
@@ -222,7 +224,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
     fn literal(&mut self, file: u32, bytes: &[u8]) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
         if let Err(error) = sink.write(self.run, bytes) {
-            self.broken(&mut sink, Operation::Write, &error)?;
+            self.not_written(&mut sink, error)?;
         }
         self.sinks.insert(file, sink);
         Ok(())
@@ -242,7 +244,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
     fn matched(&mut self, file: u32, block: u64, count: u32) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
         if let Err(error) = sink.copy(self.run, block, count, &mut self.buffer) {
-            self.broken(&mut sink, Operation::Read, &error)?;
+            self.not_written(&mut sink, error)?;
         }
         self.sinks.insert(file, sink);
         Ok(())
@@ -253,20 +255,25 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if sink.is_broken() {
             return self.give_up(file, &sink.target);
         }
+        if sink.lacks_basis() {
+            // As after a mismatch: once more, whole.
+            return self.mismatch(file, &sink.target);
+        }
         let Some(content) = sink.verify(&read.hash) else {
             sink.discard();
             return self.mismatch(file, &sink.target);
         };
         let target = at_mtime(&sink.target, read, sink.size_bytes);
         if sink.is_old_file() {
-            return self.unchanged(file, &target, content.matched);
+            return self.unchanged(file, target, content);
         }
         if let Err(error) = sink.leave_old(self.run) {
-            self.broken(&mut sink, Operation::Write, &error)?;
+            self.not_written(&mut sink, error)?;
         }
         match sink.into_output() {
             Output::Staged(staged, out) => self.complete(file, target, staged, &out, content),
             Output::Patch(staged, journal) => self.complete_patch(file, target, staged, *journal, content),
+            Output::NoBasis => self.mismatch(file, &target),
             Output::Same | Output::Broken => self.give_up(file, &target),
         }
     }
@@ -359,7 +366,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
         self.run.done(&target);
         let how = Placement::Patch;
-        let bytes = content.literal;
+        let bytes = content.literal + content.values_bytes();
         self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, content });
         self.resolved.push(file);
         Ok(())
@@ -387,17 +394,23 @@ impl<'a, 'r> Receiver<'a, 'r> {
     }
 
     /// The old file has the new content already: only its metadata is set.
-    fn unchanged(&mut self, file: u32, target: &Target, matched: u64) -> Result<(), SessionError> {
+    fn unchanged(&mut self, file: u32, target: Target, content: Content) -> Result<(), SessionError> {
+        let target = Arc::new(target);
         let held = self.run.tree.dir(&target.parent).and_then(|dir| dir.hold(target.name().as_bytes()));
         let applied = held
             .map_err(|error| (Operation::Open, error))
             .and_then(|held| target.wanted.metadata.apply(&held));
-        self.run.done(target);
+        self.run.done(&target);
         match applied {
-            Ok(()) => self.run.transferred(target, target.change, 0, matched),
-            Err((operation, error)) => self.run.fail(target, operation, error),
+            Ok(()) => {
+                self.run.transferred(&target, target.change, 0, content.matched);
+                if let (Some(values), Ok(dir)) = (content.values, self.run.tree.dir(&target.parent)) {
+                    commit::keep_values(self.run, &target, dir.info(target.name().as_bytes()), &values);
+                }
+            }
+            Err((operation, error)) => self.run.fail(&target, operation, error),
         }
-        self.give_up(file, target)
+        self.give_up(file, &target)
     }
 
     fn mismatch(&mut self, file: u32, target: &Target) -> Result<(), SessionError> {
@@ -453,6 +466,18 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.let_go.push(target.directory);
         self.resolved.push(file);
         Ok(())
+    }
+
+    /// A basis that can't be read is done without; what can't be written ends the file.
+    fn not_written(&self, sink: &mut Sink, error: CopyError) -> Result<(), SessionError> {
+        match error {
+            CopyError::Basis if sink.is_broken() => Ok(()),
+            CopyError::Basis => {
+                sink.has_no_basis();
+                Ok(())
+            }
+            CopyError::Write(error) => self.broken(sink, Operation::Write, &error),
+        }
     }
 
     /// Reports what failed here and passes over the rest of the file.
@@ -545,7 +570,7 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
         }
         Some(_) => {
             let change = content_differs(target.change, run.options);
-            let target = Target { change, ..Target::clone(&target) };
+            let target = Target { change, is_suspect: true, ..Target::clone(&target) };
             if run.options.dry_run {
                 run.would_transfer(&target);
                 run.let_go(target.directory);

@@ -3,8 +3,9 @@
 //! It is hashed while it grows. As long as what arrives is what the old file has at the same place, nothing is written
 //! at all; then the new content goes to a staged file, or with `--inplace` to a journal. Nothing gets a name here.
 //!
-//! What stays of a large old file is not read where its blocks' values are known ([`OldValues`]): the values stand for
-//! it in the hash. They are worth as much as the old file is untouched, so it is looked at again at the end.
+//! What stays where it is of a large old file, the whole of it or with `--inplace`, is not read where its blocks' values are
+//! known ([`OldValues`]): the values stand for it in the hash. They are worth as much as the old file is untouched, so
+//! it is looked at again at the end. What is copied from it is hashed from the copy.
 
 use crate::basis::{Basis, OldValues};
 use crate::clock::{Activity, Clock};
@@ -13,8 +14,9 @@ use crate::journal::Journal;
 use crate::receiver::Target;
 use crate::run::Run;
 use crate::staging::Staged;
-use crate::tree::{self, Info};
+use crate::tree::Info;
 use protocol::signature::BlockSize;
+use protocol::stats::is_full;
 use protocol::subtree::{self, TreeHasher, Value};
 use protocol::{ContentHash, limits};
 use rustix::io::Errno;
@@ -38,6 +40,11 @@ pub(crate) struct Content {
 }
 
 impl Content {
+    /// What its values take in memory.
+    pub(crate) fn values_bytes(&self) -> u64 {
+        self.values.as_ref().map_or(0, |known| (known.values.len() * size_of::<Value>()) as u64)
+    }
+
     /// All of it came from the source.
     pub(crate) fn literal(content: &[u8]) -> Content {
         Content { literal: content.len() as u64, ..Content::default() }
@@ -69,8 +76,24 @@ pub(crate) enum Output {
     Staged(Staged, File),
     /// The old file is to be patched in place.
     Patch(Staged, Box<Journal>),
+    /// Its basis can't be read here: what still comes is passed over, then it is asked for whole.
+    NoBasis,
     /// It failed here, and was reported; what still comes is passed over.
     Broken,
+}
+
+/// Why blocks of a basis could not be appended.
+pub(crate) enum CopyError {
+    /// They can't be read.
+    Basis,
+    /// They can't be written.
+    Write(io::Error),
+}
+
+impl From<io::Error> for CopyError {
+    fn from(error: io::Error) -> CopyError {
+        CopyError::Write(error)
+    }
 }
 
 impl Sink {
@@ -107,10 +130,10 @@ impl Sink {
     }
 
     /// Appends bytes that came from the source.
-    pub(crate) fn write(&mut self, run: &Run<'_>, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, run: &Run<'_>, bytes: &[u8]) -> Result<(), CopyError> {
         self.literal_bytes += bytes.len() as u64;
         self.leave_old(run)?;
-        self.append(bytes, &run.progress.clock)
+        Ok(self.append(bytes, &run.progress.clock)?)
     }
 
     /// Appends blocks of the basis.
@@ -120,15 +143,18 @@ impl Sink {
         block: u64,
         count: u32,
         buffer: &mut [u8],
-    ) -> io::Result<()> {
+    ) -> Result<(), CopyError> {
         let Some(basis) = self.basis.take() else { return Ok(()) };
         let size = u64::from(self.block_size.bytes());
         let from = block * size;
         let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
-        let known = basis.as_old().and_then(|old| Some((old, self.known_values(block, count, to)?)));
-        let copied = match known {
-            Some((old, values)) => self.copy_known(run, old, to, values),
-            None => self.copy_read(run, &basis, from, to, buffer),
+        let stays = from == self.position && basis.as_old().is_some();
+        let in_place = stays && matches!(self.output, Output::Same | Output::Patch(..));
+        let known = if in_place { self.known_values(block, count, to) } else { None };
+        let copied = match (known, &self.output, basis.as_old()) {
+            (Some(values), ..) => self.keep_known(to, values),
+            (None, Output::Staged(..), Some(old)) if stays => self.copy_shared(run, old, to, buffer),
+            _ => self.copy_read(run, &basis, from, to, in_place, buffer),
         };
         self.matched_bytes += to - from;
         self.basis = Some(basis);
@@ -144,17 +170,36 @@ impl Sink {
         self.values.as_ref().filter(|_| stands && is_whole)?.get(block, count)
     }
 
-    /// The next bytes, up to `to`, stand at the same place of the old file and hash to these values.
-    fn copy_known(&mut self, run: &Run<'_>, old: &File, to: u64, values: Vec<Value>) -> io::Result<()> {
-        if let Output::Staged(_, file) = &self.output {
-            run.progress.clock.time(Activity::Write, || copy_range(old, file, self.position, to))?;
-        }
+    /// The next bytes, up to `to`, stay where they are in the old file and hash to these values.
+    fn keep_known(&mut self, to: u64, values: Vec<Value>) -> Result<(), CopyError> {
         if !values.into_iter().all(|value| self.hasher.push(value)) {
             // Values are of blocks at their own places, and so is what came before them.
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(io::Error::from(io::ErrorKind::InvalidData).into());
         }
         self.trusts_values = true;
         self.position = to;
+        Ok(())
+    }
+
+    /// The next bytes, up to `to`, stand at the same place of the old file: the staged one may share them. Hashed is what is
+    /// in the staged one then.
+    fn copy_shared(
+        &mut self,
+        run: &Run<'_>,
+        old: &File,
+        to: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), CopyError> {
+        let Output::Staged(_, file) = &self.output else { return Ok(()) };
+        let clock = &run.progress.clock;
+        clock.time(Activity::Write, || copy_range(old, file, self.position, to))?;
+        while self.position < to {
+            let length = usize::try_from(to - self.position).unwrap_or(usize::MAX).min(buffer.len());
+            let chunk = &mut buffer[..length];
+            clock.time(Activity::Read, || file.read_exact_at(chunk, self.position))?;
+            clock.time(Activity::Hash, || self.hasher.update(chunk));
+            self.position += length as u64;
+        }
         Ok(())
     }
 
@@ -164,10 +209,9 @@ impl Sink {
         basis: &Basis,
         from: u64,
         to: u64,
+        stays: bool,
         buffer: &mut [u8],
-    ) -> io::Result<()> {
-        let in_place = matches!(self.output, Output::Same | Output::Patch(..));
-        let stays = in_place && from == self.position && basis.as_old().is_some();
+    ) -> Result<(), CopyError> {
         if !stays {
             self.leave(run, Some(basis))?;
         }
@@ -176,7 +220,7 @@ impl Sink {
         while at < to {
             let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
             let chunk = &mut buffer[..length];
-            clock.time(Activity::Read, || basis.read_exact_at(chunk, at))?;
+            clock.time(Activity::Read, || basis.read_exact_at(chunk, at)).map_err(|_| CopyError::Basis)?;
             at += length as u64;
             if stays {
                 clock.time(Activity::Hash, || self.hasher.update(chunk));
@@ -189,37 +233,58 @@ impl Sink {
     }
 
     /// The new content is no longer the old one: what was the same so far is copied to a staged file.
-    pub(crate) fn leave_old(&mut self, run: &Run<'_>) -> io::Result<()> {
+    pub(crate) fn leave_old(&mut self, run: &Run<'_>) -> Result<(), CopyError> {
         let basis = self.basis.take();
         let left = self.leave(run, basis.as_ref());
         self.basis = basis;
         left
     }
 
-    fn leave(&mut self, run: &Run<'_>, basis: Option<&Basis>) -> io::Result<()> {
+    fn leave(&mut self, run: &Run<'_>, basis: Option<&Basis>) -> Result<(), CopyError> {
         if !matches!(self.output, Output::Same) {
             return Ok(());
         }
         let path = self.target.path();
-        let area = run.area(&self.target)?;
+        let area = run.area(&self.target).map_err(io::Error::from)?;
         if let Some(existing) = patched(run, &self.target) {
-            let (staged, file) = area.create_journal(&path)?;
+            let (staged, file) = area.create_journal(&path).map_err(io::Error::from)?;
             match Journal::begin(file, &path, &existing) {
                 Ok(journal) => self.output = Output::Patch(staged, Box::new(journal)),
                 Err(error) => {
                     staged.discard();
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
             return Ok(());
         }
-        let (staged, file) = area.create(&path)?;
+        let (staged, file) = area.create(&path).map_err(io::Error::from)?;
         let copied = match basis.and_then(Basis::as_old) {
-            Some(old) => copy_range(old, &file, 0, self.position),
+            Some(old) => self.copy_front(run, old, &file),
             None => Ok(()),
         };
         self.output = Output::Staged(staged, file);
         copied
+    }
+
+    /// What was the same so far goes into the staged file. Where values stood for it, its hash is made anew, of the copy.
+    fn copy_front(&mut self, run: &Run<'_>, old: &File, staged: &File) -> Result<(), CopyError> {
+        let clock = &run.progress.clock;
+        clock.time(Activity::Write, || copy_range(old, staged, 0, self.position))?;
+        if !self.trusts_values {
+            return Ok(());
+        }
+        self.hasher = TreeHasher::new(self.hasher.block_size());
+        self.trusts_values = false;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut at = 0;
+        while at < self.position {
+            let length = usize::try_from(self.position - at).unwrap_or(usize::MAX).min(buffer.len());
+            let chunk = &mut buffer[..length];
+            clock.time(Activity::Read, || staged.read_exact_at(chunk, at))?;
+            clock.time(Activity::Hash, || self.hasher.update(chunk));
+            at += length as u64;
+        }
+        Ok(())
     }
 
     fn append(&mut self, bytes: &[u8], clock: &Clock) -> io::Result<()> {
@@ -227,7 +292,7 @@ impl Sink {
         match &mut self.output {
             Output::Staged(_, file) => clock.time(Activity::Write, || file.write_all_at(bytes, position))?,
             Output::Patch(_, journal) => clock.time(Activity::Write, || journal.record(position, bytes))?,
-            Output::Same | Output::Broken => return Ok(()),
+            Output::Same | Output::NoBasis | Output::Broken => return Ok(()),
         }
         clock.time(Activity::Hash, || self.hasher.update(bytes));
         self.position += bytes.len() as u64;
@@ -238,7 +303,9 @@ impl Sink {
     pub(crate) fn verify(&mut self, expected: &ContentHash) -> Option<Content> {
         let block_size = self.hasher.block_size();
         let (hash, values) = std::mem::replace(&mut self.hasher, TreeHasher::new(block_size)).finish();
-        if hash != *expected || self.trusts_values && !self.still_has_values() {
+        let seen = self.values.as_ref().filter(|_| self.trusts_values).map(|values| &values.info);
+        let is_untouched = self.basis.as_ref().is_none_or(|basis| basis.is_untouched(seen));
+        if hash != *expected || !is_untouched {
             return None;
         }
         let is_of_use = !values.is_empty()
@@ -251,11 +318,14 @@ impl Sink {
         })
     }
 
-    /// Whether the old file is still the one whose values were taken for its content.
-    fn still_has_values(&self) -> bool {
-        let old = self.basis.as_ref().and_then(Basis::as_old).and_then(|old| tree::info_of(old).ok());
-        let values = self.values.as_deref();
-        old.zip(values).is_some_and(|(old, values)| values.info.same_content(&old))
+    /// The basis can't be read.
+    pub(crate) fn has_no_basis(&mut self) {
+        self.discard();
+        self.output = Output::NoBasis;
+    }
+
+    pub(crate) fn lacks_basis(&self) -> bool {
+        matches!(self.output, Output::NoBasis)
     }
 
     /// Whether all of the new content is that of the old file.
@@ -272,7 +342,7 @@ impl Sink {
     pub(crate) fn discard(&mut self) {
         match std::mem::replace(&mut self.output, Output::Broken) {
             Output::Staged(staged, _) | Output::Patch(staged, _) => staged.discard(),
-            Output::Same | Output::Broken => {}
+            Output::Same | Output::NoBasis | Output::Broken => {}
         }
     }
 
@@ -281,7 +351,7 @@ impl Sink {
         match self.output {
             Output::Staged(staged, _) => staged.keep(self.position),
             Output::Patch(staged, _) => staged.discard(),
-            Output::Same | Output::Broken => {}
+            Output::Same | Output::NoBasis | Output::Broken => {}
         }
     }
 
@@ -290,33 +360,35 @@ impl Sink {
     }
 }
 
-/// The old file, if it is to be patched in place.
+/// The old file, if it is to be patched in place; not one with other names, which are other files of the source.
 pub(crate) fn patched(run: &Run<'_>, target: &Target) -> Option<Info> {
-    target.basis().copied().filter(|_| run.options.inplace)
+    target.basis().copied().filter(|info| run.options.inplace && info.links == 1)
 }
 
 /// Copies the bytes `at..to` to the same place of another file. Where the file system can, both share them.
-fn copy_range(from: &File, into: &File, at: u64, to: u64) -> io::Result<()> {
+fn copy_range(from: &File, into: &File, at: u64, to: u64) -> Result<(), CopyError> {
     let (mut read_at, mut write_at) = (at, at);
     while read_at < to {
         let left = usize::try_from(to - read_at).unwrap_or(usize::MAX).min(1 << 30);
         match rustix::fs::copy_file_range(from, Some(&mut read_at), into, Some(&mut write_at), left) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Err(CopyError::Basis),
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
                 return copy_range_by_hand(from, into, read_at, to);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) if is_full(error.raw_os_error()) => return Err(CopyError::Write(error.into())),
+            // It may be either file; the next try does without this one.
+            Err(_) => return Err(CopyError::Basis),
         }
     }
     Ok(())
 }
 
-fn copy_range_by_hand(from: &File, into: &File, mut at: u64, to: u64) -> io::Result<()> {
+fn copy_range_by_hand(from: &File, into: &File, mut at: u64, to: u64) -> Result<(), CopyError> {
     let mut buffer = vec![0; COPY_BYTES];
     while at < to {
         let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
-        from.read_exact_at(&mut buffer[..length], at)?;
+        from.read_exact_at(&mut buffer[..length], at).map_err(|_| CopyError::Basis)?;
         into.write_all_at(&buffer[..length], at)?;
         at += length as u64;
     }

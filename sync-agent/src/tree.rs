@@ -71,6 +71,8 @@ pub struct Info {
     pub inode: u64,
     /// Device that it is.
     pub node: (u32, u32),
+    /// How many names it has.
+    pub links: u32,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -581,6 +583,7 @@ impl Info {
             device: (statx.stx_dev_major, statx.stx_dev_minor),
             inode: statx.stx_ino,
             node: (statx.stx_rdev_major, statx.stx_rdev_minor),
+            links: statx.stx_nlink,
         }
     }
 
@@ -642,13 +645,19 @@ impl Info {
     /// Whether the tick in which it was last changed is over: a change from now on gets another ctime.
     pub(crate) fn is_settled(&self) -> bool {
         let nanos = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
-        (nanos(now()) - nanos(self.ctime)).abs() >= TICK_NS
+        (nanos(now()) - nanos(self.ctime)).abs() >= self.tick_ns()
+    }
+
+    /// How long another change may get the same ctime: a file system whose times are whole seconds, or even ones, gives
+    /// itself away by them.
+    fn tick_ns(&self) -> i128 {
+        if self.ctime.nanos == 0 { COARSE_TICK_NS } else { TICK_NS }
     }
 
     /// Waits for that; true, because then it is.
     pub(crate) fn settle(&self) -> bool {
         if !self.is_settled() {
-            std::thread::sleep(std::time::Duration::from_nanos(TICK_NS as u64));
+            std::thread::sleep(std::time::Duration::from_nanos(self.tick_ns() as u64));
         }
         true
     }
@@ -659,6 +668,8 @@ const YOUNG_S: i64 = 2;
 
 /// At least a tick of any kernel's clock for file times (100 Hz and more).
 const TICK_NS: i128 = 20_000_000;
+/// FAT counts in two seconds, old ext4 inodes in one.
+const COARSE_TICK_NS: i128 = 2_000_000_000;
 
 /// Attributes of an open file, taken when the tick in which it was last changed is over: whatever is
 /// written from now on shows in them.

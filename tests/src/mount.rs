@@ -105,6 +105,27 @@ impl Image {
         Image::mount(file, directory.join("mounted"))
     }
 
+    /// Changes bytes on the disk behind the file system's back, as a failing disk does: wherever `what` stands.
+    ///
+    /// # Panics
+    /// Where that fails, or they are nowhere.
+    pub fn damage(&self, what: &[u8], into: &[u8]) {
+        self.unmount(&[]);
+        let mut content = fs::read(&self.file).expect("it is there");
+        let at = content.windows(what.len()).position(|window| window == what).expect("it is on the disk");
+        content[at..at + into.len()].copy_from_slice(into);
+        fs::write(&self.file, content).expect("room for the same");
+        let mut command = Command::new("mount");
+        command.args(["-o", "loop"]).arg(&self.file).arg(&self.mounted);
+        run(command).success();
+    }
+
+    fn unmount(&self, options: &[&str]) {
+        let mut command = Command::new("umount");
+        command.args(options).arg(&self.mounted);
+        run(command).success();
+    }
+
     /// Where it is mounted.
     #[must_use]
     pub fn path(&self) -> &Path {

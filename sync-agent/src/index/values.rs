@@ -5,10 +5,11 @@
 //! As with the hashes beside it: device, inode, size, mtime and ctime are what they were when the run that wrote the
 //! file looked at it, after the clock tick in which it was written was over ([`Index::confirm_values`] comes later
 //! than [`Index::keep_values`], and only for a file that is still the same). That run wrote all pages back before,
-//! so that a write through a mapping shows as well. The values must give the file's hash, or they are none.
+//! so that a write through a mapping made later shows as well; not on tmpfs, which writes nothing back. The values must
+//! give the file's hash, or they are none. A file that a comparison finds to differ loses them.
 //!
 //! # The table
-//! `block-values-1`. A file's parts follow its head; each holds up to 1024 values of 32 bytes.
+//! `block-values-1`. A file's parts follow its head; each holds up to 1000 values of 32 bytes.
 //!
 //! | key, 20 bytes | value |
 //! |---|---|
@@ -23,6 +24,7 @@ use protocol::subtree::{self, Value};
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
 use redb::{Table, TableDefinition};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 type PartKey = [u8; 20];
 
@@ -33,7 +35,8 @@ const HASH_AT: usize = 36;
 const BLOCK_SIZE_AT: usize = 68;
 const CHECK_AT: usize = 72;
 const HEAD_BYTES: usize = 80;
-const PART_VALUES: usize = 1024;
+/// With the generation less than 32 KiB: one more byte would take a page of twice that.
+const PART_VALUES: usize = 1000;
 
 /// What is known of a file's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +85,30 @@ impl Index {
     }
 }
 
+impl Index {
+    /// This file is gone, or its content was found to be another one than is kept of it.
+    pub(crate) fn forget_values(&self, info: &Info) {
+        let Some(store) = self.store() else { return };
+        let key = key_of(info);
+        if store.attempt(|database| has_parts(database, &key)) == Some(true) {
+            store.attempt(|database| {
+                let mut transaction = database.begin_write()?;
+                transaction.set_durability(Durability::None)?;
+                transaction.open_table(TABLE)?.retain_in(all_parts(&key), |_, _| false)?;
+                Ok(transaction.commit()?)
+            });
+        }
+    }
+}
+
+fn all_parts(key: &Key) -> RangeInclusive<PartKey> {
+    part_key(key, 0)..=part_key(key, u32::MAX)
+}
+
+fn has_parts(database: &Database, key: &Key) -> Result<bool, redb::Error> {
+    Ok(database.begin_read()?.open_table(TABLE)?.range(all_parts(key))?.next().is_some())
+}
+
 fn part_key(key: &Key, part: u32) -> PartKey {
     let mut whole = [0; 20];
     whole[..16].copy_from_slice(key);
@@ -94,7 +121,7 @@ type Found = (Vec<u8>, Vec<Value>);
 fn find(database: &Database, key: &Key) -> Result<Option<Found>, redb::Error> {
     let table = database.begin_read()?.open_table(TABLE)?;
     let (mut head, mut values) = (None, Vec::new());
-    for entry in table.range(part_key(key, 0)..=part_key(key, u32::MAX))? {
+    for entry in table.range(all_parts(key))? {
         let (part, stored) = entry?;
         if part.value()[16..] == [0; 4] {
             head = Some(stored.value().to_vec());
@@ -117,7 +144,7 @@ fn write(
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::None)?;
     let mut table = transaction.open_table(TABLE)?;
-    table.retain_in(part_key(key, 0)..=part_key(key, u32::MAX), |_, _| false)?;
+    table.retain_in(all_parts(key), |_, _| false)?;
     for (part, values) in (1..).zip(known.values.chunks(PART_VALUES)) {
         let mut stored = generation.to_le_bytes().to_vec();
         stored.extend(values.iter().flatten());
@@ -199,6 +226,7 @@ mod tests {
             device: (8, 1),
             inode,
             node: (0, 0),
+            links: 1,
         }
     }
 
@@ -272,7 +300,7 @@ mod tests {
     #[test]
     fn the_oldest_runs_values_go_when_there_are_too_many() {
         let dir = tempfile::tempdir().unwrap();
-        // Of each file a head and ten parts: two files have room, and three leave no more than 18 parts.
+        // Of each file a head and eleven parts: two files have room, and three leave no more than 18 parts.
         let known = known(1);
         for run in 0..4 {
             let index = open(dir.path(), 24);
