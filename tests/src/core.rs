@@ -345,7 +345,7 @@ fn read_request(stream: &mut impl Read) -> Option<Request> {
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).ok()?;
-    let line = head.lines().next()?.trim_end_matches(" HTTP/1.1").to_owned();
+    let line = head.lines().next()?.split_once(" HTTP/")?.0.to_owned();
     let mut request = Request { line, head, body: Vec::new() };
     let len: usize = request.header("content-length").parse().unwrap_or(0);
     request.body.resize(len, 0);

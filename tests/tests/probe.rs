@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tests::core::{Core, DOMAIN, Fault, MESSAGE, Manner};
-use tests::nginx::{Certificate, certificate};
+use tests::nginx::{self, Certificate, certificate};
 use tests::process::{self, Output};
 use tests::require;
 use tests::requirement::installed;
@@ -183,6 +183,29 @@ fn the_picture_arrives_as_it_was_made() {
     assert!(bytes.len() > 20_000, "{}", bytes.len());
 }
 
+/// What happens to a file of the destination.
+enum Damage {
+    Replaced(&'static str, &'static str),
+    Flipped(usize),
+    Removed,
+    Made(&'static str),
+}
+
+impl Damage {
+    fn happen(&self, path: &Path) {
+        match self {
+            Damage::Replaced(from, to) => change(path, from, to),
+            Damage::Flipped(at) => {
+                let mut bytes = fs::read(path).expect("it is there");
+                bytes[*at] ^= 1;
+                fs::write(path, bytes).expect("a file of the sandbox");
+            }
+            Damage::Removed => fs::remove_file(path).expect("it is there"),
+            Damage::Made(text) => fs::write(path, text).expect("a file of the sandbox"),
+        }
+    }
+}
+
 #[test]
 fn every_difference_is_named() {
     require!("openssl");
@@ -190,74 +213,37 @@ fn every_difference_is_named() {
     probe.create();
     let _destination = probe.migrate();
     let picture = "attachments/c000000000000000000000002/file1";
-    let bytes = fs::read(probe.destination_file(picture)).expect("it was copied");
-    let cases: [(&str, Box<dyn Fn()>, &str); 8] = [
-        (
-            picture,
-            Box::new(|| {
-                let mut changed = bytes.clone();
-                changed[9000] ^= 1;
-                fs::write(probe.destination_file(picture), changed).expect("a file of the sandbox");
-            }),
-            "ann: attachment c000000000000000000000002/file1 differs",
-        ),
-        (
-            picture,
-            Box::new(|| fs::remove_file(probe.destination_file(picture)).expect("it is there")),
-            "ann: attachment c000000000000000000000002/file1 is missing",
-        ),
+    let stream = "streams/sync-probe.json";
+    let series = "series/c000000000000000000000003.json";
+    for (file, damage, line) in [
+        (picture, Damage::Flipped(9000), "attachment c000000000000000000000002/file1 differs"),
+        (picture, Damage::Removed, "attachment c000000000000000000000002/file1 is missing"),
         (
             "events/000000.json",
-            Box::new(|| change(&probe.destination_file("events/000000.json"), "looked for", "forgotten")),
-            "ann: event c000000000000000000000000 differs in content",
+            Damage::Replaced("looked for", "forgotten"),
+            "event c000000000000000000000000 differs in content",
         ),
         (
             "events/000001.json",
-            Box::new(|| change(&probe.destination_file("events/000001.json"), "{", "{\"trashed\": true, ")),
-            "ann: event c000000000000000000000001 differs in trashed",
+            Damage::Replaced("{", "{\"trashed\": true, "),
+            "event c000000000000000000000001 differs in trashed",
         ),
-        (
-            "events/000001.json",
-            Box::new(|| fs::remove_file(probe.destination_file("events/000001.json")).expect("it is there")),
-            "ann: event c000000000000000000000001 is missing",
-        ),
+        ("events/000001.json", Damage::Removed, "event c000000000000000000000001 is missing"),
         (
             "events/000009.json",
-            Box::new(|| {
-                fs::write(
-                    probe.destination_file("events/000009.json"),
-                    r#"{"id": "later", "trashed": true}"#,
-                )
-                .expect("a file of the sandbox");
-            }),
-            "ann: event later was not there before",
+            Damage::Made(r#"{"id": "later", "trashed": true}"#),
+            "event later was not there before",
         ),
-        (
-            "streams/sync-probe.json",
-            Box::new(|| {
-                change(
-                    &probe.destination_file("streams/sync-probe.json"),
-                    "\"name\":\"sync-probe\"",
-                    "\"name\":\"x\"",
-                )
-            }),
-            "ann: stream sync-probe differs in name",
-        ),
-        (
-            "series/c000000000000000000000003.json",
-            Box::new(|| {
-                change(&probe.destination_file("series/c000000000000000000000003.json"), "[0,", "[0.5,")
-            }),
-            "ann: series c000000000000000000000003 differs",
-        ),
-    ];
-    for (file, damage, line) in cases {
+        (stream, Damage::Replaced("\"name\":\"sync", "\"name\":\"x"), "stream sync-probe differs in name"),
+        (series, Damage::Replaced("[0,", "[0.5,"), "series c000000000000000000000003 differs"),
+        (series, Damage::Removed, "series c000000000000000000000003 is missing"),
+    ] {
         let path = probe.destination_file(file);
         let before = fs::read(&path).ok();
-        damage();
+        damage.happen(&path);
         let output = probe.run(&["check"]);
         output.expect_code(45);
-        has_line(&output, line);
+        has_line(&output, &format!("ann: {line}"));
         assert!(output.stdout_text().contains("ann: 1 difference since "), "{output}");
         match before {
             Some(bytes) => fs::write(&path, bytes).expect("a file of the sandbox"),
@@ -265,6 +251,35 @@ fn every_difference_is_named() {
         }
         probe.run(&["check"]).success();
     }
+}
+
+#[test]
+fn through_the_sources_nginx_it_is_the_destination_that_answers() {
+    require!("openssl", "nginx");
+    let probe = Probe::new();
+    probe.create();
+    let destination = probe.migrate();
+    let before = probe.source.requests().len();
+    let port = TcpListener::bind((HERE, 0)).expect("a free port").local_addr().expect("it is bound").port();
+    let directory = probe.sandbox.path().join("nginx");
+    let (chain, key) = (probe.certificate.chain.display(), probe.certificate.key.display());
+    let site = directory.join("site-443.conf");
+    let configuration = nginx::write_configuration(&directory, &format!("include {};", site.display()));
+    let text = format!(
+        "upstream core_server {{\n  server {};\n}}\nserver {{\n  listen 127.0.0.1:{port} ssl;\n  ssl_certificate {chain};\n  \
+         ssl_certificate_key {key};\n  location / {{\n    proxy_set_header Host $http_host;\n    proxy_pass http://core_server;\n  }}\n}}\n",
+        probe.source.address
+    );
+    fs::write(&site, text).expect("a file of the sandbox");
+    let (file, to) = (site.display().to_string(), destination.address.to_string());
+    let root = probe.certificate.root.display().to_string();
+    let enable = ["proxy", "enable", "--file", &file, "--to", &to, "--trusted-certificate", &root, "--yes"];
+    probe.sandbox.client(enable).success();
+    let _nginx = nginx::start(&probe.sandbox, &configuration, port);
+    let output = probe.run(&["check", "--at", &format!("127.0.0.1:{port}")]);
+    output.success();
+    assert_eq!(probe.source.requests().len(), before, "the source was asked itself");
+    assert!(destination.requests().len() > 5);
 }
 
 #[test]
@@ -286,6 +301,8 @@ fn differences_are_objects_for_programs() {
     assert_eq!(objects[0]["fields"], serde_json::json!(["content"]));
     assert_eq!(objects[1]["differences"], 1);
     assert_eq!(output.summary()["command"], "probe check");
+    let status = probe.sandbox.client(["status"]);
+    assert!(status.stdout_text().contains("\nprobe check  1 difference, "), "{status}");
 }
 
 #[test]

@@ -430,6 +430,10 @@ impl Probe {
                 self.marker
             ));
         }
+        let texts = [self.origin.as_deref().unwrap_or("https://"), &self.app_id];
+        if let Some(text) = texts.iter().find(|text| !text.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Some(format!("probe.origin or app_id {text:?}: a header or name can't hold that"));
+        }
         if self.accounts.is_empty() {
             return Some("probe.accounts is empty: name an account".to_owned());
         }

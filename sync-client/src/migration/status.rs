@@ -78,6 +78,7 @@ fn lines(plan: &Plan, records: &[Record], position: &Position, is_busy: bool) ->
     if let Some(last) = records.iter().rev().find(|it| it.step == probe::CHECK && it.state != State::Begun) {
         let found = match last.data["differences"].as_u64() {
             Some(0) => "identical".to_owned(),
+            Some(1) => "1 difference".to_owned(),
             Some(count) => format!("{count} differences"),
             None => "not compared".to_owned(),
         };

@@ -9,8 +9,8 @@ use super::picture;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The picture's name in the account.
-const PICTURE: &str = "sync-client.png";
+/// The file's name in the account.
+const FILE_NAME: &str = "sync-client.png";
 
 /// How an event says in which stream it is.
 #[derive(Debug, Clone, Copy)]
@@ -21,19 +21,34 @@ enum Form {
     Many,
 }
 
-/// What is made: the description's last word, how the event is sent first, type, content.
-const EVENTS: [(&str, Form, &str, fn() -> Value); 3] = [
-    ("note", Form::One, "note/txt", || json!("Made to be looked for after a migration.")),
-    ("mass", Form::Many, "mass/kg", || json!(70.25)),
-    ("picture", Form::One, "picture/attached", || Value::Null),
-];
+/// An event that is made.
+struct Made {
+    /// The description's last word.
+    word: &'static str,
+    /// How it is sent first.
+    form: Form,
+    kind: &'static str,
+    content: Value,
+}
+
+fn events() -> [Made; 3] {
+    let text = json!("Made to be looked for after a migration.");
+    [
+        Made { word: "note", form: Form::One, kind: "note/txt", content: text },
+        Made { word: "mass", form: Form::Many, kind: "mass/kg", content: json!(70.25) },
+        Made { word: PICTURE, form: Form::One, kind: "picture/attached", content: Value::Null },
+    ]
+}
+
+/// The event that has the file.
+const PICTURE: &str = "picture";
 
 /// The description's last word and the type of the series.
 const SERIES: (&str, &str) = ("series", "series:mass/kg");
 
 /// What [`make`] does, a line each.
 pub(crate) fn rehearsal(marker: &str, with_series: bool) -> Vec<String> {
-    let words = EVENTS.iter().map(|(word, ..)| *word).chain(with_series.then_some(SERIES.0));
+    let words = events().map(|made| made.word).into_iter().chain(with_series.then_some(SERIES.0));
     let events = words.map(|word| format!("make the event \"{}\"", description(marker, word)));
     std::iter::once(format!("make the stream {marker}")).chain(events).collect()
 }
@@ -46,10 +61,10 @@ fn description(marker: &str, word: &str) -> String {
 pub(crate) fn make(api: &Api<'_>, marker: &str, with_series: bool) -> Result<u32, ApiError> {
     let mut made = u32::from(posted(api.post("/streams", &json!({"id": marker, "name": marker})))?.is_some());
     let there = there(api, marker)?;
-    for (word, form, kind, content) in EVENTS {
+    for Made { word, form, kind, content } in events() {
         if !there.contains_key(&description(marker, word)) {
-            let event = event(marker, word, kind, content());
-            post(api, form, marker, event, word == "picture")?;
+            let event = event(marker, word, kind, content);
+            post(api, form, marker, event, word == PICTURE)?;
             made += 1;
         }
     }
@@ -123,7 +138,7 @@ fn post(
             Form::Many => event["streamIds"] = json!([marker]),
         }
         if with_file {
-            api.post_file(&event, PICTURE, "image/png", &picture::png())
+            api.post_file(&event, FILE_NAME, "image/png", &picture::png())
         } else {
             api.post("/events", &event)
         }
@@ -175,7 +190,8 @@ fn read_stream(api: &Api<'_>, mut stream: Value, contents: &mut Contents) -> Res
 }
 
 fn read_event(api: &Api<'_>, id: &str, mut event: Value, contents: &mut Contents) -> Result<(), ApiError> {
-    for attachment in event["attachments"].as_array_mut().into_iter().flatten() {
+    let attachments = event.get_mut("attachments").and_then(Value::as_array_mut);
+    for attachment in attachments.into_iter().flatten() {
         let file = api.id("GET /events", attachment)?;
         if let Some(attachment) = attachment.as_object_mut() {
             attachment.remove("readToken");

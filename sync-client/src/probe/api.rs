@@ -131,7 +131,7 @@ pub(crate) struct Api<'a> {
     token: String,
 }
 
-/// Knows one address, and no names.
+/// Knows one address, and no names. `ureq::unversioned` may change in a minor release, so Cargo.toml holds it to one.
 #[derive(Debug)]
 struct At(SocketAddr);
 

@@ -15,7 +15,7 @@ mod picture;
 mod snapshot;
 pub(crate) mod url;
 
-use crate::console::print_error;
+use crate::console::{print_error, with_causes};
 use crate::migration::Operator;
 use crate::migration::journal::{Journal, State};
 use crate::migration::plan::{Account, Plan, Probe};
@@ -221,25 +221,36 @@ fn carry_out(
     if step == CREATE && Position::of(journal.records()).stopped_ms.is_some() {
         return Err(ProbeError::TooLate.into());
     }
+    let data = recorded(&mut journal, step, at, || match step {
+        CREATE => create(&plan, probe, &way, &accounts, say),
+        _ => check(&plan, &way, &accounts, say),
+    })?;
+    if has_differences(&data) {
+        let what = "the accounts do not hold what they held";
+        return Err(StepError::Told { what, exit_code: Exit::Differs.code() });
+    }
+    Ok(())
+}
+
+/// The journal knows when it began and how it ended; with differences it is not done.
+fn recorded(
+    journal: &mut Journal,
+    step: &str,
+    at: SocketAddr,
+    work: impl FnOnce() -> Result<Value, StepError>,
+) -> Result<Value, StepError> {
     journal.record(step, action::RUN, State::Begun, json!({"at": at.to_string()}))?;
-    let result = if step == CREATE {
-        create(&plan, probe, &way, &accounts, say)
-    } else {
-        check(&plan, &way, &accounts, say)
-    };
+    let result = work();
     let (state, data) = match &result {
-        Ok(data) if data["differences"].as_u64().unwrap_or(0) == 0 => (State::Done, data.clone()),
-        Ok(data) => (State::Failed, data.clone()),
-        Err(error) => (State::Failed, json!({"error": crate::console::with_causes(error)})),
+        Ok(data) => (if has_differences(data) { State::Failed } else { State::Done }, data.clone()),
+        Err(error) => (State::Failed, json!({"error": with_causes(error)})),
     };
     journal.record(step, action::RUN, state, data)?;
-    match result? {
-        data if data["differences"].as_u64().unwrap_or(0) == 0 => Ok(()),
-        _ => Err(StepError::Told {
-            what: "the accounts do not hold what they held",
-            exit_code: Exit::Differs.code(),
-        }),
-    }
+    result
+}
+
+fn has_differences(data: &Value) -> bool {
+    data["differences"].as_u64().is_some_and(|count| count > 0)
 }
 
 fn way<'a>(probe: &'a Probe, plan: &Plan, at: SocketAddr, operator: &Operator<'a>) -> Way<'a> {

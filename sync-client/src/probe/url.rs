@@ -55,9 +55,11 @@ impl TryFrom<String> for ApiUrl {
         if !matches!(uri.scheme_str(), Some("https" | "http")) || uri.host().is_none_or(str::is_empty) {
             return refused("names no host to ask over https");
         }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some()
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
+            || uri.query().is_some()
+            || text.contains('#')
         {
-            return refused("has a user or a query");
+            return refused("has a user, a query or a fragment");
         }
         if text.matches(PLACE).count() != 1 {
             return refused("needs one place for the account's name");
@@ -105,8 +107,9 @@ mod tests {
             ("https://{username}.{username}.com", "place for"),
             ("ftp://{username}.example.com", "no host"),
             ("/{username}", "no host"),
-            ("https://u:p@example.com/{username}", "a user"),
+            ("https://u:p@example.com/{username}", "a user,"),
             ("https://example.com/{username}?auth=x", "a query"),
+            ("https://example.com/{username}#x", "a query"),
         ] {
             let error = url(text).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
