@@ -1,8 +1,8 @@
 //! `probe`: accounts that show by the HTTP API whether a migration kept what they held.
 //!
-//! `create` makes test data at the source ([`account`]), reads everything those accounts hold, and keeps it as hashes
-//! ([`snapshot`]). `check` reads everything again, from the destination or whoever answers at an address, and names what
-//! differs ([`compare`]). [`api`] is the HTTP; it asks the address that was named, so no DNS is needed, and none is believed.
+//! `create` makes test data at the source (`account`), reads everything those accounts hold, and keeps it as hashes
+//! (`snapshot`). `check` reads everything again, from the destination or whoever answers at an address, and names what
+//! differs (`compare`). `api` is the HTTP; it asks the address that was named, so no DNS is needed, and none is believed.
 //!
 //! What always holds: passwords come from a file or variable that the plan names, and neither they nor tokens nor contents are
 //! printed or written anywhere; the snapshot is replaced only when every account was read; `create` refuses once the source was
