@@ -173,6 +173,7 @@ pub fn command() -> Command {
         .subcommand(verify())
         .subcommand(bench())
         .subcommands(crate::migration::commands())
+        .subcommand(crate::probe::command())
         .subcommand(crate::register::command())
         .subcommand(crate::key::command())
         .subcommand(crate::proxy::command())

@@ -2,7 +2,8 @@
 //!
 //! [`args`] and [`job`] turn the command line into a [`job::Job`], [`endpoint::sync`] carries it out,
 //! [`console`] says what happens; [`bench`](mod@bench) measures instead. [`proxy`] edits what [`nginx`] reads,
-//! [`register`] a `dns.json`, both through a [`place`]; [`migration`] puts all of it in order. The library reads neither
+//! [`register`] a `dns.json`, both through a [`place`]; [`probe`] looks at accounts by HTTP;
+//! [`migration`] puts all of it in order. The library reads neither
 //! terminal nor environment: `main` does.
 
 pub mod args;
@@ -20,6 +21,7 @@ pub mod migration;
 pub mod nginx;
 pub mod options;
 pub mod place;
+pub mod probe;
 pub mod prompts;
 pub mod proxy;
 pub mod register;

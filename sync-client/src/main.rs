@@ -19,7 +19,7 @@ use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
 use sync_client::migration::{self, Operator};
 use sync_client::prompts::Prompts;
-use sync_client::{args, bench, demo, key, proxy, register};
+use sync_client::{args, bench, demo, key, probe, proxy, register};
 
 fn main() -> ExitCode {
     let matches = match args::command().try_get_matches() {
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &prompts()),
         Some(("demo", _)) => demo::run(&environment),
         Some((name, matches)) if migration::has(name) => migrate(name, matches, &environment),
+        Some(("probe", matches)) => migrate("probe", matches, &environment),
         Some(("proxy", matches)) => proxy::run(matches, &prompts()),
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
@@ -129,7 +130,11 @@ fn migrate(name: &str, matches: &clap::ArgMatches, environment: &Environment) ->
     match signals::stop_on_signals() {
         Ok(stop) => {
             let confirm = |question: &str| confirm_unless_stopped(question, &stop);
-            migration::run(name, matches, &Operator { environment, stop: &stop, confirm: &confirm })
+            let operator = Operator { environment, stop: &stop, confirm: &confirm };
+            match name {
+                "probe" => probe::run(matches, &operator, &|name| env::var(name).ok()),
+                _ => migration::run(name, matches, &operator),
+            }
         }
         Err(error) => {
             print_error(&error);

@@ -139,10 +139,8 @@ pub fn certificate(sandbox: &Sandbox, domain: &str) -> Certificate {
     let mut chain = Vec::new();
     let names = ["root", "first", "second", "leaf"];
     for (number, name) in names.iter().enumerate() {
-        let extensions = match *name {
-            "leaf" => format!("subjectAltName=DNS:*.{domain}"),
-            _ => "basicConstraints=critical,CA:TRUE".to_owned(),
-        };
+        let is_leaf = *name == "leaf";
+        let constraints = format!("basicConstraints=critical,CA:{}", if is_leaf { "FALSE" } else { "TRUE" });
         let mut command = sandbox.command(installed("openssl"));
         command.args([
             "req",
@@ -155,7 +153,10 @@ pub fn certificate(sandbox: &Sandbox, domain: &str) -> Certificate {
             "-days",
             "2",
         ]);
-        command.args(["-subj", &format!("/CN={name} of {domain}"), "-addext", &extensions]);
+        command.args(["-subj", &format!("/CN={name} of {domain}"), "-addext", &constraints]);
+        if is_leaf {
+            command.args(["-addext", &format!("subjectAltName=DNS:*.{domain}")]);
+        }
         command
             .arg("-keyout")
             .arg(file(&format!("{name}.key")))

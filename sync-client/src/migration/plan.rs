@@ -4,6 +4,7 @@
 //! don't overlap; a MongoDB directory is mirrored whole. Keys that don't exist are refused with the nearest that does, and
 //! with their line. No secret is in a plan: passwords are named by file or environment variable.
 
+use crate::probe::url::{ApiUrl, is_username};
 use crate::ssh::system;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -252,8 +253,39 @@ pub(crate) struct RegisterHost {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Probe {
     /// The API, with `{username}` where an account's name goes.
-    pub(crate) url: String,
+    pub(crate) url: ApiUrl,
     pub(crate) accounts: Vec<Account>,
+    /// Where a login says it comes from; `https://sw.DOMAIN` without it.
+    #[serde(default)]
+    pub(crate) origin: Option<String>,
+    #[serde(default = "app_id")]
+    pub(crate) app_id: String,
+    /// The stream that is made, and how the descriptions of its events begin.
+    #[serde(default = "marker")]
+    pub(crate) marker: String,
+    /// Whether a high-frequency series is made.
+    #[serde(default = "yes")]
+    pub(crate) series: bool,
+    /// Authorities that signed the cores' certificates, instead of the system's.
+    #[serde(default)]
+    pub(crate) ca_file: Option<AbsolutePath>,
+    /// Whether certificates are looked at.
+    #[serde(default = "yes")]
+    pub(crate) verify: bool,
+    #[serde(default = "probe_s")]
+    pub(crate) timeout_s: u32,
+}
+
+fn app_id() -> String {
+    "sync-client".to_owned()
+}
+
+fn marker() -> String {
+    "sync-probe".to_owned()
+}
+
+fn probe_s() -> u32 {
+    30
 }
 
 /// An account of [`Probe`]; exactly one of the two says where its password is.
@@ -392,6 +424,26 @@ impl Plan {
 
 impl Probe {
     fn contradiction(&self) -> Option<String> {
+        if !is_username(&self.marker) {
+            return Some(format!(
+                "probe.marker {:?}: write lower-case letters, digits and dashes",
+                self.marker
+            ));
+        }
+        let texts = [self.origin.as_deref().unwrap_or("https://"), &self.app_id];
+        if let Some(text) = texts.iter().find(|text| !text.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Some(format!("probe.origin or app_id {text:?}: a header or name can't hold that"));
+        }
+        if self.accounts.is_empty() {
+            return Some("probe.accounts is empty: name an account".to_owned());
+        }
+        if let Some(account) = self.accounts.iter().find(|account| !is_username(&account.username)) {
+            return Some(format!("probe account {:?} is no name of an account", account.username));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(account) = self.accounts.iter().find(|account| !names.insert(&account.username)) {
+            return Some(format!("probe account {:?} is named twice", account.username));
+        }
         let is_wrong = |account: &&Account| account.password_file.is_some() == account.password_env.is_some();
         let account = self.accounts.iter().find(is_wrong)?;
         Some(format!("probe account {:?}: give either password_file or password_env", account.username))

@@ -1,11 +1,12 @@
 //! `status`: what the journal says is done, what is next, how to go back. It looks at nothing else and takes no lock.
 
-use super::journal::{Journal, Record};
+use super::journal::{Journal, Record, State};
 use super::plan::Plan;
 use super::position::{Copy, Position, Service};
 use super::say::Say;
 use super::step::{self, StepError};
 use super::text::{duration, utc};
+use crate::probe;
 use serde_json::{Value, json};
 
 /// Prints where a migration stands.
@@ -73,6 +74,15 @@ fn lines(plan: &Plan, records: &[Record], position: &Position, is_busy: bool) ->
         line("downtime", duration(downtime_s));
     } else if let Some(at) = position.stopped_ms {
         line("downtime", format!("since {}", utc(at)));
+    }
+    if let Some(last) = records.iter().rev().find(|it| it.step == probe::CHECK && it.state != State::Begun) {
+        let found = match last.data["differences"].as_u64() {
+            Some(0) => "identical".to_owned(),
+            Some(1) => "1 difference".to_owned(),
+            Some(count) => format!("{count} differences"),
+            None => "not compared".to_owned(),
+        };
+        line("probe check", format!("{found}, {}", utc(last.time_ms)));
     }
     lines
 }

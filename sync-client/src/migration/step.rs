@@ -11,6 +11,7 @@ use super::run::Run;
 use super::{bulk, check, cold};
 use crate::endpoint::RunError;
 use crate::job::UsageError;
+use crate::probe::ProbeError;
 use protocol::stats::Exit;
 use std::path::PathBuf;
 
@@ -60,6 +61,8 @@ pub(crate) enum StepError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// A pass could not be finished.
     #[error("data set {set}: the pass could not be finished")]
     Run { set: String, source: RunError },
@@ -89,6 +92,7 @@ impl StepError {
             StepError::Journal(JournalError::Io { .. }) => Exit::FileIo.code(),
             StepError::Journal(_) => Exit::Refused.code(),
             StepError::Host(error) => error.exit_code(),
+            StepError::Probe(error) => error.exit_code(),
             StepError::Run { source, .. } => source.exit_code(),
             StepError::Pass { exit, .. } => exit.code(),
             StepError::Report { .. } => Exit::FileIo.code(),
