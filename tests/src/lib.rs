@@ -5,6 +5,7 @@
 //! The tests themselves are in `tests/tests/`, one file a theme; those in this library test the harness.
 
 pub mod address;
+pub mod cores;
 pub mod directions;
 pub mod mount;
 pub mod nginx;
