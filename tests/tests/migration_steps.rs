@@ -13,6 +13,7 @@ use std::time::Duration;
 use tests::cores::Cores;
 use tests::nginx;
 use tests::process::{Running, until};
+use tests::requirement::installed;
 use tests::sshd::free_port;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -98,21 +99,21 @@ impl Platform {
             &cores.sandbox.path().join("old-nginx"),
             &format!("include {}/core/nginx/conf/site*.conf;", plain.display()),
         );
-        let run =
-            format!("nginx -p {} -e stderr -c {}", cores.sandbox.path().display(), configuration.display());
-        let pid = configuration.with_file_name("pid");
-        let stop = format!(
-            "if [ -e {0} ]; then kill $(cat {0}); while [ -e {0} ]; do sleep 0.05; done; fi\n",
-            pid.display()
+        let run = format!(
+            "{} -p {} -e stderr -c {}",
+            installed("nginx").display(),
+            cores.sandbox.path().display(),
+            configuration.display()
         );
+        // Not nginx's own file, which `nginx -t` makes as well.
+        let stop = "p=$(cat nginx-pid 2> /dev/null) || exit 0\nkill $p\nwhile [ -e /proc/$p/exe ]; do sleep 0.05; done\nrm nginx-pid\n";
         for (name, text) in [
             ("nginx-test", format!("{run} -t\n")),
-            ("nginx-stop", stop.clone()),
+            ("nginx-stop", stop.to_owned()),
             (
                 "nginx-start",
                 format!(
-                    "echo nginx >> history\n{stop}setsid {run} > /dev/null 2>&1 < /dev/null &\nwhile [ ! -e {} ]; do sleep 0.05; done\n",
-                    pid.display()
+                    "echo nginx >> history\nbash nginx-stop\nsetsid {run} > /dev/null 2>&1 < /dev/null &\necho $! > nginx-pid\n"
                 ),
             ),
         ] {
@@ -245,7 +246,7 @@ fn killed_between_edit_and_start_it_goes_back_or_on() {
         let mut running = Running::start(cores.sandbox.client_command(["proxy", "enable", "--yes"]));
         until(SOON, "the test", || (mark.exists() || running.ended_within(Duration::ZERO)).then_some(()));
         running.kill();
-        running.wait();
+        let _ = running.wait();
         fs::remove_file(&mark).expect("it was at its test");
         fs::write(&script, &test).expect("ours");
         assert!(platform.site() != site, "killed after the edit");
@@ -320,7 +321,7 @@ fn a_rehearsal_of_either_changes_nothing() {
     let platform = Platform::new();
     let (cores, site) = (&platform.cores, platform.site());
     for (step, said) in [
-        (["proxy", "enable"], "+  server 127.0.0.2:"),
+        (["proxy", "enable"], "+upstream core_server { server 127.0.0.2:"),
         (["proxy", "disable"], "Nothing to take back"),
         (["register", "set"], "\"ip\": \"127.0.0.2\""),
         (["register", "undo"], "Nothing to take back"),
