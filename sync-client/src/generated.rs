@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches};
 use std::path::{Path, PathBuf};
 
 /// The option that edits such a file all the same.
-const OVERRIDE: &str = "even-generated";
+pub(crate) const OVERRIDE: &str = "even-generated";
 
 /// `--even-generated`.
 #[must_use]
@@ -25,11 +25,17 @@ pub fn option() -> Arg {
 /// # Errors
 /// [`FileError::Generated`], or it can't be told.
 pub fn must_be_ours(matches: &ArgMatches, place: &dyn Place, file: &Path) -> Result<(), FileError> {
+    if matches.get_flag(OVERRIDE) { Ok(()) } else { must_not_be(place, file) }
+}
+
+/// Refuses a file that a follower writes.
+///
+/// # Errors
+/// [`FileError::Generated`], or it can't be told.
+pub fn must_not_be(place: &dyn Place, file: &Path) -> Result<(), FileError> {
     match root_of_generated(place, file)? {
-        Some(root) if !matches.get_flag(OVERRIDE) => {
-            Err(FileError::Generated { path: file.to_owned(), root })
-        }
-        _ => Ok(()),
+        Some(root) => Err(FileError::Generated { path: file.to_owned(), root }),
+        None => Ok(()),
     }
 }
 

@@ -34,19 +34,19 @@ fn main() -> ExitCode {
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     let environment = environment(umask.as_raw_mode() as u16 & 0o777);
     let terminal = terminal_settings();
-    let code = match matches.subcommand() {
+    let of_plan = matches.subcommand().and_then(|(name, matches)| migration::asked(name, matches));
+    let code = match matches.subcommand().filter(|_| of_plan.is_none()) {
         Some(("sync", matches)) => run(job::sync(matches, environment.umask), &environment),
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
         Some(("register", matches)) => register::run(matches, &prompts()),
         Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &prompts()),
         Some(("demo", _)) => demo::run(&environment),
-        Some((name, matches)) if migration::has(name) => migrate(name, matches, &environment),
         Some(("probe", matches)) => migrate("probe", matches, &environment),
         Some(("proxy", matches)) => proxy::run(matches, &prompts()),
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
-        _ => Exit::Usage.code(),
+        _ => of_plan.map_or(Exit::Usage.code(), |(name, matches)| migrate(&name, matches, &environment)),
     };
     // A run stopped at the prompt for a passphrase has left the terminal without echo.
     if code == Exit::Interrupted.code()

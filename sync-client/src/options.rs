@@ -35,3 +35,10 @@ pub fn changing(command: Command) -> Command {
         .arg(flag("yes", "Do not ask").short('y'))
         .arg(json())
 }
+
+/// `--plan`, for what works on a file at hand (`--file`) or on the migration's.
+#[must_use]
+pub fn plan() -> Arg {
+    path("plan", "FILE", "Without --file: the migration's plan, which says where and how")
+        .default_value("plan.toml")
+}

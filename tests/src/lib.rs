@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod core;
+pub mod cores;
 pub mod directions;
 pub mod mount;
 pub mod nginx;

@@ -66,7 +66,7 @@ impl Step for Cold {
 
     fn carry_out(&self, run: &mut Run<'_>) -> Result<(), StepError> {
         let position = run.position();
-        if position.is_serving {
+        if position.has_served {
             return Err(StepError::refused(
                 "clients reach the destination already: another copy would lose what they wrote. See sync-client status",
             ));

@@ -1,11 +1,11 @@
-//! A machine of the migration: commands run on it, files are read and written, all through one [`Host::run`].
+//! A machine of the migration: commands run on it, files are read, all through one [`Host::run`].
 //!
 //! [`Machine`] is this machine or one behind SSH (the built-in client or the operator's program, as in `sync`). Both run
 //! the same line by a POSIX shell: `cd DIR && exec timeout … WORDS`, every word quoted by [`quoted`], so nothing that a plan or
 //! a file name holds is ever taken for shell. `timeout` ends the command where it runs; a local deadline behind it covers a
 //! connection that hangs. Scripts of our own get their values as positional parameters, never by substitution.
 //!
-//! What always holds: what is captured is bounded; a file is replaced by rename, and only after all of it arrived and is on disk.
+//! What always holds: what is captured is bounded. Files are changed through `files::Files`.
 
 use crate::endpoint::{self, Environment};
 use crate::job::{self, Connection, Side};
@@ -77,7 +77,7 @@ impl Command {
     }
 
     /// Given to its standard input.
-    fn fed(mut self, input: &[u8]) -> Command {
+    pub(crate) fn fed(mut self, input: &[u8]) -> Command {
         self.input = input.to_vec();
         self
     }
@@ -209,26 +209,6 @@ pub(crate) trait Host: Send + Sync {
             Some(0) => Err(self.failed("read", path, b"it is too long for a configuration file")),
             _ => Err(self.failed("read", path, &ran.stderr)),
         }
-    }
-
-    /// Replaces a file, or makes it: whole and on disk under another name first. Owner and mode stay; a symbolic link stays
-    /// one and its target is replaced.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the steps that edit files: proxy and register"))]
-    fn write_file(&self, path: &Path, content: &[u8]) -> Result<(), HostError> {
-        const SCRIPT: &str = r#"set -e
-path=$(readlink -f -- "$1")
-made=$(mktemp -- "${path%/*}/.sync-client-XXXXXXXX")
-trap 'rm -f -- "$made"' EXIT
-cat > "$made"
-[ "$(wc -c < "$made")" -eq "$2" ] || { echo 'not all of it arrived' >&2; exit 1; }
-if [ -e "$path" ]; then chown --reference="$path" -- "$made"; chmod --reference="$path" -- "$made"; else chmod 644 -- "$made"; fi
-sync -- "$made"
-mv -f -- "$made" "$path"
-trap - EXIT
-sync -- "${path%/*}""#;
-        let len = content.len().to_string();
-        let ran = self.run(&Command::script(SCRIPT, [path.as_os_str(), OsStr::new(&len)]).fed(content))?;
-        if ran.is_success() { Ok(()) } else { Err(self.failed("replace", path, &ran.stderr)) }
     }
 
     /// What stands there, links followed; none where nothing does.
@@ -424,7 +404,6 @@ pub(crate) fn reach(ssh: &Ssh) -> Result<(Side, Connection), job::UsageError> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     fn here() -> Machine {
         Machine::here("here", 0o027, &crossbeam_channel::never())
@@ -480,30 +459,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole_through_its_link_with_owner_and_mode() {
-        let place = tempfile::tempdir().unwrap();
-        let (file, link) = (place.path().join("site.conf"), place.path().join("link"));
-        fs::write(&file, "old").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        symlink("site.conf", &link).unwrap();
-        let before = fs::metadata(&file).unwrap().ino();
-        let content = b"new \0 bytes\r\n, no last newline".repeat(5000);
-        here().write_file(&link, &content).unwrap();
-        assert_eq!(here().read_file(&file).unwrap().unwrap(), content);
-        let after = fs::metadata(&file).unwrap();
-        assert_eq!(after.mode() & 0o777, 0o640);
-        assert!(after.ino() != before && fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing else is left");
-    }
-
-    #[test]
-    fn what_is_absent_is_no_error_and_what_fails_says_where() {
+    fn what_is_absent_is_no_error() {
         let place = tempfile::tempdir().unwrap();
         let absent = place.path().join("absent");
         assert_eq!(here().read_file(&absent).unwrap(), None);
         assert_eq!(here().stat(&absent).unwrap(), None);
         assert!(here().stat(place.path()).unwrap().unwrap().is_dir);
-        let error = here().write_file(&absent.join("file"), b"").unwrap_err().to_string();
-        assert!(error.starts_with("here: cannot replace"), "{error}");
     }
 }

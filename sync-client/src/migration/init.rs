@@ -15,6 +15,7 @@ struct Preset {
     compose_file: &'static str,
     secrets: &'static str,
     dns_file: &'static str,
+    register_file: &'static str,
     register_start: &'static str,
 }
 
@@ -27,6 +28,7 @@ const OF_2019: Preset = Preset {
     compose_file: "core.yml",
     secrets: r#""core/core/conf/core.json#auth.adminAccessKey", "core/core/conf/core.json#auth.filesReadTokenSecret""#,
     dns_file: "reg-master/dns/conf/dns.json",
+    register_file: "reg-master/register/conf/register.json",
     register_start: "run-reg-master",
 };
 
@@ -39,6 +41,7 @@ const OF_2020: Preset = Preset {
     compose_file: "pryv/pryv.yml",
     secrets: r#""pryv/core/conf/core.json#auth.adminAccessKey", "pryv/core/conf/core.json#auth.filesReadTokenSecret""#,
     dns_file: "pryv/dns/conf/dns.json",
+    register_file: "pryv/register/conf/register.json",
     register_start: "restart-pryv",
 };
 
@@ -48,17 +51,7 @@ pub(crate) fn plan(layout: Layout) -> String {
         Layout::Of2019 => OF_2019,
         Layout::Of2020 => OF_2020,
     };
-    let Preset {
-        layout,
-        directory,
-        start,
-        stop,
-        permissions,
-        compose_file,
-        secrets,
-        dns_file,
-        register_start,
-    } = preset;
+    let Preset { layout, directory, start, stop, permissions, compose_file, secrets, .. } = preset;
     let service = format!(
         r#"# A script of ROOT is run by bash, in ROOT. A list is a program with its arguments, run in ROOT:
 # stop = ["docker-compose", "-f", "{compose_file}", "stop", "--timeout", "120"]
@@ -140,11 +133,12 @@ kind = "files"
 path = "{directory}/hfs/data"
 
 "#
-    ) + &rest(directory, dns_file, register_start)
+    ) + &rest(&preset)
 }
 
 /// From the limits on.
-fn rest(directory: &str, dns_file: &str, register_start: &str) -> String {
+fn rest(preset: &Preset) -> String {
+    let Preset { directory, compose_file, dns_file, register_file, register_start, .. } = preset;
     format!(
         r#"[limits]
 max_downtime_s = 300                      # `bulk` is done when the cold pass is forecast to be this short
@@ -159,19 +153,30 @@ name = "co1.example.com"
 [proxy]                                   # the source's NGINX sends clients on while names spread
 file = "{directory}/nginx/conf/site-443.conf"
 upstreams = ["core_server", "websocket_server", "hfs_server", "preview_server"]
-container = "reverse_proxy"
+# Run on the source. Not run-core: that would start mongod and core on old data as well. Names of other containers in
+# the file must resolve while NGINX alone runs.
+test = ["docker-compose", "-f", "{compose_file}", "run", "--rm", "--no-deps", "-T", "reverse_proxy", "nginx", "-t"]
+# A running NGINX reads a file that was replaced only when its container is made anew.
+start = ["docker-compose", "-f", "{compose_file}", "up", "-d", "--no-deps", "--force-recreate", "reverse_proxy"]
+stop = ["docker-compose", "-f", "{compose_file}", "stop", "reverse_proxy"]
+# check = ["curl", …]                     # run here: succeeds when the source's address is answered by the destination;
+#                                         # without it: the same status for certificate.name from both addresses, not 5xx
+check_s = 60                              # how long it may take to succeed
+port = 443                                # where the destination serves TLS
 verify = true                             # of the destination's certificate
 # trusted_certificate = "/etc/ssl/certs/ca-certificates.crt"   # as NGINX sees the file
 
 [register]
 core = "co1"                              # below the domain
 domain = "example.com"
+answer_s = 60                             # how long a restarted DNS server may take to answer with the new address
 
 [[register.hosts]]
 name = "master"
 root = "/var/pryv"
 ssh = {{ host = "reg.example.com", user = "root", identities = ["~/.ssh/migration"] }}
 dns_file = "{dns_file}"
+# register_file = "{register_file}"   # changed as well where it has an entry for the core
 restart = "{register_start}"
 dns = "192.0.2.30:53"
 

@@ -3,8 +3,9 @@
 //! # The types
 //! - `plan::Plan`: everything that is particular to one migration, from a TOML file. What parses is sound: paths are
 //!   absolute or below ROOT and lead nowhere else, data sets don't overlap, a MongoDB directory is an exact mirror.
-//! - `host::Host`: a machine on which commands run and files are read and written; this one or one behind the SSH client
+//! - `host::Host`: a machine on which commands run and files are read; this one or one behind the SSH client
 //!   that `sync` uses. Everything a step asks of a machine goes through `host::Host::run`, so a test can stand in for it.
+//! - `files::Files`: the configuration files of such a machine, as the commands on files at hand change them.
 //! - `journal::Journal`: what was begun, done, and failed, one JSON object a line. `position::Position` is what follows from it:
 //!   how good each copy is, who was stopped, what is next, how to go back.
 //! - `step::Step`: one command of the migration; `step::all` is their order, and the only place where a new one is added.
@@ -35,6 +36,7 @@ mod cold;
 mod compose;
 mod engine;
 mod evidence;
+mod files;
 mod forecast;
 mod host;
 mod init;
@@ -42,6 +44,8 @@ pub(crate) mod journal;
 mod migrate;
 pub(crate) mod plan;
 pub(crate) mod position;
+mod proxy;
+mod register;
 mod report;
 mod rollback;
 mod run;
@@ -53,6 +57,7 @@ pub(crate) mod text;
 
 use crate::console::print_error;
 use crate::endpoint::Environment;
+use crate::generated::OVERRIDE;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use crossbeam_channel::Receiver;
 use plan::{Layout, Plan};
@@ -161,13 +166,17 @@ fn step(name: &'static str, about: &'static str, long: &'static str) -> Command 
     if name == "check" { command } else { command.arg(flag("yes", "Answer every question with yes")) }
 }
 
-/// Whether `name` is one of [`commands`].
+/// What a command line asks of the migration: one of [`commands`], or `proxy` and `register` without a file at hand.
 #[must_use]
-pub fn has(name: &str) -> bool {
-    commands().iter().any(|command| command.get_name() == name)
+pub fn asked<'m>(name: &'m str, matches: &'m ArgMatches) -> Option<(String, &'m ArgMatches)> {
+    if commands().iter().any(|command| command.get_name() == name) {
+        return Some((name.to_owned(), matches));
+    }
+    let (action, matches) = matches.subcommand().filter(|_| matches!(name, "proxy" | "register"))?;
+    (!matches.contains_id("file")).then(|| (format!("{name} {action}"), matches))
 }
 
-/// Runs one of [`commands`] and returns the exit status.
+/// Runs what [`asked`] gave and returns the exit status.
 #[must_use]
 pub fn run(name: &str, matches: &ArgMatches, operator: &Operator<'_>) -> u8 {
     let on = |flag: &str| matches.try_get_one::<bool>(flag).ok().flatten().copied().unwrap_or(false);
@@ -177,7 +186,12 @@ pub fn run(name: &str, matches: &ArgMatches, operator: &Operator<'_>) -> u8 {
         say.raw(init::plan(if layout == Some("2020") { Layout::Of2020 } else { Layout::Of2019 }));
         return Exit::Done.code();
     }
-    let settings = Settings { dry_run: on("dry-run"), yes: on("yes") };
+    let settings = Settings {
+        // What only looks takes no lock and makes no journal either.
+        dry_run: on("dry-run") || name.ends_with(" show"),
+        yes: on("yes"),
+        even_generated: on(OVERRIDE),
+    };
     let result = matches
         .get_one::<PathBuf>("plan")
         .ok_or_else(|| StepError::refused("no plan was named"))
@@ -209,9 +223,13 @@ fn carry_out(
     match name {
         "migrate" => migrate::migrate(&mut run),
         "rollback" => rollback::rollback(&mut run),
+        "proxy disable" => proxy::disable(&mut run),
+        "proxy show" => proxy::show(&run),
+        "register undo" => register::undo(&mut run),
+        "register show" => register::show(&run),
         _ => {
             let steps = step::all();
-            let step = steps.iter().find(|step| step.name() == name);
+            let step = steps.iter().find(|step| step.command() == name);
             step.map_or_else(|| Err(StepError::refused("there is no such step")), |step| step.run(&mut run))
         }
     }

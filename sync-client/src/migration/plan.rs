@@ -213,14 +213,36 @@ pub(crate) struct Certificate {
 pub(crate) struct Proxy {
     pub(crate) file: RootedPath,
     pub(crate) upstreams: Vec<String>,
-    /// The compose service that is NGINX.
-    #[serde(default)]
-    pub(crate) container: Option<String>,
     /// Certificates that sign the destination's, as NGINX sees the file.
     #[serde(default)]
     pub(crate) trusted_certificate: Option<PathBuf>,
     #[serde(default = "yes")]
     pub(crate) verify: bool,
+    /// Where the destination serves TLS.
+    #[serde(default = "https")]
+    pub(crate) port: u16,
+    /// Succeeds when NGINX can read its files; run on the source while the edited file is in place, before it goes live.
+    pub(crate) test: Action,
+    /// Starts NGINX alone, or lets it read its files anew; without it that is done by hand.
+    #[serde(default)]
+    pub(crate) start: Option<Action>,
+    /// Stops NGINX alone; `proxy disable` starts it on the old file where there is none.
+    #[serde(default)]
+    pub(crate) stop: Option<Action>,
+    /// Run on the destination: succeeds when what the source's address answers comes from the destination.
+    #[serde(default)]
+    pub(crate) check: Option<Action>,
+    /// How long the check may take to succeed.
+    #[serde(default = "check_s")]
+    pub(crate) check_s: u32,
+}
+
+fn https() -> u16 {
+    443
+}
+
+fn check_s() -> u32 {
+    60
 }
 
 /// The hosts that answer for names.
@@ -231,6 +253,9 @@ pub(crate) struct Register {
     pub(crate) core: HostName,
     pub(crate) domain: HostName,
     pub(crate) hosts: Vec<RegisterHost>,
+    /// How long a restarted DNS server may take to answer with the new address.
+    #[serde(default = "check_s")]
+    pub(crate) answer_s: u32,
 }
 
 /// A register host.
@@ -242,6 +267,9 @@ pub(crate) struct RegisterHost {
     #[serde(default)]
     pub(crate) ssh: Option<Ssh>,
     pub(crate) dns_file: RootedPath,
+    /// Changed as well where it has an entry for the core.
+    #[serde(default)]
+    pub(crate) register_file: Option<RootedPath>,
     pub(crate) restart: Action,
     /// Where its DNS server answers.
     #[serde(default)]

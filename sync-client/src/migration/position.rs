@@ -18,8 +18,11 @@ pub(crate) mod action {
     pub(crate) const STOP_DESTINATION: &str = "stop destination";
     pub(crate) const START_DESTINATION: &str = "start destination";
     pub(crate) const HEALTHY: &str = "destination healthy";
-    /// Clients reach the destination from here on; `data.undone` where that was taken back.
+    /// Clients reach the destination from here on, by the record's step; `data.undone` where that was taken back.
     pub(crate) const SERVING: &str = "clients reach destination";
+    /// A file that sends clients on is edited or put back, for `proxy` and `register` each; not yet read by anybody.
+    pub(crate) const EDIT: &str = "edit";
+    pub(crate) const RESTORE: &str = "restore";
 }
 
 /// How good a copy is.
@@ -81,8 +84,12 @@ pub(crate) struct Position {
     pub(crate) is_healthy: bool,
     /// The destination was begun to be started on what was copied.
     has_handed_over: bool,
-    /// Clients may have written to the destination.
-    pub(crate) is_serving: bool,
+    /// Steps whose files are edited, as far as is known.
+    pub(crate) edited: Vec<String>,
+    /// Steps by which clients reach the destination now.
+    pub(crate) serving: Vec<String>,
+    /// Clients reached the destination at some time since the source was last started: they may have written there.
+    pub(crate) has_served: bool,
     pub(crate) passes: Vec<Pass>,
     /// Of the cold pass, in seconds, one for each round of bulk passes.
     pub(crate) forecasts: Vec<f64>,
@@ -143,6 +150,7 @@ impl Position {
                 self.source = service(record.state, Service::Started);
                 (self.stopped_ms, self.downtime_s) = (None, None);
                 (self.is_healthy, self.has_handed_over) = (false, false);
+                (self.serving, self.has_served) = (Vec::new(), false);
                 // What was done for this stop is to be done again for the next one.
                 self.done.clear();
                 self.cool_down();
@@ -157,7 +165,18 @@ impl Position {
                 self.is_healthy = true;
                 self.downtime_s = self.stopped_ms.map(|at| record.time_ms.saturating_sub(at) as f64 / 1000.0);
             }
-            action::SERVING => self.is_serving = record.data["undone"] != Value::Bool(true),
+            action::EDIT if record.state == State::Begun => put(&mut self.edited, &record.step, true),
+            action::RESTORE => {
+                put(&mut self.done, &record.step, false);
+                if is_done {
+                    put(&mut self.edited, &record.step, false);
+                }
+            }
+            action::SERVING => {
+                let is_serving = record.data["undone"] != Value::Bool(true);
+                self.has_served |= is_serving;
+                put(&mut self.serving, &record.step, is_serving);
+            }
             _ => {}
         }
     }
@@ -197,9 +216,21 @@ impl Position {
         self.is_complete(sets) && self.has_handed_over
     }
 
+    /// Whether a step has edited files, or clients reach the destination by it.
+    pub(crate) fn is_in_place(&self, step: &str) -> bool {
+        self.edited.iter().chain(&self.serving).any(|other| other == step)
+    }
+
     /// The last forecast of the cold pass.
     pub(crate) fn forecast_s(&self) -> Option<f64> {
         self.forecasts.last().copied()
+    }
+}
+
+fn put(steps: &mut Vec<String>, step: &str, is_in: bool) {
+    steps.retain(|other| other != step);
+    if is_in {
+        steps.push(step.to_owned());
     }
 }
 
@@ -276,6 +307,32 @@ mod tests {
         lines.push(("cold", action::HEALTHY, State::Done, Value::Null));
         let position = position(&lines);
         assert_eq!((position.downtime_s, position.stopped_ms), (Some(10.0), Some(1000)));
+    }
+
+    #[test]
+    fn clients_once_sent_on_are_not_forgotten_by_an_undo() {
+        let mut lines = vec![
+            ("proxy", action::EDIT, State::Begun, Value::Null),
+            ("proxy", action::RESTORE, State::Done, Value::Null),
+            ("proxy", action::EDIT, State::Failed, Value::Null),
+        ];
+        let tested = position(&lines);
+        assert!(tested.edited.is_empty() && !tested.has_served, "its test failed before it went live");
+        lines.extend([
+            ("proxy", action::EDIT, State::Begun, Value::Null),
+            ("proxy", action::SERVING, State::Begun, Value::Null),
+            ("register", action::SERVING, State::Begun, Value::Null),
+            ("proxy", action::RUN, State::Done, Value::Null),
+            ("proxy", action::RESTORE, State::Done, Value::Null),
+            ("proxy", action::SERVING, State::Done, json!({"undone": true})),
+        ]);
+        let undone = position(&lines);
+        assert_eq!((undone.serving, undone.done), (vec!["register".to_owned()], Vec::new()));
+        lines.push(("register", action::SERVING, State::Done, json!({"undone": true})));
+        let undone = position(&lines);
+        assert!(undone.serving.is_empty() && undone.has_served);
+        lines.push(("x", action::START_SOURCE, State::Begun, Value::Null));
+        assert!(!position(&lines).has_served);
     }
 
     #[test]

@@ -119,10 +119,13 @@ fn events(records: &[Record]) -> Vec<Event> {
 fn left_to_do(position: &Position) -> Vec<String> {
     let mut list = Vec::new();
     if let Some(next) = step::all().iter().find(|step| !step.is_done(position)) {
-        list.push(format!("sync-client {}", next.name()));
-    } else if !position.is_serving {
+        list.push(format!("sync-client {}", next.command()));
+    }
+    if position.is_healthy {
         list.push("Look at the destination: log in to an account, see that its data is there".to_owned());
-        list.push("Send clients on: NGINX on the source, then the DNS entry of the core".to_owned());
+    }
+    if position.serving.iter().any(|step| step == "proxy") {
+        list.push("Leave the source's NGINX on until the DNS entry's time to live is over".to_owned());
     }
     list.push("Remove the migration's key from both hosts".to_owned());
     list.push("Keep the source as it is until the DNS entry's time to live is over and a backup of the destination exists".to_owned());

@@ -6,24 +6,29 @@ use super::position::Service;
 use super::run::{End, Run};
 use super::service;
 use super::step::StepError;
+use super::{proxy, register};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// Back to a source that serves.
 pub(crate) fn rollback(run: &mut Run<'_>) -> Result<(), StepError> {
     let position = run.position();
-    if position.is_serving {
+    if position.has_served {
         return Err(refusal(run.plan));
     }
     let has_run = position.destination != Service::Untouched;
     if matches!(position.source, Service::Untouched | Service::Started)
         && position.stopped_ms.is_none()
         && !has_run
+        && position.edited.is_empty()
     {
         run.say.note("Nothing to go back from: this migration has stopped nothing. The copies may stay.");
         return Ok(());
     }
     if run.settings.dry_run {
+        for step in &position.edited {
+            run.say.note(&format!("would put back what {step} edited"));
+        }
         run.say
             .note(&format!("would stop the destination if it runs: {}", run.plan.destination.service.stop));
         run.say.note(&format!("would start the source: {}", run.plan.source.service.start));
@@ -38,6 +43,14 @@ pub(crate) fn rollback(run: &mut Run<'_>) -> Result<(), StepError> {
 
 /// Stops the destination if it runs, then starts the source: never both on one service.
 pub(crate) fn go_back(run: &mut Run<'_>, step: &str) -> Result<(), StepError> {
+    // Edits that nothing has read yet: the source must not start on them.
+    let edited = run.position().edited;
+    if edited.iter().any(|step| step == register::NAME) {
+        register::restore(run)?;
+    }
+    if edited.iter().any(|step| step == proxy::NAME) {
+        proxy::restore(run)?;
+    }
     if service::may_run(run, End::Destination)? {
         service::stop(run, step, End::Destination)?;
         // Two services on one platform's data is what must not be.
@@ -55,8 +68,8 @@ pub(crate) fn go_back(run: &mut Run<'_>, step: &str) -> Result<(), StepError> {
 fn refusal(plan: &Plan) -> StepError {
     let lines: Vec<String> = plan.data.iter().map(|set| format!("  {}", reverse(plan, set))).collect();
     StepError::refused(format!(
-        "clients reach the destination, so going back would lose what they wrote since. To go back with that data: undo proxy and \
-         register, stop both services, copy the data the other way, start the source:\n{}",
+        "clients reach the destination, or did, so going back would lose what they wrote since. To go back with that data: \
+         `sync-client register undo`, `sync-client proxy disable`, stop both services, copy the data the other way, start the source:\n{}",
         lines.join("\n")
     ))
 }

@@ -1,16 +1,22 @@
 //! What a step works with: the plan, both machines, the journal, the operator.
 
 use super::Operator;
-use super::host::{Host, Machine};
+use super::host::{Command, Host, Machine};
 use super::journal::{Journal, State};
-use super::plan::{Core, Plan, RegisterHost};
+use super::plan::{Action, Core, Plan, RegisterHost};
 use super::position::{Position, action};
 use super::say::Say;
+use super::service;
 use super::step::StepError;
 use crate::bench::asking_once;
 use crate::console::with_causes;
 use crate::endpoint::Environment;
 use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+/// For a command of `proxy` or `register`.
+const ACTION_S: u32 = 300;
 
 /// What the operator asked for besides the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) dry_run: bool,
     /// Every question is answered.
     pub(crate) yes: bool,
+    /// Files that a config follower writes are edited all the same.
+    pub(crate) even_generated: bool,
 }
 
 /// Which core.
@@ -44,8 +52,8 @@ pub(crate) struct Run<'a> {
     /// The operator's, asking for a passphrase only once.
     pub(crate) environment: Environment,
     pub(crate) say: &'a Say,
-    source: Box<dyn Host>,
-    destination: Box<dyn Host>,
+    source: Arc<dyn Host>,
+    destination: Arc<dyn Host>,
     journal: Journal,
 }
 
@@ -65,11 +73,11 @@ impl<'a> Run<'a> {
         };
         let environment = asking_once(operator.environment);
         let umask = environment.umask;
-        let source: Box<dyn Host> = match &plan.source.ssh {
-            None => Box::new(Machine::here("source", umask, operator.stop)),
-            Some(ssh) => Box::new(Machine::behind("source", ssh, &environment, operator.stop)?),
+        let source: Arc<dyn Host> = match &plan.source.ssh {
+            None => Arc::new(Machine::here("source", umask, operator.stop)),
+            Some(ssh) => Arc::new(Machine::behind("source", ssh, &environment, operator.stop)?),
         };
-        let destination = Box::new(Machine::here("destination", umask, operator.stop));
+        let destination = Arc::new(Machine::here("destination", umask, operator.stop));
         Ok(Run { plan, settings, operator, environment, say, source, destination, journal })
     }
 
@@ -78,6 +86,14 @@ impl<'a> Run<'a> {
             End::Source => &*self.source,
             End::Destination => &*self.destination,
         }
+    }
+
+    /// The same, to be kept while the run goes on.
+    pub(crate) fn shared_host(&self, end: End) -> Arc<dyn Host> {
+        Arc::clone(match end {
+            End::Source => &self.source,
+            End::Destination => &self.destination,
+        })
     }
 
     /// A register host of the plan.
@@ -155,6 +171,35 @@ impl<'a> Run<'a> {
             Err(crossbeam_channel::TryRecvError::Empty) => Ok(()),
             _ => Err(StepError::Interrupted),
         }
+    }
+
+    /// Runs a command of the plan on a machine, in `root`, and fails with its last words where it does.
+    pub(crate) fn perform(
+        &mut self,
+        step: &str,
+        what: &str,
+        host: &dyn Host,
+        root: &Path,
+        action: &Action,
+    ) -> Result<(), StepError> {
+        let name = format!("{what} {}", host.name());
+        self.action(step, &name, json!({"command": action.to_string()}), |run| {
+            run.say.tell(
+                &format!("{name}: {action}"),
+                &json!({"event": "action", "step": step, "action": name, "command": action.to_string()}),
+            );
+            let command = Command::new(action.words()).within(root).limited(ACTION_S).awaited();
+            let ran = host.run(&command)?;
+            if ran.is_success() {
+                return Ok(((), service::said(&ran)));
+            }
+            let words = service::last_words(&ran);
+            Err(StepError::refused(format!(
+                "{name}: `{action}` in {} {}: {words}",
+                root.display(),
+                ran.ending()
+            )))
+        })
     }
 
     /// Goes on only if the operator agrees.

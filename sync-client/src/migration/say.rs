@@ -1,7 +1,7 @@
 //! What a step prints: lines for a person on standard output, or one JSON object a line.
 
 use super::step::StepError;
-use crate::console::with_causes;
+use crate::console::{Lines, with_causes};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 
@@ -38,6 +38,11 @@ impl Say {
         if !self.json {
             self.print(text);
         }
+    }
+
+    /// For what the commands on files at hand print as well.
+    pub(crate) fn lines(&self) -> Lines {
+        Lines { json: self.json, is_shown: true }
     }
 
     /// The last line of `--json`.

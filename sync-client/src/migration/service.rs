@@ -75,7 +75,7 @@ fn command(run: &Run<'_>, end: End, action: &Action, limit_s: u32) -> Command {
     Command::new(action.words()).within(run.core(end).root.as_path()).limited(limit_s).awaited()
 }
 
-fn said(ran: &Ran) -> Value {
+pub(crate) fn said(ran: &Ran) -> Value {
     json!({
         "status": ran.status,
         "elapsed_s": ran.elapsed_s,
@@ -84,7 +84,7 @@ fn said(ran: &Ran) -> Value {
     })
 }
 
-fn last_words(ran: &Ran) -> String {
+pub(crate) fn last_words(ran: &Ran) -> String {
     let said = if ran.stderr.trim_ascii().is_empty() { &ran.stdout } else { &ran.stderr };
     text::tail(said, 500)
 }

@@ -42,9 +42,11 @@ fn lines(plan: &Plan, records: &[Record], position: &Position, is_busy: bool) ->
     } else if let Some((step, action)) = &position.interrupted {
         let what =
             if action == super::position::action::RUN { step.clone() } else { format!("{step}: {action}") };
+        let known = step::all().into_iter().find(|known| known.name() == step);
+        let command = known.map_or_else(|| step.clone(), |known| known.command().to_owned());
         line(
             "interrupted",
-            format!("{what} (begun, and its end is not known; run `sync-client {step}` again)"),
+            format!("{what} (begun, and its end is not known; run `sync-client {command}` again)"),
         );
     }
     let done = if position.done.is_empty() { "nothing".to_owned() } else { position.done.join(", ") };
@@ -67,6 +69,14 @@ fn lines(plan: &Plan, records: &[Record], position: &Position, is_busy: bool) ->
         .collect();
     line("copies", copies.join(", "));
     line("services", format!("source {}, destination {}", word(position.source), word(position.destination)));
+    if !position.serving.is_empty() {
+        line("clients", format!("reach the destination by {}", position.serving.join(" and ")));
+    }
+    let waiting: Vec<&str> =
+        position.edited.iter().filter(|step| !position.serving.contains(step)).map(String::as_str).collect();
+    if !waiting.is_empty() {
+        line("edited", format!("{} (not live, as far as is known)", waiting.join(", ")));
+    }
     if let Some(forecast_s) = position.forecast_s() {
         line("cold pass", format!("forecast to take {}", duration(forecast_s)));
     }
@@ -98,14 +108,14 @@ fn word(service: Service) -> &'static str {
 
 fn next(position: &Position) -> String {
     match step::all().iter().find(|step| !step.is_done(position)) {
-        Some(step) => format!("sync-client {}", step.name()),
+        Some(step) => format!("sync-client {}", step.command()),
         None => "nothing: every step is done".to_owned(),
     }
 }
 
 fn back(position: &Position) -> &'static str {
-    if position.is_serving {
-        "no longer without loss: clients reach the destination (sync-client rollback says more)"
+    if position.has_served {
+        "no longer without loss: clients reach the destination, or did (sync-client rollback says more)"
     } else if position.stopped_ms.is_some() || position.destination != Service::Untouched {
         "sync-client rollback: stops the destination, starts the source"
     } else {

@@ -3,14 +3,16 @@
 //! A step knows its command's name, whether the journal shows it as done, what it would do, and how to do it. `migrate`
 //! walks through [`all`]; each is also a command of its own.
 
+use super::files::host_error;
 use super::host::HostError;
 use super::journal::JournalError;
 use super::plan::PlanError;
 use super::position::Position;
 use super::run::Run;
-use super::{bulk, check, cold};
+use super::{bulk, check, cold, proxy, register};
 use crate::endpoint::RunError;
 use crate::job::UsageError;
+use crate::place::FileError;
 use crate::probe::ProbeError;
 use protocol::stats::Exit;
 use std::path::PathBuf;
@@ -19,6 +21,11 @@ use std::path::PathBuf;
 pub(crate) trait Step {
     /// The command.
     fn name(&self) -> &'static str;
+
+    /// What the operator types for it.
+    fn command(&self) -> &'static str {
+        self.name()
+    }
 
     /// Whether `migrate` may pass it over.
     fn is_done(&self, position: &Position) -> bool {
@@ -42,9 +49,15 @@ pub(crate) trait Step {
     }
 }
 
-/// Every step, in the order of the procedure. Those that send clients on (proxy, register) come after `cold`.
+/// Every step, in the order of the procedure.
 pub(crate) fn all() -> Vec<Box<dyn Step>> {
-    vec![Box::new(check::Check), Box::new(bulk::Bulk), Box::new(cold::Cold)]
+    vec![
+        Box::new(check::Check),
+        Box::new(bulk::Bulk),
+        Box::new(cold::Cold),
+        Box::new(proxy::Enable),
+        Box::new(register::Set),
+    ]
 }
 
 /// Why a step did not succeed.
@@ -69,6 +82,8 @@ pub(crate) enum StepError {
     /// A pass ended with problems.
     #[error("data set {set}: {message}")]
     Pass { set: String, exit: Exit, message: String },
+    #[error("{host}")]
+    File { host: String, source: FileError },
     #[error("cannot write the report {}", path.display())]
     Report { path: PathBuf, source: std::io::Error },
     /// The reason was printed already.
@@ -95,6 +110,9 @@ impl StepError {
             StepError::Probe(error) => error.exit_code(),
             StepError::Run { source, .. } => source.exit_code(),
             StepError::Pass { exit, .. } => exit.code(),
+            StepError::File { source, .. } => {
+                host_error(source).map_or_else(|| source.exit().code(), HostError::exit_code)
+            }
             StepError::Report { .. } => Exit::FileIo.code(),
             StepError::Told { exit_code, .. } => *exit_code,
             StepError::Interrupted => Exit::Interrupted.code(),

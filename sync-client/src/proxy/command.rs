@@ -1,7 +1,7 @@
 //! `proxy` on the command line.
 
 use crate::generated;
-use crate::options::{changing, flag, json, option, path};
+use crate::options::{changing, flag, json, option, path, plan};
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command};
 
@@ -13,7 +13,8 @@ pub fn command() -> Command {
         .long_about(
             "Edits an nginx configuration so that requests that still reach the old machine, while DNS spreads, go to the \
              new one by TLS. The old lines stay as comments; `disable` restores every byte and needs nothing but the \
-             file. nginx is not reloaded.",
+             file. nginx is not reloaded.\n\nWithout --file it is a step of the migration: the plan's file on the source, tested, \
+             NGINX started alone, and checked that the destination answers.",
         )
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -30,6 +31,7 @@ pub fn command() -> Command {
             Command::new("show")
                 .about("Show upstreams, what uses them, and whether the edit is there")
                 .arg(file())
+                .arg(plan())
                 .arg(json()),
         )
 }
@@ -53,40 +55,50 @@ fn enable() -> Command {
         )
         .arg(
             option("to", "ADDRESS[:PORT]", "The new machine: an IPv4 or IPv6 address, or a host name [port: 443]")
-                .required(true),
+                .requires("file"),
         )
         .arg(
             option("upstream", "NAME", "Upstreams that move, instead of the known ones")
                 .num_args(1..)
+                .requires("file")
                 .action(ArgAction::Append),
         )
         .arg(option(
             "trusted-certificate",
             "FILE",
             "What the new machine's certificate is verified with, as nginx sees it [default: /etc/ssl/certs/ca-certificates.crt]",
-        ))
+        ).requires("file"))
         .arg(
             flag("no-verify", "Do not verify the new machine's certificate (a self-signed one)")
+                .requires("file")
                 .conflicts_with("trusted-certificate"),
         )
         .arg(generated::option());
-    edit(command)
+    edit(command).mut_arg("file", |file| file.requires("to"))
 }
 
 /// Options of what changes a file.
 fn edit(command: Command) -> Command {
     changing(
-        command.arg(file()).arg(
-            option(
-                "test-command",
-                "COMMAND",
-                "Run this in a shell when the file is written; if it fails, the old one is put back",
+        command
+            .arg(file())
+            .arg(
+                option(
+                    "test-command",
+                    "COMMAND",
+                    "Run this in a shell when the file is written; if it fails, the old one is put back",
+                )
+                .value_parser(OsStringValueParser::new())
+                .requires("file"),
             )
-            .value_parser(OsStringValueParser::new()),
-        ),
+            .arg(plan()),
     )
 }
 
 fn file() -> Arg {
-    path("file", "FILE", "The nginx configuration; a symbolic link is followed and stays").required(true)
+    path(
+        "file",
+        "FILE",
+        "The nginx configuration; a symbolic link is followed and stays [default: the plan's, on its hosts]",
+    )
 }

@@ -4,7 +4,7 @@
 //! and a failure puts the old one back. Called by `main`.
 
 mod command;
-mod report;
+pub(crate) mod report;
 mod test_command;
 
 pub use command::command;

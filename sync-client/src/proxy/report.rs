@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// How a command ended well.
-pub(super) enum Done<'a> {
+pub(crate) enum Done<'a> {
     /// The file is as it is to be.
     Already,
     /// It would be changed.
@@ -17,7 +17,7 @@ pub(super) enum Done<'a> {
 }
 
 /// What an edit does.
-pub(super) fn edited(out: &Lines, path: &Path, edited: &Edited, target: &Target) {
+pub(crate) fn edited(out: &Lines, path: &Path, edited: &Edited, target: &Target) {
     let to = target.address.as_str();
     out.note(&format!("{}: to {to} (lines are those of the file without the edit)", shown(path)));
     for moved in &edited.moved {
@@ -50,7 +50,7 @@ fn remarks(out: &Lines, event: &str, title: &str, remarks: &[Remark]) {
 }
 
 /// What undoing does.
-pub(super) fn restored(out: &Lines, path: &Path, Restored { to, parts, .. }: &Restored) {
+pub(crate) fn restored(out: &Lines, path: &Path, Restored { to, parts, .. }: &Restored) {
     out.remark(
         &format!("{}: no longer to {to}, {parts} places as they were", shown(path)),
         &json!({"event": "undone", "to": to, "parts": parts}),
@@ -58,7 +58,14 @@ pub(super) fn restored(out: &Lines, path: &Path, Restored { to, parts, .. }: &Re
 }
 
 /// What a file says.
-pub(super) fn overview(out: &Lines, path: &Path, overview: &Overview) {
+pub(crate) fn overview(out: &Lines, path: &Path, overview: &Overview) {
+    listed(out, path, overview);
+    out.object(&json!({"event": "summary", "file": shown(path), "is_enabled": overview.to.is_some(),
+        "to": overview.to, "exit_code": 0}));
+}
+
+/// The same, where more follows.
+pub(crate) fn listed(out: &Lines, path: &Path, overview: &Overview) {
     let file = shown(path);
     out.text(&match &overview.to {
         Some(to) => format!("{file}: enabled, to {to}"),
@@ -77,12 +84,10 @@ pub(super) fn overview(out: &Lines, path: &Path, overview: &Overview) {
             out.text(&format!("    line {number}: proxy_pass {url}"));
         }
     }
-    out.object(&json!({"event": "summary", "file": file, "is_enabled": overview.to.is_some(),
-        "to": overview.to, "exit_code": 0}));
 }
 
 /// How it ended.
-pub(super) fn done(out: &Lines, path: &Path, done: &Done<'_>) {
+pub(crate) fn done(out: &Lines, path: &Path, done: &Done<'_>) {
     let (changed, dry_run) = (matches!(done, Done::Written { .. }), matches!(done, Done::DryRun));
     let backup = match done {
         Done::Written { backup, .. } => backup.map(shown),

@@ -11,7 +11,7 @@ mod edit;
 use crate::console::Lines;
 use crate::dns::{self, DnsError, Family};
 use crate::generated;
-use crate::options::{changing, json, option, path};
+use crate::options::{changing, json, option, path, plan};
 use crate::place::{FileError, Original, Sidecar, ThisMachine, shown};
 use crate::prompts::{PromptError, Prompts};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -39,7 +39,8 @@ pub fn command() -> Command {
         .long_about(
             "Changes the address of one core in the JSON file of a register's DNS server (dns.staticDataInDomain.NAME.ip), \
              and nothing else in it: every other byte stays. The server reads its file at start only: restart it \
-             afterwards, on each register host, and let `register show --ask` see that it answers with the new address.",
+             afterwards, on each register host, and let `register show --ask` see that it answers with the new address.\n\nWithout --file it \
+             is a step of the migration: the plan's core on all its register hosts, restarted and asked.",
         )
         .after_help(
             "Examples:\n  \
@@ -60,17 +61,23 @@ fn set_command() -> Command {
     let command = Command::new("set")
         .about("Give a core its new address")
         .arg(file())
-        .arg(core("The core, as in co1 of co1.example.com").required(true))
+        .arg(core("The core, as in co1 of co1.example.com").requires("file"))
         .arg(
             option("ip", "ADDRESS", "Its new address, IPv4 or IPv6")
-                .required(true)
+                .requires("file")
                 .value_parser(value_parser!(IpAddr)),
         )
-        .arg(option("old", "ADDRESS", "Of several addresses only this one gives way [default: all do]"))
+        .mut_arg("file", |file| file.requires("core").requires("ip"))
+        .arg(
+            option("old", "ADDRESS", "Of several addresses only this one gives way [default: all do]")
+                .requires("file"),
+        )
         .arg(
             path("also", "FILE", "Another file to look for the old address in (repeatable)")
+                .requires("file")
                 .action(ArgAction::Append),
         )
+        .arg(plan())
         .arg(generated::option());
     changing(command)
 }
@@ -79,7 +86,8 @@ fn undo_command() -> Command {
     let command = Command::new("undo")
         .about("Put back what `register set` changed in a file")
         .arg(file())
-        .arg(core("Only this core [default: all that were set]"));
+        .arg(core("Only this core [default: all that were set]").requires("file"))
+        .arg(plan());
     changing(command)
 }
 
@@ -87,7 +95,8 @@ fn show_command() -> Command {
     Command::new("show")
         .about("Show the addresses in a file, how long answers live, and what a DNS server answers")
         .arg(file())
-        .arg(core("Only this core"))
+        .arg(core("Only this core").requires("file"))
+        .arg(plan())
         .arg(option("ask", "SERVER[:PORT]", "Ask this DNS server over UDP for the core").requires("core"))
         .arg(option("domain", "DOMAIN", "The platform's domain [default: dns.domain of the file]"))
         .arg(
@@ -98,7 +107,11 @@ fn show_command() -> Command {
 }
 
 fn file() -> Arg {
-    path("file", "FILE", "The file of the DNS server: dns.json, or register.json").required(true)
+    path(
+        "file",
+        "FILE",
+        "The file of the DNS server: dns.json, or register.json [default: the plan's, on its hosts]",
+    )
 }
 
 fn core(help: &'static str) -> Arg {
@@ -218,7 +231,7 @@ fn edit_error(original: &Original<'_>, source: EditError) -> RegisterError {
 }
 
 /// What an undo needs first: killed in between, the file is as it was, and `undo` sees that.
-fn write(
+pub(crate) fn write(
     original: &Original<'_>,
     bytes: &[u8],
     undo: &Sidecar<'_>,
@@ -319,7 +332,7 @@ fn tell_elsewhere(
 }
 
 /// How long others keep an answer, for people and as an object.
-fn ttl(document: &Document<'_>) -> (String, serde_json::Value) {
+pub(crate) fn ttl(document: &Document<'_>) -> (String, serde_json::Value) {
     let written = document.ttl_s();
     let ttl_s = written.unwrap_or(DEFAULT_TTL_S);
     let origin = match written {
@@ -406,7 +419,8 @@ fn show_file(matches: &ArgMatches, out: &Lines) -> Result<(), RegisterError> {
     Ok(())
 }
 
-fn tell_entry(out: &Lines, document: &Document<'_>, entry: &Entry<'_>) {
+/// One entry, for people and as an object.
+pub(crate) fn tell_entry(out: &Lines, document: &Document<'_>, entry: &Entry<'_>) {
     let position = document.position(entry.span.start);
     let addresses: Vec<&str> =
         entry.addresses.iter().flat_map(|found| &found.all).map(|address| address.text.as_str()).collect();

@@ -1,0 +1,335 @@
+//! The steps that send clients on, over a real sshd: `proxy` with a real nginx and TLS at both ends, `register` with two
+//! DNS servers that read their file at start only. Hazards 16 to 21 of the procedure, each made and answered.
+//!
+//! What stands in: nginx is started by a script of ROOT instead of a container engine; the DNS server is in the test.
+
+use serde_json::Value;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+use tests::cores::Cores;
+use tests::nginx;
+use tests::process::{Running, until};
+use tests::requirement::installed;
+use tests::sshd::free_port;
+
+const SOON: Duration = Duration::from_secs(60);
+const USER: &str = "ann.example.test";
+const SITE: &str = "core/nginx/conf/site-443.conf";
+const NAMES: &str = r#"{"dns": {"defaultTTL": 7200, "staticDataInDomain": {
+  "mail": {"ip": "192.0.2.1"}, "co1": {"description": "a core", "ip": "127.0.0.1"}
+}}}"#;
+
+/// Cores with nginx in front of each, and two register hosts.
+struct Platform {
+    cores: Cores,
+    registers: [Register; 2],
+    _destination: Running,
+}
+
+/// A register host whose DNS server answers with what the file said when it was last restarted.
+struct Register {
+    root: PathBuf,
+    server: SocketAddr,
+}
+
+impl Register {
+    fn start(root: PathBuf) -> Register {
+        fs::create_dir_all(root.join("conf")).expect("new");
+        fs::write(root.join("conf/dns.json"), NAMES).expect("new");
+        fs::write(root.join("restart"), "cp conf/dns.json served && echo restart >> history\n").expect("new");
+        fs::write(root.join("served"), NAMES).expect("new");
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let server = socket.local_addr().expect("it is bound");
+        let served = root.join("served");
+        thread::spawn(move || {
+            let mut question = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut question) {
+                let names: Value =
+                    serde_json::from_slice(&fs::read(&served).unwrap_or_default()).unwrap_or_default();
+                let ip = names["dns"]["staticDataInDomain"]["co1"]["ip"].as_str().unwrap_or_default();
+                let Ok(ip) = ip.parse::<Ipv4Addr>() else { continue };
+                // A response, authoritative, with one answer (RFC 1035, section 4.1).
+                let mut answer = question[..length].to_vec();
+                answer[2] |= 0x84;
+                answer[7] = 1;
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                answer.extend_from_slice(&ip.octets());
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        Register { root, server }
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.root.join("conf/dns.json")).expect("it is there")
+    }
+}
+
+impl Platform {
+    fn new() -> Platform {
+        let cores = Cores::new();
+        let certificate = nginx::certificate(&cores.sandbox, "example.test");
+        let (port, destination_port) = (free_port(), free_port());
+        let tls = format!(
+            "ssl_certificate {}; ssl_certificate_key {};",
+            certificate.chain.display(),
+            certificate.key.display()
+        );
+        let http = format!(
+            "server {{ listen 127.0.0.1:{destination_port} ssl; listen 127.0.0.2:{destination_port} ssl; {tls} location / {{ return 200 \"destination $request_uri\\n\"; }} }}"
+        );
+        let directory = cores.sandbox.path().join("new-nginx");
+        let destination =
+            nginx::start(&cores.sandbox, &nginx::write_configuration(&directory, &http), destination_port);
+        let source = cores.source();
+        fs::create_dir_all(source.join("core/nginx/conf")).expect("new");
+        let site = format!(
+            "upstream core_server {{ server 127.0.0.1:1; }}\nserver {{\n  listen 127.0.0.1:{port} ssl; {tls}\n  \
+             location / {{\n    proxy_pass http://core_server;\n  }}\n}}\n"
+        );
+        fs::write(source.join(SITE), site).expect("new");
+        // nginx takes no path with a quote in it: ROOT by another name.
+        let plain = cores.sandbox.path().join("plain");
+        symlink(&source, &plain).expect("new");
+        let configuration = nginx::write_configuration(
+            &cores.sandbox.path().join("old-nginx"),
+            &format!("include {}/core/nginx/conf/site*.conf;", plain.display()),
+        );
+        let run = format!(
+            "{} -p {} -e stderr -c {}",
+            installed("nginx").display(),
+            cores.sandbox.path().display(),
+            configuration.display()
+        );
+        // Not nginx's own file, which `nginx -t` makes as well.
+        let stop = "p=$(cat nginx-pid 2> /dev/null) || exit 0\nkill $p\nwhile [ -e /proc/$p/exe ]; do sleep 0.05; done\nrm nginx-pid\n";
+        for (name, text) in [
+            ("nginx-test", format!("{run} -t\n")),
+            ("nginx-stop", stop.to_owned()),
+            (
+                "nginx-start",
+                format!(
+                    "echo nginx >> history\nbash nginx-stop\nsetsid {run} > /dev/null 2>&1 < /dev/null &\necho $! > nginx-pid\n"
+                ),
+            ),
+        ] {
+            fs::write(source.join(name), text).expect("new");
+        }
+        let registers = ["master", "slave"].map(|name| Register::start(cores.sandbox.path().join(name)));
+        let check = format!(
+            "check = [\"sh\", \"-c\", \"curl -s --cacert {} --resolve {USER}:{port}:127.0.0.1 https://{USER}:{port}/x | grep -q destination\"]\n",
+            certificate.root.display()
+        );
+        let proxy = format!(
+            "[proxy]\nfile = \"{SITE}\"\nupstreams = [\"core_server\"]\nport = {destination_port}\ntest = \"nginx-test\"\n\
+             start = \"nginx-start\"\nstop = \"nginx-stop\"\ncheck_s = 5\ntrusted_certificate = {:?}\n{check}",
+            certificate.root
+        );
+        let hosts: String = registers
+            .iter()
+            .zip(["master", "slave"])
+            .map(|(register, name)| {
+                format!(
+                    "[[register.hosts]]\nname = {name:?}\nroot = {:?}\ndns_file = \"conf/dns.json\"\nrestart = \"restart\"\ndns = \"{}\"\n",
+                    register.root, register.server
+                )
+            })
+            .collect();
+        let platform = Platform { cores, registers, _destination: destination };
+        platform.cores.write_plan(|plan| {
+            let plan = plan.replacen(
+                "address = \"127.0.0.1\"\n[destination.service]",
+                "address = \"127.0.0.2\"\n[destination.service]",
+                1,
+            );
+            plan + &proxy + "[register]\ncore = \"co1\"\ndomain = \"example.com\"\nanswer_s = 3\n" + &hosts
+        });
+        platform
+    }
+
+    fn site(&self) -> String {
+        fs::read_to_string(self.cores.source().join(SITE)).expect("it is there")
+    }
+
+    /// Ends at the cold pass: both ends as `proxy enable` finds them.
+    fn until_cold(&self) {
+        for step in [&["bulk"][..], &["cold", "--yes"]] {
+            self.cores.step(step).success();
+        }
+    }
+
+    fn stop(&self) {
+        self.cores.script("source", "nginx-stop");
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[test]
+fn migrate_goes_from_nothing_to_done_and_the_undos_give_the_first_bytes_back() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    let migrated = cores.step(&["migrate", "--yes"]);
+    migrated.success();
+    assert!(
+        migrated.stdout_text().contains("The source's address answers with the destination."),
+        "{migrated}"
+    );
+    assert_eq!(cores.history(&cores.source()), ["run", "stop", "nginx"], "NGINX alone was started");
+    for register in &platform.registers {
+        assert_eq!(register.text(), NAMES.replace("127.0.0.1", "127.0.0.2"), "nothing but the address");
+    }
+    let status = cores.status();
+    assert_eq!(status["next"], "nothing: every step is done");
+    assert_eq!(status["serving"], serde_json::json!(["proxy", "register"]));
+    assert!(cores.step(&["proxy", "show"]).success().stdout_text().contains("answers with the destination"));
+    assert!(cores.step(&["register", "show"]).success().stdout_text().contains("with: 127.0.0.2"));
+    assert!(cores.step(&["migrate", "--yes"]).success().stdout_text().contains("== proxy: done"));
+
+    let refused = |sign: &str| {
+        cores.step(&["rollback", "--yes"]).expect_code(46).expect_stderr(sign);
+        cores.step(&["cold", "--yes"]).expect_code(46);
+    };
+    refused("sync-client sync --archive");
+    cores.step(&["register", "undo", "--yes"]).success();
+    cores.step(&["proxy", "disable", "--yes"]).success();
+    assert_eq!(platform.site(), site);
+    for register in &platform.registers {
+        assert_eq!(register.text(), NAMES);
+        assert!(!register.root.join("conf/dns.json.sync-client-undo").exists());
+    }
+    assert_eq!(cores.status()["serving"], serde_json::json!([]));
+    refused("or did, so going back would lose");
+    assert!(
+        cores.step(&["proxy", "disable", "--yes"]).success().stdout_text().contains("Nothing to take back")
+    );
+}
+
+#[test]
+fn a_configuration_that_fails_its_test_never_goes_live() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    cores.step(&["proxy", "enable", "--yes"]).expect_code(46).expect_stderr("after sync-client cold");
+    platform.until_cold();
+    cores.step(&["proxy", "enable"]).expect_code(46).expect_stderr("give --yes");
+    fs::write(cores.source().join("nginx-test"), "echo 'host not found in upstream' >&2\nexit 1\n")
+        .expect("ours");
+    let failed = cores.step(&["proxy", "enable", "--yes"]);
+    failed.expect_code(46).expect_stderr("host not found in upstream");
+    assert_eq!(platform.site(), site);
+    let status = cores.status();
+    assert_eq!((&status["edited"], &status["has_served"]), (&serde_json::json!([]), &false.into()));
+    assert!(!cores.history(&cores.source()).contains(&"nginx".to_owned()), "it was not touched");
+    cores.step(&["rollback", "--yes"]).success();
+}
+
+#[test]
+fn killed_between_edit_and_start_it_goes_back_or_on() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    let (script, mark) = (cores.source().join("nginx-test"), cores.source().join("at-test"));
+    let test = fs::read_to_string(&script).expect("ours");
+    let kill = || {
+        platform.until_cold();
+        fs::write(&script, format!("touch at-test\nsleep 2\n{test}")).expect("ours");
+        let mut running = Running::start(cores.sandbox.client_command(["proxy", "enable", "--yes"]));
+        until(SOON, "the test", || (mark.exists() || running.ended_within(Duration::ZERO)).then_some(()));
+        running.kill();
+        let _ = running.wait();
+        fs::remove_file(&mark).expect("it was at its test");
+        fs::write(&script, &test).expect("ours");
+        assert!(platform.site() != site, "killed after the edit");
+        let status = cores.status();
+        assert_eq!(
+            (&status["edited"], &status["has_served"]),
+            (&serde_json::json!(["proxy"]), &false.into())
+        );
+    };
+    kill();
+    cores.step(&["rollback", "--yes"]).success();
+    assert_eq!(platform.site(), site, "the source starts on its own file");
+    assert!(cores.is_up(&cores.source()));
+    kill();
+    cores.step(&["proxy", "enable", "--yes"]).success();
+    assert_eq!(cores.status()["serving"], serde_json::json!(["proxy"]));
+    cores.step(&["proxy", "disable", "--yes"]).success();
+    assert_eq!(platform.site(), site);
+}
+
+#[test]
+fn what_a_config_follower_writes_is_refused_on_every_host() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    platform.until_cold();
+    let roots = [cores.source(), platform.registers[1].root.clone()];
+    for (root, step) in roots.iter().zip(["proxy enable", "register set"]) {
+        fs::create_dir(root.join("config-follower")).expect("new");
+        let step: Vec<&str> = step.split(' ').chain(["--yes"]).collect();
+        cores.step(&step).expect_code(46).expect_stderr("platform.yml");
+    }
+    assert_eq!((platform.site(), platform.registers[0].text()), (site, NAMES.to_owned()));
+    cores.step(&["register", "set", "--yes", "--even-generated"]).success();
+}
+
+#[test]
+fn no_register_host_is_touched_where_one_of_them_has_no_json() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let cores = &platform.cores;
+    platform.until_cold();
+    let hosts = [&platform.registers[0], &platform.registers[1]];
+    fs::write(hosts[1].root.join("conf/dns.json"), "{\"dns\": ${DNS}}").expect("ours");
+    cores.step(&["register", "set", "--yes"]).expect_code(46).expect_stderr("not JSON");
+    assert_eq!(hosts[0].text(), NAMES);
+    assert!(!hosts[0].root.join("history").exists(), "nothing was restarted");
+}
+
+#[test]
+fn a_dns_server_that_was_not_restarted_is_found_out() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let cores = &platform.cores;
+    platform.until_cold();
+    let slave = &platform.registers[1].root;
+    let restart = fs::read_to_string(slave.join("restart")).expect("ours");
+    fs::write(slave.join("restart"), "true\n").expect("ours");
+    let set = cores.step(&["register", "set", "--yes"]);
+    set.expect_code(46).expect_stderr("the address 127.0.0.2 within 3 s, but: 127.0.0.1");
+    assert!(set.stdout_text().contains("TTL 7200 s"), "{set}");
+    assert_eq!(cores.status()["has_served"], true, "the master answers with the new address");
+    fs::write(slave.join("restart"), restart).expect("ours");
+    cores.step(&["register", "set", "--yes"]).success();
+    cores.step(&["register", "undo", "--yes"]).success();
+    assert_eq!(platform.registers[1].text(), NAMES);
+}
+
+#[test]
+fn a_rehearsal_of_either_changes_nothing() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    for (step, said) in [
+        (["proxy", "enable"], "+upstream core_server { server 127.0.0.2:"),
+        (["proxy", "disable"], "Nothing to take back"),
+        (["register", "set"], "\"ip\": \"127.0.0.2\""),
+        (["register", "undo"], "Nothing to take back"),
+    ] {
+        let rehearsed = cores.step(&[step[0], step[1], "--dry-run"]);
+        assert!(rehearsed.success().stdout_text().contains(said), "{rehearsed}");
+    }
+    assert!(!cores.state().exists() && platform.site() == site && platform.registers[0].text() == NAMES);
+    cores.step(&["proxy", "enable", "--to", "127.0.0.2"]).expect_code(1);
+    cores.step(&["register", "set", "--core", "co1"]).expect_code(1);
+}
