@@ -182,7 +182,7 @@ dns = "192.0.2.30:53"
 
 # [probe]
 # url = "https://{{username}}.example.com"
-# accounts = [{{ username = "probe", password_file = "/root/probe-password" }}]   # or password_env = "NAME"
+# accounts = [{{ username = "probe", password_file = "/etc/sync-client/probe-password" }}]   # or password_env = "NAME"
 # origin = "https://sw.example.com"       # what the core lets log in, with app_id = "sync-client"
 # ca_file = "/etc/ssl/certs/ca-certificates.crt"   # who signed the cores' certificates; verify = false: take any
 # marker = "sync-probe"                   # the stream that is made, and how its events begin
