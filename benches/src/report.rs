@@ -229,8 +229,9 @@ impl Report {
         format!(
             "`cargo run --release -p benches --bin versus -- --rounds {} --settle {}`. Both programs are on this \
              machine, with one sshd between them; the slow link is a relay with {WAN_RTT_MS} ms round trip and \
-             {WAN_MBIT} Mbit/s. Medians of {} rounds, rsync before ours in each. rsync ran with and without `-z` in \
-             the first round, and is compared by the faster of the two. After every run the destination equalled \
+             {WAN_MBIT} Mbit/s. Medians of {} rounds, rsync before ours in each. In the first round rsync ran with and \
+             without `-z`, where an old version was there also with `--inplace` (as ours did), and is compared by \
+             the fastest. After every run the destination equalled \
              the source: types, modes, owners, times to the nanosecond, contents, link targets. Memory is the \
              highest VmHWM of any round, looked at every 10 ms. Wire bytes are both ways, as each program counts \
              them itself (ours before the encryption, as rsync's). Before a pass that is to fill the index, \

@@ -173,8 +173,8 @@ impl Sink {
     /// The next bytes, up to `to`, stay where they are in the old file and hash to these values.
     fn keep_known(&mut self, to: u64, values: Vec<Value>) -> Result<(), CopyError> {
         if !values.into_iter().all(|value| self.hasher.push(value)) {
-            // Values are of blocks at their own places, and so is what came before them.
-            return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+            // What came before did not end with a block: without its basis the file arrives all the same.
+            return Err(CopyError::Basis);
         }
         self.trusts_values = true;
         self.position = to;

@@ -174,11 +174,11 @@ fn migrate(
 const COMMANDS: [(&str, &str); 3] = [
     (
         "while the service is up, as often as you like",
-        "sync-client sync -az --numeric-ids root@OLD:/srv/core/ /srv/core/",
+        "sync-client sync -a --numeric-ids root@OLD:/srv/core/ /srv/core/",
     ),
     (
         "the service is stopped: the cold pass",
-        "sync-client sync -az --numeric-ids --delete root@OLD:/srv/core/ /srv/core/",
+        "sync-client sync -a --numeric-ids --delete root@OLD:/srv/core/ /srv/core/",
     ),
     (
         "proof before it starts on the new machine",
@@ -186,17 +186,17 @@ const COMMANDS: [(&str, &str); 3] = [
     ),
 ];
 
-/// `sync -az --numeric-ids`.
+/// `sync -a --numeric-ids`.
 fn bulk() -> SyncOptions {
     SyncOptions {
         recursive: true,
         preserve: Preserve::all(true),
-        compression: Compression::Zstd { level: 3 },
+        compression: Compression::Auto,
         ..SyncOptions::default()
     }
 }
 
-/// `sync -az --numeric-ids --delete`.
+/// `sync -a --numeric-ids --delete`.
 fn cold() -> SyncOptions {
     SyncOptions { delete: Delete { extraneous: true, ..Delete::default() }, ..bulk() }
 }
