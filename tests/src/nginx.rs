@@ -141,18 +141,7 @@ pub fn certificate(sandbox: &Sandbox, domain: &str) -> Certificate {
     for (number, name) in names.iter().enumerate() {
         let is_leaf = *name == "leaf";
         let constraints = format!("basicConstraints=critical,CA:{}", if is_leaf { "FALSE" } else { "TRUE" });
-        let mut command = sandbox.command(installed("openssl"));
-        command.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ]);
+        let mut command = new_certificate(sandbox);
         command.args(["-subj", &format!("/CN={name} of {domain}"), "-addext", &constraints]);
         if is_leaf {
             command.args(["-addext", &format!("subjectAltName=DNS:*.{domain}")]);
@@ -178,4 +167,13 @@ pub fn certificate(sandbox: &Sandbox, domain: &str) -> Certificate {
     }
     fs::write(file("chain.crt"), chain).expect("a file of the sandbox");
     Certificate { chain: file("chain.crt"), key: file("leaf.key"), root: file("root.crt") }
+}
+
+/// `openssl req` for a new key and a certificate of two days, to which its names and files are to be added.
+#[must_use]
+pub fn new_certificate(sandbox: &Sandbox) -> Command {
+    let mut command = sandbox.command(installed("openssl"));
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    command.args(["-days", "2"]);
+    command
 }

@@ -6,10 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tests::core::{Core, DOMAIN, Fault, MESSAGE, Manner};
-use tests::nginx::{self, Certificate, certificate};
+use tests::nginx::{self, Certificate, certificate, new_certificate};
 use tests::process::{self, Output};
 use tests::require;
-use tests::requirement::installed;
 use tests::sandbox::{Sandbox, write_private};
 
 const PASSWORD: &str = "correct horse battery staple";
@@ -420,18 +419,7 @@ fn a_certificate_that_signed_itself_is_taken_where_the_plan_names_it() {
     probe.create();
     let file = |name: &str| probe.sandbox.path().join(name);
     for (constraints, code, message) in [("CA:FALSE", 0, ""), ("CA:TRUE", 41, "`verify = false`")] {
-        let mut command = probe.sandbox.command(installed("openssl"));
-        command.args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ]);
+        let mut command = new_certificate(&probe.sandbox);
         command.args(["-subj", "/CN=self", "-addext", &format!("subjectAltName=DNS:*.{DOMAIN}")]);
         command.args(["-addext", &format!("basicConstraints=critical,{constraints}")]);
         command.arg("-keyout").arg(file("self.key")).arg("-out").arg(file("self.crt"));
