@@ -239,11 +239,24 @@ impl Running {
     /// # Panics
     /// Where it cannot be started.
     #[must_use]
-    pub fn start(mut command: Command) -> Running {
+    pub fn start(command: Command) -> Running {
+        Running::start_with(command, Stdio::null())
+    }
+
+    /// Starts it with a standard input that says nothing, and ends when this does.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn start_held(command: Command) -> Running {
+        Running::start_with(command, Stdio::piped())
+    }
+
+    fn start_with(mut command: Command, input: Stdio) -> Running {
         let line = shown(&command);
         let started = Instant::now();
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

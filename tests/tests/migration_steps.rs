@@ -3,14 +3,12 @@
 //!
 //! What stands in: nginx is started by a script of ROOT instead of a container engine; the DNS server is in the test.
 
-use serde_json::Value;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 use tests::cores::Cores;
+use tests::name_server::NameServer;
 use tests::nginx;
 use tests::process::{Running, until};
 use tests::requirement::installed;
@@ -26,47 +24,8 @@ const NAMES: &str = r#"{"dns": {"defaultTTL": 7200, "staticDataInDomain": {
 /// Cores with nginx in front of each, and two register hosts.
 struct Platform {
     cores: Cores,
-    registers: [Register; 2],
+    registers: [NameServer; 2],
     _destination: Running,
-}
-
-/// A register host whose DNS server answers with what the file said when it was last restarted.
-struct Register {
-    root: PathBuf,
-    server: SocketAddr,
-}
-
-impl Register {
-    fn start(root: PathBuf) -> Register {
-        fs::create_dir_all(root.join("conf")).expect("new");
-        fs::write(root.join("conf/dns.json"), NAMES).expect("new");
-        fs::write(root.join("restart"), "cp conf/dns.json served && echo restart >> history\n").expect("new");
-        fs::write(root.join("served"), NAMES).expect("new");
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let server = socket.local_addr().expect("it is bound");
-        let served = root.join("served");
-        thread::spawn(move || {
-            let mut question = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut question) {
-                let names: Value =
-                    serde_json::from_slice(&fs::read(&served).unwrap_or_default()).unwrap_or_default();
-                let ip = names["dns"]["staticDataInDomain"]["co1"]["ip"].as_str().unwrap_or_default();
-                let Ok(ip) = ip.parse::<Ipv4Addr>() else { continue };
-                // A response, authoritative, with one answer (RFC 1035, section 4.1).
-                let mut answer = question[..length].to_vec();
-                answer[2] |= 0x84;
-                answer[7] = 1;
-                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-                answer.extend_from_slice(&ip.octets());
-                let _ = socket.send_to(&answer, from);
-            }
-        });
-        Register { root, server }
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(self.root.join("conf/dns.json")).expect("it is there")
-    }
 }
 
 impl Platform {
@@ -119,7 +78,10 @@ impl Platform {
         ] {
             fs::write(source.join(name), text).expect("new");
         }
-        let registers = ["master", "slave"].map(|name| Register::start(cores.sandbox.path().join(name)));
+        let registers = ["master", "slave"].map(|name| {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            NameServer::start(socket, &cores.sandbox.path().join(name), NAMES)
+        });
         let check = format!(
             "check = [\"sh\", \"-c\", \"curl -s --cacert {} --resolve {USER}:{port}:127.0.0.1 https://{USER}:{port}/x | grep -q destination\"]\n",
             certificate.root.display()
@@ -135,7 +97,7 @@ impl Platform {
             .map(|(register, name)| {
                 format!(
                     "[[register.hosts]]\nname = {name:?}\nroot = {:?}\ndns_file = \"conf/dns.json\"\nrestart = \"restart\"\ndns = \"{}\"\n",
-                    register.root, register.server
+                    register.root, register.address
                 )
             })
             .collect();

@@ -86,7 +86,7 @@ impl Probe {
     }
 
     fn destination_file(&self, file: &str) -> PathBuf {
-        self.sandbox.destination().join("ann").join(file)
+        self.sandbox.destination().join(file)
     }
 }
 
@@ -176,7 +176,7 @@ fn the_picture_arrives_as_it_was_made() {
     require!("openssl");
     let probe = Probe::new();
     probe.create();
-    let file = probe.sandbox.source().join("ann/attachments/c000000000000000000000002/file1");
+    let file = probe.sandbox.source().join("attachments/ann/c000000000000000000000002/file1");
     let bytes = fs::read(file).expect("it was attached");
     assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.ends_with(b"IEND\xae\x42\x60\x82"));
     assert!(bytes.len() > 20_000, "{}", bytes.len());
@@ -211,25 +211,25 @@ fn every_difference_is_named() {
     let probe = Probe::new();
     probe.create();
     let _destination = probe.migrate();
-    let picture = "attachments/c000000000000000000000002/file1";
-    let stream = "streams/sync-probe.json";
-    let series = "series/c000000000000000000000003.json";
+    let picture = "attachments/ann/c000000000000000000000002/file1";
+    let stream = "ann/streams/sync-probe.json";
+    let series = "ann/series/c000000000000000000000003.json";
     for (file, damage, line) in [
         (picture, Damage::Flipped(9000), "attachment c000000000000000000000002/file1 differs"),
         (picture, Damage::Removed, "attachment c000000000000000000000002/file1 is missing"),
         (
-            "events/000000.json",
+            "ann/events/000000.json",
             Damage::Replaced("looked for", "forgotten"),
             "event c000000000000000000000000 differs in content",
         ),
         (
-            "events/000001.json",
+            "ann/events/000001.json",
             Damage::Replaced("{", "{\"trashed\": true, "),
             "event c000000000000000000000001 differs in trashed",
         ),
-        ("events/000001.json", Damage::Removed, "event c000000000000000000000001 is missing"),
+        ("ann/events/000001.json", Damage::Removed, "event c000000000000000000000001 is missing"),
         (
-            "events/000009.json",
+            "ann/events/000009.json",
             Damage::Made(r#"{"id": "later", "trashed": true}"#),
             "event later was not there before",
         ),
@@ -287,7 +287,7 @@ fn differences_are_objects_for_programs() {
     let probe = Probe::new();
     probe.create();
     let _destination = probe.migrate();
-    change(&probe.destination_file("events/000000.json"), "looked for", "forgotten");
+    change(&probe.destination_file("ann/events/000000.json"), "looked for", "forgotten");
     let output = probe.run(&["check", "--json"]);
     output.expect_code(45);
     let objects: Vec<Value> = output
