@@ -15,7 +15,8 @@ use crate::requirement::installed;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What an engine needs of the machine that the tests run on.
@@ -38,7 +39,7 @@ impl Engine {
         let cgroup = format!("sync-test-{}-{}", std::process::id(), machine.name());
         let mut command = machine.command(installed("dockerd"));
         command
-            .args(["--bridge=none", "--debug", &format!("--cgroup-parent=/{cgroup}"), "--data-root"])
+            .args(["--bridge=none", &format!("--cgroup-parent=/{cgroup}"), "--data-root"])
             .arg(directory);
         Engine { machine: machine.clone(), running: Some(Running::start(command)), cgroup }
     }
@@ -87,7 +88,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             let log = self.running.as_ref().map(Running::printed).unwrap_or_default();
             let end: Vec<&str> = log.lines().filter(|line| line.contains("level=error")).collect();
             eprintln!("dockerd of {}:\n{}", self.machine.name(), end.join("\n"));
@@ -101,13 +102,17 @@ impl Drop for Engine {
     }
 }
 
-/// A directory of cgroups, with those below; its files are no files, so that only `rmdir` takes it away.
+/// A directory of cgroups, with those below; its files are no files, so that only `rmdir` takes it away, once the kernel has
+/// let go of the last process.
 fn remove_cgroup(directory: &Path) {
-    let below = fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    let Ok(below) = fs::read_dir(directory) else { return };
+    for entry in below.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_cgroup(&entry.path());
     }
-    let _ = fs::remove_dir(directory);
+    let end = Instant::now() + READY_LIMIT;
+    while fs::remove_dir(directory).is_err() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A root directory for containers, packed.
