@@ -102,8 +102,7 @@ impl Core {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .expect("a key that fits its certificate");
-        let core =
-            Core::new(address, Documents::Files(directory.to_owned()), directory.join("attachments"));
+        let core = Core::new(address, Documents::Files(directory.to_owned()), directory.join("attachments"));
         let (serving, config) = (core.clone(), Arc::new(config));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -194,7 +193,8 @@ impl Core {
         if parts == ["auth", "login"] {
             let body: Value = serde_json::from_slice(&request.body).map_err(|_| 400_u16)?;
             let password = account.documents.read(&account.key("password"))?.ok_or(404_u16)?;
-            let is_right = body["username"] == user && body["password"].as_str().map(str::as_bytes) == Some(&password);
+            let is_right =
+                body["username"] == user && body["password"].as_str().map(str::as_bytes) == Some(&password);
             let is_trusted =
                 request.header("origin") == format!("https://sw.{DOMAIN}") && body["appId"].is_string();
             return if is_right && is_trusted {

@@ -1,6 +1,6 @@
 //! Two cores with scripts, containers and data of their own, sshd between them, and a plan.
 //!
-//! What stands in: `docker` is a script that answers from files in ROOT (no engine runs here), the service is a process that
+//! What stands in: `docker` is a script that answers from files in ROOT (`tests/whole.rs` has the engine), the service is a process that
 //! holds a file of the database open.
 
 use crate::process::{self, Output};

@@ -36,11 +36,9 @@ impl Engine {
     /// Starts it, with its data in `directory`; [`Engine::wait`] before it is used.
     #[must_use]
     pub fn start(machine: &Machine, directory: &Path) -> Engine {
-        let cgroup = format!("sync-test-{}-{}", std::process::id(), machine.name());
+        let cgroup = format!("sync-test-{}", machine.id());
         let mut command = machine.command(installed("dockerd"));
-        command
-            .args(["--bridge=none", &format!("--cgroup-parent=/{cgroup}"), "--data-root"])
-            .arg(directory);
+        command.args(["--bridge=none", &format!("--cgroup-parent=/{cgroup}"), "--data-root"]).arg(directory);
         Engine { machine: machine.clone(), running: Some(Running::start(command)), cgroup }
     }
 
@@ -129,8 +127,7 @@ impl Image {
     /// Where one is missing.
     #[must_use]
     pub fn of(below: &Path, programs: &[(&Path, &str)], directories: &[&str]) -> Image {
-        let directory =
-            tempfile::Builder::new().prefix("image-").tempdir_in(below).expect("a new directory");
+        let directory = tempfile::Builder::new().prefix("image-").tempdir_in(below).expect("a new directory");
         let root = directory.path().join("root");
         for directory in directories.iter().chain(&["tmp", "etc", "run"]) {
             fs::create_dir_all(root.join(directory)).expect("a new directory");

@@ -65,13 +65,25 @@ impl Machine {
         running.wait_for(READY_LIMIT, "that it is ready", |text| text.contains("ready").then_some(()));
         let first_process = *descendants(running.id()).first().expect("unshare has forked");
         let (directory, name) = (directory.to_owned(), name.to_owned());
-        Machine(Arc::new(Inner { running: Mutex::new(Some(running)), first_process, directory, name, address }))
+        Machine(Arc::new(Inner {
+            running: Mutex::new(Some(running)),
+            first_process,
+            directory,
+            name,
+            address,
+        }))
     }
 
     /// Its host name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// The number of its first process, as seen from outside: no other machine has it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.first_process
     }
 
     /// The address of its interface.

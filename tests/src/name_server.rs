@@ -50,8 +50,7 @@ impl NameServer {
 fn serve(socket: &UdpSocket, served: &Path) {
     let mut question = [0; 512];
     while let Ok((length, from)) = socket.recv_from(&mut question) {
-        let names: Value =
-            serde_json::from_slice(&fs::read(served).unwrap_or_default()).unwrap_or_default();
+        let names: Value = serde_json::from_slice(&fs::read(served).unwrap_or_default()).unwrap_or_default();
         let ip = names["dns"]["staticDataInDomain"]["co1"]["ip"].as_str().unwrap_or_default();
         let Ok(ip) = ip.parse::<Ipv4Addr>() else { continue };
         // A response, authoritative, with one answer (RFC 1035, section 4.1).

@@ -3,8 +3,8 @@
 //!
 //! A core is nginx with TLS, `core`, `hfs` and `preview` ([`crate::core`]), and what stands for mongod: `wtload serve`, which
 //! holds a real WiredTiger directory, writes to it all the time and keeps the core's documents in it. Scripts, compose file and
-//! nginx configuration are in `platform/`, written after the platform's own. `ensure-permissions-core` also puts aside what was
-//! copied, before anything is started on it. The plan is the one that `check --init` prints, with names and addresses put in.
+//! nginx configuration are in `platform/`, written after the platform's own. `ensure-permissions-core` also puts the database
+//! aside as it was copied, as long as nothing was started on it. The plan is the one that `check --init` prints, with names and addresses put in.
 
 use crate::engine::{Engine, Image};
 use crate::machine::Machine;
@@ -45,7 +45,7 @@ pub const SITE: &str = "core/nginx/conf/site-443.conf";
 /// The services of a core, sorted.
 pub const SERVICES: [&str; 5] = ["core", "hfs", "mongodb", "preview", "reverse_proxy"];
 /// What may take long on a busy machine.
-pub const SOON: Duration = Duration::from_secs(120);
+pub const SOON: Duration = Duration::from_secs(300);
 
 /// Collections of the database, beside those of the documents.
 const COLLECTIONS: u32 = 2;
@@ -65,12 +65,12 @@ pub const NAMES: &str = r#"{
 
 /// Scripts without an interpreter's line, or one behind a space, as the platform's are.
 const SCRIPTS: [(&str, &str); 3] = [
-    ("run-core", " #!/usr/bin/env bash\ndocker-compose -f core.yml up -d\n"),
-    ("stop-containers", "docker stop $(docker ps -q)\n"),
+    ("run-core", " #!/usr/bin/env bash\ntouch ../is-started\ndocker-compose -f core.yml up -d\n"),
+    ("stop-containers", "rm -f ../is-started\ndocker stop $(docker ps -q)\n"),
     (
         "ensure-permissions-core",
-        "chown -R 999:999 core/mongodb/data core/mongodb/log\nchown -R 9999:9999 core/*/data core/core/log\n\
-         chown -R 999:999 core/mongodb/data\nrm -rf ../as-copied\ncp -a core/mongodb/data ../as-copied\n",
+        "chown -R 9999:9999 core/{core,hfs,influxdb,preview}/{data,log}\nchown -R 999:999 core/mongodb/{data,log}\n\
+         [[ -e ../is-started ]] && exit\nrm -rf ../as-copied\ncp -a core/mongodb/data ../as-copied\n",
     ),
 ];
 
@@ -81,7 +81,7 @@ pub struct Side {
     pub engine: Engine,
     /// Where it runs.
     pub machine: Machine,
-    _sshd: Sshd,
+    sshd: Sshd,
 }
 
 /// All of it; ended with all that runs in it when dropped.
@@ -94,7 +94,7 @@ pub struct Platform {
     /// Master and slave.
     pub registers: [NameServer; 2],
     outside: Machine,
-    _register_sshd: Sshd,
+    register_sshd: Sshd,
     certificate: Certificate,
     sandbox: Sandbox,
 }
@@ -165,15 +165,8 @@ impl Platform {
             NameServer::start(socket, &outside.srv().join(name), NAMES)
         });
         let register_sshd = sshd(&sandbox, &outside);
-        let mut platform = Platform {
-            source,
-            destination,
-            registers,
-            outside,
-            _register_sshd: register_sshd,
-            certificate,
-            sandbox,
-        };
+        let mut platform =
+            Platform { source, destination, registers, outside, register_sshd, certificate, sandbox };
         platform.import_images();
         platform.fill();
         platform.write_plan();
@@ -251,15 +244,18 @@ impl Platform {
         let (key, known_hosts) = (home.join("migration"), home.join("known_hosts"));
         write_private(&key, &fs::read_to_string(self.sandbox.key()).expect("its key"));
         let trusted = |address: Ipv4Addr, sshd: &Sshd| {
-            sshd.host_keys().iter().map(|key| format!("[{address}]:{} {key}\n", sshd.port())).collect::<String>()
+            sshd.host_keys()
+                .iter()
+                .map(|key| format!("[{address}]:{} {key}\n", sshd.port()))
+                .collect::<String>()
         };
-        let hosts = trusted(SOURCE, &self.source._sshd) + &trusted(OUTSIDE, &self._register_sshd);
+        let hosts = trusted(SOURCE, &self.source.sshd) + &trusted(OUTSIDE, &self.register_sshd);
         write_private(&known_hosts, &hosts);
         write_private(&home.join("password"), PASSWORD);
         let made = self.step(&["check", "--init", "--layout", "2019"]).success().stdout_text();
         let register_ssh = format!(
             "ssh = {{ host = \"{OUTSIDE}\", port = {}, user = \"root\", identities = [{key:?}], known_hosts = [{known_hosts:?}] }}",
-            self._register_sshd.port()
+            self.register_sshd.port()
         );
         let host = |name: &str, address: Ipv4Addr| {
             format!(
@@ -275,7 +271,7 @@ impl Platform {
         );
         let (before, _) = made.split_once("[[register.hosts]]").expect("the preset has register hosts");
         let mut plan = format!("{before}{}{}{probe}", host("master", OUTSIDE), host("slave", SLAVE));
-        let (port, state) = (self.source._sshd.port(), home.join("state"));
+        let (port, state) = (self.source.sshd.port(), home.join("state"));
         for (preset, here) in [
             ("\"/var/lib/sync-client/migration\"", format!("{state:?}")),
             ("\"/var/pryv\" ", format!("{ROOT:?} ")),
@@ -391,7 +387,9 @@ impl Platform {
     /// TLS with a core's nginx, which must have the certificate of the user's name.
     fn connect(&self, address: Ipv4Addr) -> Option<StreamOwned<ClientConnection, TcpStream>> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&self.certificate.root).expect("it was made")).expect("it is one");
+        roots
+            .add(CertificateDer::from_pem_file(&self.certificate.root).expect("it was made"))
+            .expect("it is one");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -410,7 +408,7 @@ fn side(sandbox: &Sandbox, machine: Machine) -> Side {
     let data = sandbox.path().join(format!("docker-{}", machine.name()));
     let engine = Engine::start(&machine, &data);
     let sshd = sshd(sandbox, &machine);
-    Side { engine, machine, _sshd: sshd }
+    Side { engine, machine, sshd }
 }
 
 fn sshd(sandbox: &Sandbox, machine: &Machine) -> Sshd {

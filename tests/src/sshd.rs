@@ -224,10 +224,7 @@ impl Sshd {
         let sshd = installed("sshd");
         let mut command =
             self.machine.as_ref().map_or_else(|| Command::new(&sshd), |machine| machine.command(&sshd));
-        if self.machine.is_none() {
-            command.env_clear();
-        }
-        command.args(["-D", "-e", "-f"]).arg(self.file("sshd_config"));
+        command.env_clear().args(["-D", "-e", "-f"]).arg(self.file("sshd_config"));
         let mut running = Running::start(command);
         let answers = until(READY_LIMIT, "sshd's banner", || {
             if running.ended_within(Duration::ZERO) {

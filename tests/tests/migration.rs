@@ -1,7 +1,7 @@
 //! The migration's steps over a real sshd: two cores with scripts, containers and data of their own; each hazard of the
 //! procedure made, and the tool's answer seen.
 //!
-//! What stands in: `docker` is a script that answers from files in ROOT (no engine runs here), the service is a process that
+//! What stands in: `docker` is a script that answers from files in ROOT (`tests/whole.rs` has the engine), the service is a process that
 //! holds a file of the database open, or WiredTiger's own writer.
 
 use rustix::process::Signal;
@@ -207,6 +207,20 @@ fn a_stop_command_that_fails_or_hangs_ends_the_step_with_its_last_words() {
     fs::write(cores.source().join("stop-containers"), "sleep 1000\n").expect("ours");
     cores.write_plan(|plan| plan.replace("stop_s = 20", "stop_s = 1"));
     cores.step(&["cold", "--yes"]).expect_code(46).expect_stderr("did not end in time");
+}
+
+#[test]
+fn a_stop_command_that_finds_nothing_to_stop_is_done() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    // As `docker stop $(docker ps -q)` ends where no container runs.
+    let nothing =
+        "[[ -e containers ]] || { echo '\"docker stop\" requires at least 1 argument.' >&2; exit 1; }\n";
+    fs::write(cores.source().join("stop-containers"), format!("{nothing}{STOP}")).expect("ours");
+    cores.script("source", "stop-containers");
+    let cold = cores.step(&["cold", "--yes"]);
+    assert!(cold.success().stdout_text().contains("but nothing of the plan runs there"), "{cold}");
+    assert!(cores.is_up(&cores.destination()));
 }
 
 #[test]

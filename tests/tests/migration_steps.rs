@@ -3,10 +3,12 @@
 //!
 //! What stands in: nginx is started by a script of ROOT instead of a container engine; the DNS server is in the test.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::time::Duration;
+use tests::boundary::{key, kill_at};
 use tests::cores::Cores;
 use tests::name_server::NameServer;
 use tests::nginx;
@@ -227,6 +229,29 @@ fn killed_between_edit_and_start_it_goes_back_or_on() {
     assert_eq!(cores.status()["serving"], serde_json::json!(["proxy"]));
     cores.step(&["proxy", "disable", "--yes"]).success();
     assert_eq!(platform.site(), site);
+}
+
+#[test]
+fn killed_at_any_record_of_the_whole_it_goes_on_to_the_same_end() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    let mut seen = BTreeSet::new();
+    let last = loop {
+        let known = cores.records().len();
+        let running = Running::start(cores.sandbox.client_command(["migrate", "--yes"]));
+        let killed = kill_at(running, known, || cores.records(), |record| seen.insert(key(record)));
+        let Err(output) = killed else { continue };
+        break output;
+    };
+    last.success();
+    assert!(seen.len() > 40, "{seen:?}");
+    assert!(!cores.is_up(&cores.source()) && cores.is_up(&cores.destination()));
+    assert_eq!(cores.status()["serving"], serde_json::json!(["proxy", "register"]));
+    cores.step(&["register", "undo", "--yes"]).success();
+    cores.step(&["proxy", "disable", "--yes"]).success();
+    assert_eq!(platform.site(), site);
+    assert!(platform.registers.iter().all(|register| register.text() == NAMES));
 }
 
 #[test]

@@ -26,9 +26,9 @@ const CLOCK_S: f64 = 2.0;
 /// A certificate that ends within this time is a warning.
 const CERTIFICATE_S: &str = "1209600";
 /// What steps run at both ends.
-const TOOLS: [&str; 15] = [
-    "bash", "timeout", "find", "awk", "stat", "head", "wc", "mktemp", "readlink", "chown", "chmod", "sync",
-    "mv", "date", "df",
+const TOOLS: [&str; 16] = [
+    "bash", "flock", "timeout", "find", "awk", "stat", "head", "wc", "mktemp", "readlink", "chown", "chmod",
+    "sync", "mv", "date", "df",
 ];
 
 const TOOLS_SCRIPT: &str = r#"for tool; do command -v "$tool" >/dev/null || echo "$tool"; done"#;

@@ -70,7 +70,8 @@ impl Command {
         self
     }
 
-    /// Waited for also when the operator stops the run: what changes a service is not left half way unseen.
+    /// Waited for also when the operator stops the run: what changes a service is not left half way unseen. Two of them in one
+    /// directory wait for each other, so that a run that goes on after a kill meets nothing that the killed one left running.
     pub(crate) fn awaited(mut self) -> Command {
         self.is_awaited = true;
         self
@@ -90,12 +91,27 @@ impl Command {
             line.extend(quoted(directory.as_os_str().as_bytes()));
             line.extend_from_slice(b" && ");
         }
-        line.extend_from_slice(format!("exec timeout -k {KILL_AFTER_S} {}", self.limit_s).as_bytes());
+        line.extend_from_slice(b"exec ");
+        if self.takes_turns() {
+            // The lock is not handed down: a service that a script leaves in the background would keep it.
+            line.extend_from_slice(format!("flock -o -E {TIMED_OUT} -w {} . ", self.limit_s).as_bytes());
+        }
+        line.extend_from_slice(format!("timeout -k {KILL_AFTER_S} {}", self.limit_s).as_bytes());
         for word in &self.words {
             line.push(b' ');
             line.extend(quoted(word.as_bytes()));
         }
         line
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.is_awaited && self.directory.is_some()
+    }
+
+    /// How long it may take until its end is here.
+    fn patience(&self) -> Duration {
+        let turns = if self.takes_turns() { 2 } else { 1 };
+        Duration::from_secs(turns * u64::from(self.limit_s)) + GRACE
     }
 }
 
@@ -131,6 +147,11 @@ pub(crate) struct Ran {
 impl Ran {
     pub(crate) fn is_success(&self) -> bool {
         self.status == Some(0)
+    }
+
+    /// It ended by itself, with an error.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.status.is_some_and(|status| status != 0 && status != TIMED_OUT)
     }
 
     /// How it ended, in words.
@@ -307,7 +328,7 @@ impl Machine {
     /// Waits for the end, the operator's stop, or the time.
     fn finish(&self, process: Process, command: &Command) -> Result<Ran, HostError> {
         let started = Instant::now();
-        let limit = Duration::from_secs(u64::from(command.limit_s)) + GRACE;
+        let limit = command.patience();
         let Process { mut reader, mut writer, outcome } = process;
         let input = command.input.clone();
         let (captured, capturing) = crossbeam_channel::bounded(1);
@@ -448,6 +469,26 @@ mod tests {
         let ran = here().run(&Command::new(["sleep", "100"]).limited(1)).unwrap();
         assert_eq!(ran.ending(), "did not end in time and was ended");
         assert!(ran.elapsed_s < 20.0);
+    }
+
+    #[test]
+    fn what_changes_a_service_waits_for_what_a_killed_run_left_running() {
+        let place = tempfile::tempdir().unwrap();
+        let (begun, log) = (place.path().join("begun"), place.path().join("log"));
+        let command = |line: &str| Command::new(["sh", "-c", line]).within(place.path()).awaited();
+        let first = command("touch begun; sleep 0.5; echo first >> log");
+        std::thread::scope(|scope| {
+            scope.spawn(|| here().run(&first).unwrap());
+            while !begun.exists() {
+                std::thread::yield_now();
+            }
+            assert!(here().run(&command("echo second >> log")).unwrap().is_success());
+        });
+        assert_eq!(fs::read_to_string(log).unwrap(), "first\nsecond\n");
+        // What a script leaves in the background is not waited for.
+        let daemon = command("sleep 100 > /dev/null 2>&1 & echo $! > pid").limited(5);
+        assert!(here().run(&daemon).unwrap().is_success());
+        assert!(here().run(&command("kill $(cat pid)").limited(5)).unwrap().is_success());
     }
 
     #[test]
