@@ -1,6 +1,6 @@
 //! Kills a step of the migration at a record of its journal.
 
-use crate::process::{Output, Running, Signal, descendants_named, signal, until};
+use crate::process::{Output, Running, Signal, signal, topmost_named, until};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -32,12 +32,9 @@ pub fn kill_at(
             new.iter().fold(None, |reached, record| is_boundary(record).then_some(record).or(reached));
         reached.map(|record| Some(record.clone())).or(has_ended.then_some(None))
     });
-    // Itself, and where another program started it, that below it: killing nsenter alone would leave it running.
-    let below = descendants_named(running.id(), "sync-client");
-    if below.is_empty() {
-        running.kill();
+    if let Some(client) = topmost_named(running.id(), "sync-client") {
+        signal(client, Signal::KILL);
     }
-    below.into_iter().for_each(|client| signal(client, Signal::KILL));
     let output = running.wait();
     boundary.filter(|_| output.code() == 128 + 9).ok_or(output)
 }
