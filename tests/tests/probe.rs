@@ -309,7 +309,8 @@ fn all_pages_are_read_however_small_the_service_makes_them() {
     require!("openssl");
     let probe = Probe::new();
     for part in ["events", "streams"] {
-        fs::create_dir_all(probe.sandbox.source().join("ann").join(part)).expect("a directory of the sandbox");
+        fs::create_dir_all(probe.sandbox.source().join("ann").join(part))
+            .expect("a directory of the sandbox");
     }
     for number in 100..131 {
         let event =
