@@ -104,7 +104,8 @@ fn started(start: Option<&Action>) -> String {
     )
 }
 
-fn look<'f>(
+/// The file on the source, and what it becomes.
+pub(crate) fn look<'f>(
     run: &Run<'_>,
     proxy: &plan::Proxy,
     files: &'f Files<'_>,

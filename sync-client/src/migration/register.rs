@@ -81,7 +81,7 @@ impl Step for Set {
             run.perform(NAME, "restart DNS on", machine, host.root.as_path(), &host.restart)?;
         }
         for host in &register.hosts {
-            wait_for(run, register, host, plan.destination.address)?;
+            wait_for(run, register, host, [plan.destination.address, plan.source.address])?;
         }
         run.record(NAME, action::SERVING, State::Done, Value::Null)
     }
@@ -105,7 +105,8 @@ fn core(register: &plan::Register) -> Result<CoreName, StepError> {
     name.parse().map_err(|why| StepError::refused(format!("register.core {name:?}: {why}")))
 }
 
-fn asked(register: &plan::Register) -> String {
+/// The name that servers are asked for.
+pub(crate) fn asked(register: &plan::Register) -> String {
     format!("{}.{}", register.core.as_str(), register.domain.as_str())
 }
 
@@ -115,34 +116,76 @@ fn paths(host: &RegisterHost) -> impl Iterator<Item = (bool, PathBuf)> {
     std::iter::once((true, host.dns_file.below(&host.root))).chain(more)
 }
 
-/// Each file of a host, and what it becomes. The register's own is left where it does not name the core.
+/// The files of a host that name the core, and what they become.
 fn changes<'f>(
     run: &Run<'_>,
     register: &plan::Register,
     host: &RegisterHost,
     files: &'f Files<'_>,
 ) -> Result<Vec<(Original<'f>, Vec<u8>)>, StepError> {
-    let core = core(register)?;
     let mut changes = Vec::new();
+    for (original, edited) in edits(run, register, host, files)? {
+        match edited {
+            Some(edited) => changes.push((original, edited)),
+            None => run.say.note(&format!(
+                "{} has no entry {}: left as it is",
+                shown(original.path()),
+                register.core.as_str()
+            )),
+        }
+    }
+    Ok(changes)
+}
+
+/// Each file of a host, the DNS server's first, and what it becomes; the register's own stays where it does not name the core.
+pub(crate) fn edits<'f>(
+    run: &Run<'_>,
+    register: &plan::Register,
+    host: &RegisterHost,
+    files: &'f Files<'_>,
+) -> Result<Vec<(Original<'f>, Option<Vec<u8>>)>, StepError> {
+    let core = core(register)?;
+    let mut edits = Vec::new();
     for (is_dns, path) in paths(host) {
         let original = Original::read(files, &path).map_err(unusable(host))?;
         if !run.settings.even_generated {
             generated::must_not_be(files, original.path()).map_err(unusable(host))?;
         }
         let is_named = is_dns || names(&original, &core)?;
-        if !is_named {
-            run.say.note(&format!(
-                "{} has no entry {}: left as it is",
+        let edited = is_named.then(|| edited(run, &original, &core)).transpose()?;
+        edits.push((original, edited));
+    }
+    Ok(edits)
+}
+
+/// A file with the destination's address. Of several addresses the source's alone gives way: the others are other machines.
+fn edited(run: &Run<'_>, original: &Original<'_>, core: &CoreName) -> Result<Vec<u8>, StepError> {
+    let (source, destination) = (run.plan.source.address, run.plan.destination.address);
+    let all = addresses(original, core);
+    let is_there = |address: IpAddr| all.iter().any(|text| text.parse() == Ok(address));
+    let old = match all.as_slice() {
+        [] | [_] => None,
+        _ if is_there(source) => Some(source.to_string()),
+        // A repeated run.
+        _ if is_there(destination) => return Ok(original.bytes().to_vec()),
+        _ => {
+            return Err(StepError::refused(format!(
+                "{}: {} has several addresses, and none is the source's ({source}): put it right there first",
                 shown(original.path()),
                 core.as_str()
-            ));
-            continue;
+            )));
         }
-        let edited = register::set(original.bytes(), &core, run.plan.destination.address, None)
-            .map_err(|error| refused(&original, &error))?;
-        changes.push((original, edited.bytes));
-    }
-    Ok(changes)
+    };
+    let edited = register::set(original.bytes(), core, destination, old.as_deref());
+    Ok(edited.map_err(|error| refused(original, &error))?.bytes)
+}
+
+/// The core's addresses; none where the file is not understood, which the edit refuses.
+fn addresses(original: &Original<'_>, core: &CoreName) -> Vec<String> {
+    let Ok(document) = Document::parse(original.bytes()) else { return Vec::new() };
+    let entry = document.entry(core.as_str()).ok().flatten();
+    let all = entry.and_then(|entry| entry.addresses).map(|found| found.all);
+    all.into_iter().flatten().map(|address| address.text).collect()
 }
 
 fn names(original: &Original<'_>, core: &CoreName) -> Result<bool, StepError> {
@@ -189,12 +232,12 @@ fn tell_ttl(run: &Run<'_>, original: &Original<'_>) {
     }
 }
 
-/// Asks a host's DNS server until it answers with this address and no other.
+/// Asks a host's DNS server until it answers with one address and no longer with the other.
 fn wait_for(
     run: &mut Run<'_>,
     register: &plan::Register,
     host: &RegisterHost,
-    due: IpAddr,
+    [due, gone]: [IpAddr; 2],
 ) -> Result<(), StepError> {
     let Some(server) = host.dns else {
         run.say.note(&format!("{} has no `dns` in the plan: nobody was asked what it answers", host.name));
@@ -205,7 +248,9 @@ fn wait_for(
         let patience = Instant::now() + Duration::from_secs(u64::from(register.answer_s));
         let ttl_s = loop {
             let said = match dns::ask(server, &name, Family::of(due), ASK) {
-                Ok(answer) if answer.addresses == [due] => break answer.ttl_s,
+                Ok(answer) if answer.addresses.contains(&due) && !answer.addresses.contains(&gone) => {
+                    break answer.ttl_s;
+                }
                 Ok(answer) => {
                     let all: Vec<String> = answer.addresses.iter().map(IpAddr::to_string).collect();
                     if all.is_empty() { "no address".to_owned() } else { all.join(", ") }
@@ -250,7 +295,7 @@ pub(crate) fn undo(run: &mut Run<'_>) -> Result<(), StepError> {
             run.perform("register undo", "restart DNS on", machine, host.root.as_path(), &host.restart)?;
         }
         for host in &register.hosts {
-            wait_for(run, register, host, plan.source.address)?;
+            wait_for(run, register, host, [plan.source.address, plan.destination.address])?;
         }
         run.record(NAME, action::SERVING, State::Done, json!({"undone": true}))
     })
