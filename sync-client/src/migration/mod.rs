@@ -115,7 +115,13 @@ pub fn commands() -> Vec<Command> {
             "rollback",
             "Start the source again, as long as that loses nothing",
             "Stops the destination's service and starts the source's. Refuses once clients may have written to the \
-             destination: then it says how data goes back.",
+             destination: then it says how data goes back. After that, --data-returned starts the source again.",
+        )
+        .arg(
+            Arg::new("data-returned")
+                .long("data-returned")
+                .action(ArgAction::SetTrue)
+                .help("What clients wrote to the destination was copied back to the source: compare, and start the source"),
         ),
         step(
             "migrate",
@@ -202,6 +208,9 @@ pub fn run(name: &str, matches: &ArgMatches, operator: &Operator<'_>) -> u8 {
                 let file = matches.get_one::<PathBuf>("file").map(PathBuf::as_path);
                 report::write(&plan, file, operator.environment.umask, &say)
             }
+            "rollback" if on("data-returned") => {
+                carry_out(rollback::RETURNED, &plan, settings, operator, &say)
+            }
             _ => carry_out(name, &plan, settings, operator, &say),
         });
     let code = result.as_ref().map_or_else(StepError::exit_code, |()| Exit::Done.code());
@@ -223,6 +232,7 @@ fn carry_out(
     match name {
         "migrate" => migrate::migrate(&mut run),
         "rollback" => rollback::rollback(&mut run),
+        rollback::RETURNED => rollback::after_return(&mut run),
         "proxy disable" => proxy::disable(&mut run),
         "proxy show" => proxy::show(&run),
         "register undo" => register::undo(&mut run),

@@ -75,7 +75,7 @@ pub(crate) struct Pass {
 pub(crate) struct Position {
     /// Steps whose last run was done.
     pub(crate) done: Vec<String>,
-    /// What was begun and never ended, last first.
+    /// The command that was begun and never ended, and in which action.
     pub(crate) interrupted: Option<(String, String)>,
     /// By data set.
     pub(crate) copies: BTreeMap<String, Copy>,
@@ -105,21 +105,23 @@ impl Position {
         let mut open: Vec<(&str, &str)> = Vec::new();
         for record in records {
             let key = (record.step.as_str(), record.action.as_str());
+            let is_run = record.action == action::RUN;
             match record.state {
                 State::Begun => {
                     // A step that begins anew takes up what its last run left open.
-                    if record.action == action::RUN {
+                    if is_run {
                         open.retain(|(step, _)| *step != record.step);
                     }
                     open.push(key);
                 }
+                // Whatever another command left open, this one went on from there; who only looks did not.
+                State::Done if is_run && !LOOKING.contains(&record.step.as_str()) => open.clear(),
                 State::Done | State::Failed => open.retain(|other| *other != key),
                 State::Noted => {}
             }
             position.follow(record);
         }
-        // The step itself is open as well while one of its actions is.
-        position.interrupted = open.last().map(|&(step, action)| (step.to_owned(), action.to_owned()));
+        position.interrupted = interrupted(&open);
         position
     }
 
@@ -225,6 +227,18 @@ impl Position {
     pub(crate) fn forecast_s(&self) -> Option<f64> {
         self.forecasts.last().copied()
     }
+}
+
+/// Commands that change nothing at either core.
+const LOOKING: [&str; 3] = ["check", "probe create", "probe check"];
+
+/// The last command that is open, and the innermost of its actions: a step may act in another one's name (`rollback` puts back
+/// what `proxy` edited), and is itself what has to be run again.
+fn interrupted(open: &[(&str, &str)]) -> Option<(String, String)> {
+    let &(inner, action) = open.last()?;
+    let outer = open.iter().rev().find(|(_, action)| *action == action::RUN).map_or(inner, |(step, _)| step);
+    let action = if inner == outer { action.to_owned() } else { format!("{inner} {action}") };
+    Some((outer.to_owned(), action))
 }
 
 fn put(steps: &mut Vec<String>, step: &str, is_in: bool) {

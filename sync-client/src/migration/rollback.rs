@@ -1,14 +1,24 @@
 //! `rollback`: the destination is stopped and the source started again, as long as that loses nothing.
+//!
+//! Once clients may have written to the destination it only says how that data is copied back. Whoever did so goes on by
+//! `rollback --data-returned`: it compares the source with the destination before it starts the source, and the journal
+//! begins anew from there.
 
+use super::engine::{self, Warmth};
+use super::evidence;
 use super::host::quoted;
-use super::plan::{DataSet, Plan};
+use super::plan::{DataSet, Plan, Ssh};
 use super::position::Service;
 use super::run::{End, Run};
 use super::service;
 use super::step::StepError;
 use super::{proxy, register};
+use protocol::stats::Exit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+
+/// The command once the data was copied back.
+pub(crate) const RETURNED: &str = "rollback --data-returned";
 
 /// Back to a source that serves.
 pub(crate) fn rollback(run: &mut Run<'_>) -> Result<(), StepError> {
@@ -51,11 +61,20 @@ pub(crate) fn go_back(run: &mut Run<'_>, step: &str) -> Result<(), StepError> {
     if edited.iter().any(|step| step == proxy::NAME) {
         proxy::restore(run)?;
     }
+    stop_destination(run, step)?;
+    start_source(run, step)
+}
+
+fn stop_destination(run: &mut Run<'_>, step: &str) -> Result<(), StepError> {
     if service::may_run(run, End::Destination)? {
         service::stop(run, step, End::Destination)?;
         // Two services on one platform's data is what must not be.
         service::prove_stopped(run, End::Destination)?;
     }
+    Ok(())
+}
+
+fn start_source(run: &mut Run<'_>, step: &str) -> Result<(), StepError> {
     service::start(run, step, End::Source)?;
     service::wait_until_healthy(run, End::Source)?;
     run.say.note(
@@ -64,26 +83,95 @@ pub(crate) fn go_back(run: &mut Run<'_>, step: &str) -> Result<(), StepError> {
     Ok(())
 }
 
+/// Back to a source that holds what clients wrote to the destination.
+pub(crate) fn after_return(run: &mut Run<'_>) -> Result<(), StepError> {
+    let position = run.position();
+    if !position.has_served {
+        return rollback(run);
+    }
+    if let Some(step) = position.edited.iter().chain(&position.serving).next() {
+        return Err(StepError::refused(format!(
+            "clients are still sent to the destination by {step}: `sync-client register undo` and `sync-client proxy disable` first"
+        )));
+    }
+    let is_up = !evidence::running(run, End::Source)?.is_empty();
+    if run.settings.dry_run {
+        run.say
+            .note(&format!("would stop the destination if it runs: {}", run.plan.destination.service.stop));
+        run.say.note("would compare the source with the destination");
+        run.say.note(&format!("would start the source: {}", run.plan.source.service.start));
+        return Ok(());
+    }
+    run.confirm(if is_up {
+        "The source is up already, so nobody can compare whether it holds what clients wrote to the destination. Is that so?"
+    } else {
+        "The destination's service is stopped, and the source's started if it holds the same data. Go on?"
+    })?;
+    run.recorded("rollback", |run| {
+        stop_destination(run, "rollback")?;
+        if !is_up {
+            must_be_equal(run)?;
+        }
+        start_source(run, "rollback")
+    })
+}
+
+/// Nothing may be left at the destination that the source has not.
+fn must_be_equal(run: &Run<'_>) -> Result<(), StepError> {
+    let mut differences = Vec::new();
+    for set in &run.plan.data {
+        // What is at the destination alone counts as well, also where passes keep it.
+        let set = DataSet { delete: true, ..set.clone() };
+        let report = engine::pass(run.plan, &set, Warmth::Rehearsal, &run.environment, run.operator.stop)?;
+        let pass = report.accept(&[Exit::Done])?.pass;
+        if pass.changed_files + pass.deleted_entries > 0 {
+            differences.push(format!(
+                "  {}: {} files differ, {} entries are at the destination alone",
+                set.name, pass.changed_files, pass.deleted_entries
+            ));
+        }
+    }
+    if differences.is_empty() {
+        run.say.note("The source holds what the destination holds.");
+        return Ok(());
+    }
+    Err(StepError::refused(format!(
+        "the source does not hold what the destination holds, so starting it would lose what clients wrote:\n{}\nCopy the data \
+         back, then run this again:\n{}",
+        differences.join("\n"),
+        reverse_lines(run.plan)
+    )))
+}
+
 /// Why there is no way back, and how the data would go.
 fn refusal(plan: &Plan) -> StepError {
-    let lines: Vec<String> = plan.data.iter().map(|set| format!("  {}", reverse(plan, set))).collect();
     StepError::refused(format!(
         "clients reach the destination, or did, so going back would lose what they wrote since. To go back with that data: \
-         `sync-client register undo`, `sync-client proxy disable`, stop both services, copy the data the other way, start the source:\n{}",
-        lines.join("\n")
+         `sync-client register undo`, `sync-client proxy disable`, stop the destination ({} in {}), copy the data the other \
+         way, then `sync-client {RETURNED}`, which compares and starts the source:\n{}",
+        plan.destination.service.stop,
+        plan.destination.root.as_path().display(),
+        reverse_lines(plan)
     ))
 }
 
-/// The line that copies a data set from the destination back to the source.
+/// For each data set the line that copies it from the destination back to the source.
+fn reverse_lines(plan: &Plan) -> String {
+    let lines: Vec<String> = plan.data.iter().map(|set| format!("  {}", reverse(plan, set))).collect();
+    lines.join("\n")
+}
+
+fn word(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&quoted(bytes)).into_owned()
+}
+
 fn reverse(plan: &Plan, set: &DataSet) -> String {
-    let word = |bytes: &[u8]| String::from_utf8_lossy(&quoted(bytes)).into_owned();
     let path = |path: &Path| format!("{}/", path.display());
     let mut words = vec!["sync-client sync --archive --checksum --numeric-ids --delete".to_owned()];
+    words.extend(set.exclude.iter().map(|pattern| word(format!("--exclude={pattern}").as_bytes())));
     let mut target = path(&plan.source_path(set));
     if let Some(ssh) = &plan.source.ssh {
-        for identity in &ssh.identities {
-            words.push(format!("--identity {}", word(identity.as_os_str().as_bytes())));
-        }
+        words.extend(way(ssh));
         let user = ssh.user.as_ref().map(|user| format!("{}@", user.as_str())).unwrap_or_default();
         let port = ssh.port.map(|port| format!(":{port}")).unwrap_or_default();
         let host = ssh.host.as_str();
@@ -93,4 +181,26 @@ fn reverse(plan: &Plan, set: &DataSet) -> String {
     words.push(word(path(&plan.destination_path(set)).as_bytes()));
     words.push(word(target.as_bytes()));
     words.join(" ")
+}
+
+/// The options that lead to the source as the steps go there.
+fn way(ssh: &Ssh) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut option = |name: &str, value: &[u8]| words.push(format!("{name} {}", word(value)));
+    if ssh.command != "ssh" {
+        option("-e", ssh.command.as_bytes());
+    }
+    for identity in &ssh.identities {
+        option("--identity", identity.as_os_str().as_bytes());
+    }
+    for file in &ssh.known_hosts {
+        option("--known-hosts", file.as_os_str().as_bytes());
+    }
+    if let Some(key) = &ssh.host_key {
+        option("--host-key", key.as_bytes());
+    }
+    if ssh.agent != "sync-agent" {
+        option("--agent-path", ssh.agent.as_bytes());
+    }
+    words
 }
