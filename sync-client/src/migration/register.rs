@@ -17,7 +17,7 @@ use crate::dns::{self, Family};
 use crate::generated;
 use crate::place::{FileError, Original, shown};
 use crate::register::document::Document;
-use crate::register::{self, CoreName, Records, UNDO_SUFFIX};
+use crate::register::{self, CoreName, Edited, Records, UNDO_SUFFIX};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ impl Step for Set {
             let machine = run.register(host)?;
             let files = Files::of(&machine);
             for (original, edited) in changes(run, register, host, &files)? {
-                run.say.lines().diff(&shown(original.path()), original.bytes(), &edited);
+                run.say.lines().diff(&shown(original.path()), original.bytes(), &edited.bytes);
                 said.push(format!("edit {} on {}", shown(original.path()), host.name));
             }
             said.push(format!("restart the DNS server on {}: {}", host.name, host.restart));
@@ -122,7 +122,7 @@ fn changes<'f>(
     register: &plan::Register,
     host: &RegisterHost,
     files: &'f Files<'_>,
-) -> Result<Vec<(Original<'f>, Vec<u8>)>, StepError> {
+) -> Result<Vec<(Original<'f>, Edited)>, StepError> {
     let mut changes = Vec::new();
     for (original, edited) in edits(run, register, host, files)? {
         match edited {
@@ -143,7 +143,7 @@ pub(crate) fn edits<'f>(
     register: &plan::Register,
     host: &RegisterHost,
     files: &'f Files<'_>,
-) -> Result<Vec<(Original<'f>, Option<Vec<u8>>)>, StepError> {
+) -> Result<Vec<(Original<'f>, Option<Edited>)>, StepError> {
     let core = core(register)?;
     let mut edits = Vec::new();
     for (is_dns, path) in paths(host) {
@@ -159,7 +159,7 @@ pub(crate) fn edits<'f>(
 }
 
 /// A file with the destination's address. Of several addresses the source's alone gives way: the others are other machines.
-fn edited(run: &Run<'_>, original: &Original<'_>, core: &CoreName) -> Result<Vec<u8>, StepError> {
+fn edited(run: &Run<'_>, original: &Original<'_>, core: &CoreName) -> Result<Edited, StepError> {
     let (source, destination) = (run.plan.source.address, run.plan.destination.address);
     let all = addresses(original, core);
     let is_there = |address: IpAddr| all.iter().any(|text| text.parse() == Ok(address));
@@ -167,7 +167,7 @@ fn edited(run: &Run<'_>, original: &Original<'_>, core: &CoreName) -> Result<Vec
         [] | [_] => None,
         _ if is_there(source) => Some(source.to_string()),
         // A repeated run.
-        _ if is_there(destination) => return Ok(original.bytes().to_vec()),
+        _ if is_there(destination) => Some(destination.to_string()),
         _ => {
             return Err(StepError::refused(format!(
                 "{}: {} has several addresses, and none is the source's ({source}): put it right there first",
@@ -177,7 +177,7 @@ fn edited(run: &Run<'_>, original: &Original<'_>, core: &CoreName) -> Result<Vec
         }
     };
     let edited = register::set(original.bytes(), core, destination, old.as_deref());
-    Ok(edited.map_err(|error| refused(original, &error))?.bytes)
+    edited.map_err(|error| refused(original, &error))
 }
 
 /// The core's addresses; none where the file is not understood, which the edit refuses.
@@ -204,6 +204,8 @@ fn set_host(
     let core = core(register)?;
     for (original, edited) in changes(run, register, host, &files)? {
         tell_ttl(run, &original);
+        tell_elsewhere(run, &original, &edited).map_err(unusable(host))?;
+        let edited = edited.bytes;
         if edited == original.bytes() {
             continue;
         }
@@ -222,6 +224,13 @@ fn set_host(
         })?;
     }
     Ok(())
+}
+
+/// Other places where the old address stands; they are left.
+fn tell_elsewhere(run: &Run<'_>, original: &Original<'_>, edited: &Edited) -> Result<(), FileError> {
+    let Ok(document) = Document::parse(&edited.bytes) else { return Ok(()) };
+    let (out, address) = (run.say.lines(), run.plan.destination.address);
+    register::tell_elsewhere(&out, &[], original, &document, &edited.old, address)
 }
 
 /// How long others remember the old address, and so how long the proxy must stay.
