@@ -525,6 +525,22 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_s_plan_is_one_and_every_preset_s_key_of_its_layout_is_in_it() {
+        let readme = include_str!("../../../README.md");
+        let text = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let (ours, preset) = (parse(text).unwrap(), parse(&init::plan(Layout::Of2019)).unwrap());
+        assert_eq!((&ours.data, &ours.limits), (&preset.data, &preset.limits));
+        assert_eq!((&ours.secrets, &ours.certificate), (&preset.secrets, &preset.certificate));
+        let proxy = |plan: &Plan| {
+            let proxy = plan.proxy.clone().unwrap();
+            (proxy.file, proxy.upstreams, proxy.test, proxy.start, proxy.stop)
+        };
+        assert_eq!(proxy(&ours), proxy(&preset));
+        assert_eq!(ours.register.unwrap().hosts.len(), 2);
+        assert_eq!(ours.probe.unwrap().accounts.len(), 1);
+    }
+
+    #[test]
     fn every_path_of_the_written_procedure_is_a_value() {
         let plan = parse(&init::plan(Layout::Of2019)).unwrap();
         let path = |name: &str| {
