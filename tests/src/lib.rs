@@ -11,6 +11,7 @@ pub mod directions;
 pub mod mount;
 pub mod nginx;
 pub mod peak;
+pub mod platform;
 pub mod process;
 pub mod requirement;
 pub mod rsync;
