@@ -267,7 +267,7 @@ mod tests {
         let page = page::page(&Report::of(&plan, &records));
         assert_eq!(page.matches("&lt;script&gt;").count(), 2);
         for text in [
-            "2026-11-23 07:34:11 UTC",
+            "2026-11-23<br>07:34:11",
             "1.0 s, <span class=\"fail\">failed",
             "its end is not known",
             "Remove the key",

@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 
 /// Beside the style that all pages have.
 const TABLE_STYLE: &str = "table{border-collapse:collapse;width:100%;font-size:.9rem}td,th{text-align:left;padding:.25rem .4rem;\
-border-top:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}th{color:var(--soft);font-weight:500}\
-.n{white-space:nowrap;min-width:4rem}.pass{color:var(--bar)}.warn,.fail{color:var(--slow);font-weight:600}\
+border-top:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:500}\
+.w{overflow-wrap:anywhere}.n,.t{white-space:nowrap}.n{min-width:4rem}.t{font-size:.8rem}.pass{color:var(--bar)}.warn,.fail{color:var(--slow);font-weight:600}\
 .of{display:inline-block;height:.6rem;background:var(--bar);min-width:2px}.cold{background:var(--slow)}";
 
 pub(super) fn page(report: &Report) -> String {
@@ -36,6 +36,13 @@ pub(super) fn page(report: &Report) -> String {
     checks(report, &mut page);
     page.push_str("</body></html>\n");
     page
+}
+
+/// A cell with the day above the time: narrow enough for a phone.
+fn at(time_ms: u64) -> String {
+    let text = utc(time_ms);
+    let (day, time) = text.split_once(' ').unwrap_or((&text, ""));
+    format!("<td class=\"t\">{day}<br>{}</td>", time.trim_end_matches(" UTC"))
 }
 
 /// The length of the last cold pass: its data sets ran at once.
@@ -89,8 +96,8 @@ fn probes(probes: &[Probed], page: &mut String) {
         };
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td>{}</td><td class=\"{class}\">{}</td></tr>",
-            utc(probe.time_ms),
+            "<tr>{}<td>{}</td><td class=\"w {class}\">{}</td></tr>",
+            at(probe.time_ms),
             escaped_html(&probe.command),
             escaped_html(&text)
         );
@@ -107,7 +114,7 @@ fn forecasts(report: &Report, page: &mut String) {
     let all = report.forecasts.iter().map(|forecast| forecast.cold_s).chain(actual_s);
     let longest_s = all.fold(0.001, f64::max);
     page.push_str(
-        "<h2>Forecast and actual</h2>\n<table><tr><th>after</th><th>cold pass would copy</th><th>and take</th></tr>\n",
+        "<h2>Forecast and actual</h2>\n<table><tr><th>UTC</th><th>cold pass would copy</th><th>and take</th></tr>\n",
     );
     for Forecast { time_ms, round, cold_s, scan_s, changed_bytes, unsettled } in &report.forecasts {
         let settled = match unsettled {
@@ -116,8 +123,8 @@ fn forecasts(report: &Report, page: &mut String) {
         };
         let _ = writeln!(
             page,
-            "<tr><td>round {round}, {}</td><td>{}; {} to list{settled}</td><td class=\"n\">{}{}</td></tr>",
-            utc(*time_ms),
+            "<tr>{}<td>round {round}: {}; {} to list{settled}</td><td class=\"n\">{}{}</td></tr>",
+            at(*time_ms),
             bytes(*changed_bytes as u64),
             duration(*scan_s),
             duration(*cold_s),
@@ -146,7 +153,7 @@ fn passes(passes: &[Pass], page: &mut String) {
     }
     let longest_s = passes.iter().map(|pass| pass.elapsed_s).fold(0.001, f64::max);
     page.push_str(
-        "<h2>Passes</h2>\n<table><tr><th>begun</th><th>data set</th><th>new</th><th>took</th></tr>\n",
+        "<h2>Passes</h2>\n<table><tr><th>UTC</th><th>data set</th><th>new</th><th>took</th></tr>\n",
     );
     for pass in passes {
         let (class, what) = if pass.is_cold { ("of cold", ", cold") } else { ("of", "") };
@@ -156,8 +163,8 @@ fn passes(passes: &[Pass], page: &mut String) {
         };
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td>{}{what}</td><td>{} in {} files of {}{deleted}; {} over the line</td><td class=\"n\">{}{}</td></tr>",
-            utc(pass.begun_ms),
+            "<tr>{}<td>{}{what}</td><td>{} in {} files of {}{deleted}; {} over the line</td><td class=\"n\">{}{}</td></tr>",
+            at(pass.begun_ms),
             escaped_html(&pass.set),
             bytes(pass.changed_bytes),
             pass.changed_files,
@@ -171,7 +178,7 @@ fn passes(passes: &[Pass], page: &mut String) {
 }
 
 fn happened(events: &[Event], page: &mut String) {
-    page.push_str("<h2>What happened</h2>\n<table><tr><th>begun</th><th>what</th><th>took</th></tr>\n");
+    page.push_str("<h2>What happened</h2>\n<table><tr><th>UTC</th><th>what</th><th>took</th></tr>\n");
     for event in events {
         let what = if event.action == action::RUN {
             event.step.clone()
@@ -188,8 +195,8 @@ fn happened(events: &[Event], page: &mut String) {
         };
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td>{}</td><td>{end}</td></tr>",
-            utc(event.begun_ms),
+            "<tr>{}<td>{}</td><td class=\"w\">{end}</td></tr>",
+            at(event.begun_ms),
             escaped_html(&what)
         );
     }
@@ -207,7 +214,7 @@ fn checks(report: &Report, page: &mut String) {
         let text = |key: &str| escaped_html(row[key].as_str().unwrap_or_default());
         let _ = writeln!(
             page,
-            "<tr><td class=\"{0}\">{0}</td><td>{1}</td><td>{2}</td></tr>",
+            "<tr><td class=\"{0}\">{0}</td><td class=\"w\">{1}</td><td class=\"w\">{2}</td></tr>",
             text("verdict"),
             text("what"),
             text("detail")
