@@ -107,12 +107,12 @@ pub(crate) fn after_return(run: &mut Run<'_>) -> Result<(), StepError> {
     } else {
         "The destination's service is stopped, and the source's started if it holds the same data. Go on?"
     })?;
-    run.recorded("rollback", |run| {
-        stop_destination(run, "rollback")?;
+    run.recorded(RETURNED, |run| {
+        stop_destination(run, RETURNED)?;
         if !is_up {
             must_be_equal(run)?;
         }
-        start_source(run, "rollback")
+        start_source(run, RETURNED)
     })
 }
 

@@ -13,11 +13,11 @@ use crate::migration::step::StepError;
 use crate::migration::text;
 use protocol::filter::{FilterRules, Side};
 
-/// Prints the names below directory `$1` that have such attributes, each after `./`; `$2` is `-L` where links are followed.
+/// Prints the names below directory `$1` that have such attributes, `$2` is `-L` where links are followed, else `-h`.
 const SCRIPT: &str = r#"[ -d "$1" ] || exit 0
 cd "$1" || exit 1
 if command -v getfattr >/dev/null; then
-  getfattr -R -h $2 -m '^user[.]' -- . 2>/dev/null | sed -n 's/^# file: /.\//p'
+  getfattr -R "$2" -m '^user[.]' -- . 2>/dev/null | sed -n 's/^# file: /.\//p'
 elif command -v python3 >/dev/null; then
   python3 - "$2" <<'END'
 import os, sys
@@ -46,7 +46,7 @@ pub(super) fn look(table: &mut Table<'_, '_>) -> Result<(), StepError> {
 
 fn of_set(table: &Table<'_, '_>, set: &DataSet) -> Result<Option<(Verdict, String)>, StepError> {
     let (host, directory) = (table.run.host(End::Source), table.run.plan.source_path(set));
-    let follow = if set.copy_links { "-L" } else { "" };
+    let follow = if set.copy_links { "-L" } else { "-h" };
     let parameters = [directory.as_os_str(), follow.as_ref()];
     let ran = host.run(&Command::script(SCRIPT, parameters).limited(evidence::SEARCH_S))?;
     match ran.status {
