@@ -39,6 +39,7 @@ impl Step for Cold {
     }
 
     fn rehearse(&self, run: &mut Run<'_>) -> Result<Vec<String>, StepError> {
+        bulk::refuse_served_destination(run)?;
         let (source, destination) = (&run.plan.source, &run.plan.destination);
         let in_root = |core: &super::plan::Core| core.root.as_path().display().to_string();
         let mut lines = Vec::new();
