@@ -115,7 +115,7 @@ fn copy(run: &mut Run<'_>) -> Result<(), StepError> {
     let since = source_clock(run)?;
     passes(run)?;
     prove_unchanged(run, &since)?;
-    run.record("cold", action::COMPLETE, State::Done, json!({"sets": run.sets()}))
+    run.record("cold", action::COMPLETE, State::Done, json!({"sets": run.plan.made_of()}))
 }
 
 /// Who is not root sees the open files of its own processes alone.

@@ -7,7 +7,8 @@
 use crate::probe::url::{ApiUrl, is_username};
 use crate::ssh::system;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
@@ -438,6 +439,16 @@ impl Plan {
     /// Where a data set goes.
     pub(crate) fn destination_path(&self, set: &DataSet) -> PathBuf {
         set.destination_path.as_ref().unwrap_or(&set.path).below(&self.destination.root)
+    }
+
+    /// What the copy of each data set is made of, as a journal remembers it.
+    pub(crate) fn made_of(&self) -> BTreeMap<String, Value> {
+        let made_of = |set: &DataSet| {
+            let (from, to) = (self.source_path(set), self.destination_path(set));
+            json!({"from": from.display().to_string(), "to": to.display().to_string(), "exclude": set.exclude,
+                "copy_links": set.copy_links, "numeric_ids": set.numeric_ids, "delete": set.delete})
+        };
+        self.data.iter().map(|set| (set.name.to_string(), made_of(set))).collect()
     }
 
     /// The pair of cores, as a journal remembers it.

@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
 
     /// Where the migration stands now.
     pub(crate) fn position(&self) -> Position {
-        Position::of(self.journal.records())
+        Position::of(self.journal.records()).under(&self.plan.made_of())
     }
 
     /// Something to remember.
