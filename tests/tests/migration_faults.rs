@@ -2,7 +2,9 @@
 //! leaves a process behind, a full disk, a signal at a bad moment. Each made, and the tool's answer seen.
 
 use std::fs;
-use tests::cores::{ATTACHMENTS, Cores, DATABASE};
+use std::time::Duration;
+use tests::cores::{ATTACHMENTS, Cores, DATABASE, RUN};
+use tests::process::Signal;
 
 #[test]
 fn nothing_is_copied_over_what_clients_wrote_at_the_destination() {
@@ -31,4 +33,34 @@ fn a_copy_is_complete_only_for_the_directories_it_was_made_of() {
     let copied = cores.destination().join(elsewhere).join("attachments/u1/e1/f1");
     assert_eq!(fs::read(copied).expect("it was copied"), b"an image");
     assert_eq!(cores.status()["copies"]["attachments"], "complete");
+}
+
+#[test]
+fn a_script_that_leaves_a_process_behind_is_not_waited_for() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    for root in [cores.source(), cores.destination()] {
+        // What it starts keeps the script's output open, as a program does that was sent to the background by hand.
+        fs::write(root.join("run-core"), RUN.replace(">/dev/null 2>&1 </dev/null &", "</dev/null &"))
+            .expect("ours");
+    }
+    cores.step(&["cold", "--yes"]).success();
+    cores.step(&["rollback", "--yes"]).success();
+    assert!(cores.is_up(&cores.source()));
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_destination_that_does_not_answer() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    let mark = cores.destination().join("asked");
+    cores.edit_plan(|plan| {
+        let health = "health = [\"sh\", \"-c\", \"touch asked; sleep 50\"]\nhealth_s = 50\n";
+        let (source, destination) = plan.split_once("[destination.service]\n").expect("a section");
+        let destination = destination.replace("health_s = 5\n", "");
+        format!("{source}[destination.service]\n{health}{destination}")
+    });
+    let mut running = cores.start_until(&["cold", "--yes"], &mark);
+    running.signal(Signal::TERM);
+    running.wait_within(Duration::from_secs(30)).expect_code(20);
 }

@@ -57,7 +57,7 @@ fn perform(
             &format!("{name}: {action}"),
             &json!({"event": "action", "step": step, "action": name, "command": action.to_string()}),
         );
-        let ran = run.host(end).run(&command(run, end, action, limit_s))?;
+        let ran = run.host(end).run(&command(run, end, action, limit_s).awaited().outlived())?;
         let said = said(&ran);
         if ran.is_success() {
             return Ok(((), said));
@@ -72,7 +72,7 @@ fn perform(
 }
 
 fn command(run: &Run<'_>, end: End, action: &Action, limit_s: u32) -> Command {
-    Command::new(action.words()).within(run.core(end).root.as_path()).limited(limit_s).awaited()
+    Command::new(action.words()).within(run.core(end).root.as_path()).limited(limit_s)
 }
 
 pub(crate) fn said(ran: &Ran) -> Value {
