@@ -36,6 +36,21 @@ fn a_copy_is_complete_only_for_the_directories_it_was_made_of() {
 }
 
 #[test]
+fn a_source_that_was_started_by_hand_is_not_left_behind() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    let (source, destination) = (cores.source(), cores.destination());
+    cores.step(&["cold", "--yes"]).success();
+    cores.script("source", "run-core");
+    fs::write(source.join(ATTACHMENTS).join("late"), "what a client wrote").expect("ours");
+    let cold = cores.step(&["cold", "--yes"]);
+    assert!(cold.success().stdout_text().contains("The source's service runs again"), "{cold}");
+    assert!(!cores.is_up(&source) && cores.is_up(&destination), "{cold}");
+    let late = fs::read(destination.join(ATTACHMENTS).join("late"));
+    assert_eq!(late.expect("it was copied"), b"what a client wrote");
+}
+
+#[test]
 fn a_script_that_leaves_a_process_behind_is_not_waited_for() {
     tests::require!("sshd", "root");
     let cores = Cores::new();

@@ -362,3 +362,28 @@ fn a_rehearsal_of_either_changes_nothing() {
     cores.step(&["proxy", "enable", "--to", "127.0.0.2"]).expect_code(1);
     cores.step(&["register", "set", "--core", "co1"]).expect_code(1);
 }
+
+#[test]
+fn clients_are_sent_to_nobody_who_does_not_serve_and_not_past_a_source_that_does() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    platform.until_cold();
+    let refused = |step: &str, sign: &str| {
+        let step: Vec<&str> = step.split(' ').chain(["--yes"]).collect();
+        cores.step(&step).expect_code(46).expect_stderr(sign);
+        assert_eq!((platform.site(), platform.registers[0].text()), (site.clone(), NAMES.to_owned()));
+        assert_eq!(cores.status()["has_served"], false);
+    };
+    cores.script("destination", "stop-containers");
+    refused("proxy enable", "no container of core runs");
+    refused("register set", "no container of core runs");
+    cores.script("destination", "run-core");
+    cores.script("source", "run-core");
+    refused("register set", "the source's service runs again");
+    cores.script("source", "stop-containers");
+    // What was written meanwhile is still in no copy.
+    refused("proxy enable", "after sync-client cold");
+    cores.step(&["cold", "--yes"]).success();
+    cores.step(&["proxy", "enable", "--yes"]).success();
+}

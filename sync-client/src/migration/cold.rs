@@ -66,17 +66,13 @@ impl Step for Cold {
     }
 
     fn carry_out(&self, run: &mut Run<'_>) -> Result<(), StepError> {
-        let position = run.position();
-        if position.has_served {
-            return Err(StepError::refused(
-                "clients reach the destination already: another copy would lose what they wrote. See sync-client status",
-            ));
-        }
-        let result = if position.is_handed_over(&run.sets()) {
+        bulk::refuse_served_destination(run)?;
+        let is_handed_over = run.position().is_handed_over(&run.sets());
+        let result = if is_handed_over && !service::source_runs_again(run, "cold")? {
             run.say.note("The destination was begun to be started on complete copies; going on there.");
             start(run)
         } else {
-            prepare(run, &position)?;
+            prepare(run)?;
             copy(run).and_then(|()| start(run))
         };
         result.or_else(|error| offer_way_back(run, error))
@@ -84,12 +80,15 @@ impl Step for Cold {
 }
 
 /// What can be refused while the service is still up.
-fn prepare(run: &Run<'_>, position: &Position) -> Result<(), StepError> {
+fn prepare(run: &Run<'_>) -> Result<(), StepError> {
     for set in &run.plan.data {
         bulk::sentinels(run, set)?;
     }
+    for end in [End::Source, End::Destination] {
+        agree_to_blindness(run, end)?;
+    }
     let limit_s = f64::from(run.plan.limits.max_downtime_s);
-    let forecast = match position.forecast_s() {
+    let forecast = match run.position().forecast_s() {
         Some(seconds) if seconds <= limit_s => format!("the pass is forecast to take {}", duration(seconds)),
         Some(seconds) => format!(
             "the pass is forecast to take {}, MORE than limits.max_downtime_s ({})",
@@ -109,7 +108,6 @@ fn copy(run: &mut Run<'_>) -> Result<(), StepError> {
     }
     for end in [End::Source, End::Destination] {
         service::prove_stopped(run, end)?;
-        agree_to_blindness(run, end)?;
         agree_to_recovery(run, end)?;
     }
     let since = source_clock(run)?;
