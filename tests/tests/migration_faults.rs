@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 use tests::cores::{ATTACHMENTS, Cores, DATABASE, RUN};
 use tests::process::Signal;
+use tests::sandbox::write_script;
 
 #[test]
 fn nothing_is_copied_over_what_clients_wrote_at_the_destination() {
@@ -78,4 +79,17 @@ fn a_signal_ends_the_wait_for_a_destination_that_does_not_answer() {
     let mut running = cores.start_until(&["cold", "--yes"], &mark);
     running.signal(Signal::TERM);
     running.wait_within(Duration::from_secs(30)).expect_code(20);
+}
+
+#[test]
+fn a_log_that_can_t_be_read_is_no_reason_to_go_back() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    // Answers once for a service that is up, and no more.
+    let docker =
+        "#!/bin/sh\n[ -e containers ] || exit 0\n[ -e asked ] && exit 1\ntouch asked\ncat containers\n";
+    write_script(&cores.docker(), docker);
+    let cold = cores.step(&["cold", "--yes"]);
+    assert!(cold.success().stdout_text().contains("Downtime: "), "{cold}");
+    assert!(cores.is_up(&cores.destination()) && !cores.is_up(&cores.source()));
 }

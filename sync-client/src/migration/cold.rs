@@ -249,14 +249,25 @@ fn start(run: &mut Run<'_>) -> Result<(), StepError> {
         service::wait_until_healthy(run, End::Destination)?;
         Ok(((), Value::Null))
     })?;
-    let errors = service::errors_in_logs(run, End::Destination)?;
+    tell_downtime(run);
+    tell_log_errors(run)
+}
+
+/// The destination is healthy: logs that can't be read are no reason to go back.
+fn tell_log_errors(run: &mut Run<'_>) -> Result<(), StepError> {
+    let errors = match service::errors_in_logs(run, End::Destination) {
+        Ok(errors) => errors,
+        Err(error) => {
+            run.say.note(&format!("The destination's logs could not be looked at: {}", with_causes(&error)));
+            return Ok(());
+        }
+    };
     if !errors.is_empty() {
         run.record("cold", "log errors", State::Noted, json!({"lines": errors}))?;
         run.say
             .note("Lines with errors in the destination's logs; look at them before clients are sent there:");
         errors.iter().for_each(|line| run.say.note(&format!("  {line}")));
     }
-    tell_downtime(run);
     Ok(())
 }
 
