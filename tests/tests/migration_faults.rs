@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::time::Duration;
-use tests::cores::{ATTACHMENTS, Cores, DATABASE, RUN};
+use tests::cores::{ATTACHMENTS, Cores, DATABASE, RUN, STOP};
+use tests::mount::Tmpfs;
 use tests::process::Signal;
 use tests::sandbox::write_script;
 
@@ -66,6 +67,25 @@ fn a_script_that_leaves_a_process_behind_is_not_waited_for() {
 }
 
 #[test]
+fn a_signal_between_two_commands_of_the_downtime_ends_it_without_a_question() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    let (source, mark) = (cores.source(), cores.source().join("asked"));
+    // The proof that the source is stopped takes its time.
+    let docker = "#!/bin/sh\n[ -e slow ] && touch asked && sleep 30\ncat containers 2>/dev/null\nexit 0\n";
+    write_script(&cores.docker(), docker);
+    fs::write(source.join("stop-containers"), format!("{STOP}touch slow\n")).expect("ours");
+    let mut running = cores.start_until(&["cold", "--yes"], &mark);
+    running.signal(Signal::TERM);
+    let cold = running.wait();
+    cold.expect_code(20);
+    assert!(cold.stdout_text().contains("`sync-client rollback` starts it again"), "{cold}");
+    assert!(!cold.stdout_text().contains("Start the source"), "{cold}");
+    fs::remove_file(source.join("slow")).expect("ours");
+    cores.step(&["rollback", "--yes"]).success();
+}
+
+#[test]
 fn a_signal_ends_the_wait_for_a_destination_that_does_not_answer() {
     tests::require!("sshd", "root");
     let cores = Cores::new();
@@ -79,6 +99,23 @@ fn a_signal_ends_the_wait_for_a_destination_that_does_not_answer() {
     let mut running = cores.start_until(&["cold", "--yes"], &mark);
     running.signal(Signal::TERM);
     running.wait_within(Duration::from_secs(30)).expect_code(20);
+}
+
+#[test]
+fn a_journal_that_can_t_be_written_in_the_downtime_says_how_the_source_comes_back() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    fs::create_dir(cores.state()).expect("new");
+    let small = Tmpfs::mount(&cores.state(), 64 << 10);
+    let _ = cores.step(&["check"]);
+    // The journal's last page is almost full, and there is no other.
+    let len = fs::metadata(cores.state().join("journal.jsonl")).expect("a journal").len() as usize;
+    cores.append_record(&"x".repeat((2 << 12) - 600 - len % (1 << 12)), "opened", "noted");
+    let fill = format!("head -c 1M /dev/zero > {}/full\ntrue\n", small.path().display());
+    fs::write(cores.source().join("stop-containers"), format!("{STOP}{fill}")).expect("ours");
+    let cold = cores.step(&["cold", "--yes"]);
+    cold.expect_code(11).expect_stderr("journal.jsonl");
+    assert!(cold.stdout_text().contains("(bash run-core in "), "{cold}");
 }
 
 #[test]

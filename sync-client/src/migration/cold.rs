@@ -298,19 +298,24 @@ fn tell_downtime(run: &Run<'_>) {
 
 /// The source is down and its clients wait: says why at once, and how the source serves again.
 fn offer_way_back(run: &mut Run<'_>, error: StepError) -> Result<(), StepError> {
-    let is_waiting = run.position().stopped_ms.is_some();
-    if !is_waiting || matches!(error, StepError::Interrupted | StepError::Journal(_)) {
+    if run.position().stopped_ms.is_none() {
+        return Err(error);
+    }
+    let source = &run.plan.source;
+    let way = format!(
+        "The source's service is stopped. `sync-client rollback` starts it again ({} in {}).",
+        source.service.start,
+        source.root.as_path().display()
+    );
+    let exit_code = error.exit_code();
+    // Stopped by a signal it does nothing more; where the journal can't be written nothing more may be done.
+    if exit_code == Exit::Interrupted.code() || matches!(error, StepError::Journal(_)) {
+        run.say.note(&way);
         return Err(error);
     }
     run.record("cold", "failure", State::Noted, json!({"error": with_causes(&error)}))?;
     print_error(&error);
-    let source = &run.plan.source;
-    run.say.note(&format!(
-        "The source's service is stopped. `sync-client rollback` starts it again ({} in {}).",
-        source.service.start,
-        source.root.as_path().display()
-    ));
-    let exit_code = error.exit_code();
+    run.say.note(&way);
     let what = match run.confirm("Start the source's service again now?") {
         Err(_) => "the source is still stopped: sync-client rollback starts it, sync-client cold tries again",
         Ok(()) => match rollback::go_back(run, "cold") {
