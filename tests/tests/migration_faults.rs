@@ -119,6 +119,20 @@ fn a_journal_that_can_t_be_written_in_the_downtime_says_how_the_source_comes_bac
 }
 
 #[test]
+fn a_source_that_can_t_be_started_again_is_not_taken_for_one_that_was_never_stopped() {
+    tests::require!("sshd", "root");
+    let cores = Cores::new();
+    // Still held open, so that the destination is never touched.
+    for (name, text) in [("stop-containers", "rm -f containers\n"), ("run-core", "exit 3\n")] {
+        fs::write(cores.source().join(name), text).expect("ours");
+    }
+    cores.step(&["cold", "--yes"]).expect_code(46).expect_stderr("the source could not be started");
+    let status = cores.status();
+    assert!(status["back"].as_str().is_some_and(|back| back.starts_with("sync-client rollback")), "{status}");
+    assert!(status["stopped_ms"].is_u64(), "the clients wait all the time: {status}");
+}
+
+#[test]
 fn a_log_that_can_t_be_read_is_no_reason_to_go_back() {
     tests::require!("sshd", "root");
     let cores = Cores::new();

@@ -162,7 +162,10 @@ impl Position {
             }
             action::START_SOURCE => {
                 self.source = service(record.state, Service::Started);
-                (self.stopped_ms, self.downtime_s) = (None, None);
+                // Until it serves, its clients wait.
+                if is_done {
+                    (self.stopped_ms, self.downtime_s) = (None, None);
+                }
                 (self.is_healthy, self.has_handed_over) = (false, false);
                 (self.serving, self.has_served) = (Vec::new(), false);
                 // What was done for this stop is to be done again for the next one.
