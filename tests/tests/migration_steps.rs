@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 use tests::cores::Cores;
 use tests::nginx;
-use tests::process::{Running, until};
+use tests::process::{Running, Signal, until};
 use tests::requirement::installed;
 use tests::sshd::free_port;
 
@@ -361,6 +361,23 @@ fn a_rehearsal_of_either_changes_nothing() {
     assert!(!cores.state().exists() && platform.site() == site && platform.registers[0].text() == NAMES);
     cores.step(&["proxy", "enable", "--to", "127.0.0.2"]).expect_code(1);
     cores.step(&["register", "set", "--core", "co1"]).expect_code(1);
+}
+
+#[test]
+fn a_signal_before_nginx_is_touched_leaves_the_way_back_open() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    platform.until_cold();
+    let (script, mark) = (cores.source().join("nginx-test"), cores.source().join("at-test"));
+    let test = fs::read_to_string(&script).expect("ours");
+    fs::write(&script, format!("touch at-test\nsleep 1\n{test}")).expect("ours");
+    let mut running = cores.start_until(&["proxy", "enable", "--yes"], &mark);
+    running.signal(Signal::TERM);
+    running.wait().expect_code(20);
+    assert_eq!(cores.status()["has_served"], false, "NGINX was not started");
+    cores.step(&["rollback", "--yes"]).success();
+    assert_eq!(platform.site(), site);
 }
 
 #[test]

@@ -80,6 +80,8 @@ impl Step for Enable {
         )?;
         let host = run.shared_host(End::Source);
         edit(run, proxy, &*host)?;
+        // From the next record on there is no way back.
+        run.stopped()?;
         run.record(NAME, action::SERVING, State::Begun, Value::Null)?;
         go_live(run, proxy, &*host)?;
         run.record(NAME, action::SERVING, State::Done, Value::Null)

@@ -76,6 +76,8 @@ impl Step for Set {
         for (host, machine) in register.hosts.iter().zip(&machines) {
             set_host(run, register, host, machine)?;
         }
+        // From the next record on there is no way back.
+        run.stopped()?;
         run.record(NAME, action::SERVING, State::Begun, Value::Null)?;
         for (host, machine) in register.hosts.iter().zip(&machines) {
             run.perform(NAME, "restart DNS on", machine, host.root.as_path(), &host.restart)?;
