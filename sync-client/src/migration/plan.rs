@@ -397,7 +397,25 @@ impl Plan {
                 ));
             }
         }
-        self.overlap().or_else(|| self.probe.as_ref().and_then(Probe::contradiction))
+        self.blindness()
+            .or_else(|| self.overlap())
+            .or_else(|| self.probe.as_ref().and_then(Probe::contradiction))
+    }
+
+    /// What could not be seen when it counts: whether the destination is well, and who answers behind the proxy.
+    fn blindness(&self) -> Option<String> {
+        let service = &self.destination.service;
+        if service.health.is_none() && (service.docker.is_empty() || service.containers.is_empty()) {
+            return Some(
+                "destination.service: nothing says when it is healthy: give health, or docker and containers"
+                    .to_owned(),
+            );
+        }
+        let is_blind = |proxy: &Proxy| proxy.check.is_none() && self.certificate.is_none();
+        self.proxy.as_ref().filter(|proxy| is_blind(proxy)).map(|_| {
+            "proxy: nothing says how to see who answers: give proxy.check, or the name in [certificate]"
+                .to_owned()
+        })
     }
 
     /// Directories inside one another are copied twice and deleted by each other's passes.
@@ -818,6 +836,25 @@ mod tests {
             let error = changed(from, to).unwrap_err();
             assert!(error.contains(why), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_seen_when_it_counts_is_refused_beforehand() {
+        let text = init::plan(Layout::Of2019);
+        let (source, destination) = text.split_once("[destination.service]\n").unwrap();
+        let blind = destination.replacen("containers = [", "containers = []\n# [", 1);
+        let certificate = text.find("[certificate]").unwrap()..text.find("[proxy]").unwrap();
+        let mut unseen = text.clone();
+        unseen.replace_range(certificate, "");
+        for (text, why) in [
+            (format!("{source}[destination.service]\n{blind}"), "when it is healthy"),
+            (unseen.clone(), "who answers"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(parse(&unseen.replace("# check = [\"curl\", …]", "check = [\"true\"] ")).is_ok());
+        assert!(parse(&format!("{source}[destination.service]\nhealth = [\"true\"]\n{blind}")).is_ok());
     }
 
     #[test]
