@@ -404,3 +404,22 @@ fn clients_are_sent_to_nobody_who_does_not_serve_and_not_past_a_source_that_does
     cores.step(&["cold", "--yes"]).success();
     cores.step(&["proxy", "enable", "--yes"]).success();
 }
+
+#[test]
+fn an_undo_asks_for_what_the_file_said_before() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let cores = &platform.cores;
+    platform.until_cold();
+    // Neither the address of the plan; and one that names the core only since.
+    let before =
+        [NAMES.replace("127.0.0.1", "192.0.2.77"), r#"{"dns": {"staticDataInDomain": {}}}"#.to_owned()];
+    for (register, text) in platform.registers.iter().zip(&before) {
+        fs::write(register.root.join("conf/dns.json"), text).expect("ours");
+    }
+    cores.step(&["register", "set", "--yes"]).success();
+    let undone = cores.step(&["register", "undo", "--yes"]);
+    assert!(undone.success().stdout_text().contains("answers co1.example.com with 192.0.2.77"), "{undone}");
+    let after = platform.registers.each_ref().map(Register::text);
+    assert_eq!(after, before);
+}
