@@ -423,3 +423,28 @@ fn an_undo_asks_for_what_the_file_said_before() {
     let after = platform.registers.each_ref().map(Register::text);
     assert_eq!(after, before);
 }
+
+#[test]
+fn another_core_s_edit_in_a_register_s_file_is_not_in_the_way() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let cores = &platform.cores;
+    platform.until_cold();
+    cores.edit_plan(|plan| {
+        plan.replace("restart = \"restart\"", "restart = \"restart\"\nregister_file = \"conf/register.json\"")
+    });
+    let others: Vec<PathBuf> =
+        platform.registers.iter().map(|register| register.root.join("conf/register.json")).collect();
+    for other in &others {
+        fs::write(other, NAMES.replace("co1", "co2")).expect("new");
+        let file = other.display().to_string();
+        cores
+            .step(&["register", "set", "--file", &file, "--core", "co2", "--ip", "192.0.2.9", "--yes"])
+            .success();
+    }
+    cores.step(&["register", "set", "--yes"]).success();
+    cores.step(&["register", "undo", "--yes"]).success();
+    for other in &others {
+        assert!(fs::read_to_string(other).expect("ours").contains("192.0.2.9"), "it stays");
+    }
+}

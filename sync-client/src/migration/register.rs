@@ -17,7 +17,7 @@ use crate::dns::{self, Family};
 use crate::generated;
 use crate::place::{FileError, Original, shown};
 use crate::register::document::Document;
-use crate::register::{self, CoreName, Records, UNDO_SUFFIX};
+use crate::register::{self, CoreName, EditError, Records, UNDO_SUFFIX};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -309,7 +309,11 @@ fn restore_file(
     let Some(kept) = sidecar.read().map_err(unusable(host))? else { return Ok(()) };
     let core = core(register)?;
     let records = Records::parse(&kept).map_err(|error| refused(original, &error))?;
-    let undone = records.undo(original.bytes(), Some(&core)).map_err(|error| refused(original, &error))?;
+    let undone = match records.undo(original.bytes(), Some(&core)) {
+        // What is kept there is of another core.
+        Err(EditError::NotSet { .. }) => return Ok(()),
+        undone => undone.map_err(|error| refused(original, &error))?,
+    };
     run.say.lines().diff(&shown(original.path()), original.bytes(), &undone.bytes);
     if undone.bytes != original.bytes() {
         original.replace(&undone.bytes).map_err(unusable(host))?;
