@@ -18,8 +18,9 @@
 //!    a record says so.
 //! 3. Nothing is written into a directory that a process holds open at the destination.
 //! 4. A copy is *complete* only if the source was proven stopped before it and unchanged after it. Whatever may change either side
-//!    (source started, destination started, another pass begun) takes that away again. The destination is started only where
-//!    every copy is complete.
+//!    (source started, by a step or by hand; destination started; another pass begun) takes that away again, and so does a plan
+//!    that names other directories. The destination is started, and clients are sent there, only where every copy is complete.
+//!    Once clients may have written there, nothing is copied into it any more.
 //! 5. One process at a time works on a migration (the journal's lock). A journal belongs to one pair of cores.
 //!
 //! # How a step is made repeatable

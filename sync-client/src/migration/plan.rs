@@ -8,7 +8,8 @@ mod value;
 
 use crate::probe::url::{ApiUrl, is_username};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 pub(crate) use value::{AbsolutePath, Action, HostName, Name, RootedPath, Secret};
 
@@ -398,7 +399,25 @@ impl Plan {
                 ));
             }
         }
-        self.overlap().or_else(|| self.probe.as_ref().and_then(Probe::contradiction))
+        self.blindness()
+            .or_else(|| self.overlap())
+            .or_else(|| self.probe.as_ref().and_then(Probe::contradiction))
+    }
+
+    /// What could not be seen when it counts: whether the destination is well, and who answers behind the proxy.
+    fn blindness(&self) -> Option<String> {
+        let service = &self.destination.service;
+        if service.health.is_none() && (service.docker.is_empty() || service.containers.is_empty()) {
+            return Some(
+                "destination.service: nothing says when it is healthy: give health, or docker and containers"
+                    .to_owned(),
+            );
+        }
+        let is_blind = |proxy: &Proxy| proxy.check.is_none() && self.certificate.is_none();
+        self.proxy.as_ref().filter(|proxy| is_blind(proxy)).map(|_| {
+            "proxy: nothing says how to see who answers: give proxy.check, or the name in [certificate]"
+                .to_owned()
+        })
     }
 
     /// Directories inside one another are copied twice and deleted by each other's passes.
@@ -440,6 +459,16 @@ impl Plan {
     /// Where a data set goes.
     pub(crate) fn destination_path(&self, set: &DataSet) -> PathBuf {
         set.destination_path.as_ref().unwrap_or(&set.path).below(&self.destination.root)
+    }
+
+    /// What the copy of each data set is made of, as a journal remembers it.
+    pub(crate) fn made_of(&self) -> BTreeMap<String, Value> {
+        let made_of = |set: &DataSet| {
+            let (from, to) = (self.source_path(set), self.destination_path(set));
+            json!({"from": from.display().to_string(), "to": to.display().to_string(), "exclude": set.exclude,
+                "copy_links": set.copy_links, "xattrs": set.xattrs, "numeric_ids": set.numeric_ids, "delete": set.delete})
+        };
+        self.data.iter().map(|set| (set.name.to_string(), made_of(set))).collect()
     }
 
     /// The pair of cores, as a journal remembers it.
@@ -605,6 +634,25 @@ mod tests {
             let error = changed(from, to).unwrap_err();
             assert!(error.contains(why), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_seen_when_it_counts_is_refused_beforehand() {
+        let text = init::plan(Layout::Of2019);
+        let (source, destination) = text.split_once("[destination.service]\n").unwrap();
+        let blind = destination.replacen("containers = [", "containers = []\n# [", 1);
+        let certificate = text.find("[certificate]").unwrap()..text.find("[proxy]").unwrap();
+        let mut unseen = text.clone();
+        unseen.replace_range(certificate, "");
+        for (text, why) in [
+            (format!("{source}[destination.service]\n{blind}"), "when it is healthy"),
+            (unseen.clone(), "who answers"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(parse(&unseen.replace("# check = [\"curl\", …]", "check = [\"true\"] ")).is_ok());
+        assert!(parse(&format!("{source}[destination.service]\nhealth = [\"true\"]\n{blind}")).is_ok());
     }
 
     #[test]

@@ -79,6 +79,9 @@ pub(crate) struct Position {
     pub(crate) interrupted: Option<(String, String)>,
     /// By data set.
     pub(crate) copies: BTreeMap<String, Copy>,
+    /// What each complete copy was made of, as the plan said then.
+    #[serde(skip)]
+    made_of: BTreeMap<String, Value>,
     pub(crate) source: Service,
     pub(crate) destination: Service,
     pub(crate) is_healthy: bool,
@@ -125,6 +128,16 @@ impl Position {
         position
     }
 
+    /// The same for a plan that may have been edited since: a complete copy made of something else is none of its.
+    pub(crate) fn under(mut self, made_of: &BTreeMap<String, Value>) -> Position {
+        for (set, copy) in &mut self.copies {
+            if *copy == Copy::Complete && self.made_of.get(set) != made_of.get(set) {
+                (*copy, self.is_healthy) = (Copy::Warm, false);
+            }
+        }
+        self
+    }
+
     fn follow(&mut self, record: &Record) {
         let is_done = record.state == State::Done;
         match record.action.as_str() {
@@ -137,8 +150,9 @@ impl Position {
             action::PASS => self.pass(record),
             action::FORECAST => self.forecasts.extend(record.data["cold_s"].as_f64()),
             action::COMPLETE if is_done => {
-                for set in record.data["sets"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                    self.copies.insert(set.to_owned(), Copy::Complete);
+                for (set, made_of) in record.data["sets"].as_object().into_iter().flatten() {
+                    self.copies.insert(set.clone(), Copy::Complete);
+                    self.made_of.insert(set.clone(), made_of.clone());
                 }
             }
             action::STOP_SOURCE => {
@@ -150,7 +164,10 @@ impl Position {
             }
             action::START_SOURCE => {
                 self.source = service(record.state, Service::Started);
-                (self.stopped_ms, self.downtime_s) = (None, None);
+                // Until it serves, its clients wait.
+                if is_done {
+                    (self.stopped_ms, self.downtime_s) = (None, None);
+                }
                 (self.is_healthy, self.has_handed_over) = (false, false);
                 (self.serving, self.has_served) = (Vec::new(), false);
                 // What was done for this stop is to be done again for the next one.
@@ -284,7 +301,7 @@ mod tests {
             ("cold", action::PASS, State::Begun, json!({"set": "db"})),
             ("cold", action::PASS, State::Failed, Value::Null),
             ("cold", action::PASS, State::Begun, json!({"set": "db"})),
-            ("cold", action::COMPLETE, State::Done, json!({"sets": ["db"]})),
+            ("cold", action::COMPLETE, State::Done, json!({"sets": {"db": "/a to /b"}})),
         ]
     }
 
@@ -302,6 +319,15 @@ mod tests {
         assert!(position(&lines).is_handed_over(&["db"]));
         lines.push(("rollback", action::STOP_DESTINATION, State::Begun, Value::Null));
         assert_eq!(position(&lines).copies["db"], Copy::Warm);
+    }
+
+    #[test]
+    fn a_copy_of_something_else_is_not_complete() {
+        let made_of = |text: &str| BTreeMap::from([("db".to_owned(), json!(text))]);
+        assert!(position(&copied()).under(&made_of("/a to /b")).is_complete(&["db"]));
+        for other in [made_of("/a to /c"), BTreeMap::new()] {
+            assert_eq!(position(&copied()).under(&other).copies["db"], Copy::Warm);
+        }
     }
 
     #[test]

@@ -17,8 +17,9 @@ use crate::dns::{self, Family};
 use crate::generated;
 use crate::place::{FileError, Original, shown};
 use crate::register::document::Document;
-use crate::register::{self, CoreName, Edited, Records, UNDO_SUFFIX};
+use crate::register::{self, CoreName, EditError, Edited, Records, UNDO_SUFFIX};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -76,12 +77,14 @@ impl Step for Set {
         for (host, machine) in register.hosts.iter().zip(&machines) {
             set_host(run, register, host, machine)?;
         }
+        // From the next record on there is no way back.
+        run.stopped()?;
         run.record(NAME, action::SERVING, State::Begun, Value::Null)?;
         for (host, machine) in register.hosts.iter().zip(&machines) {
             run.perform(NAME, "restart DNS on", machine, host.root.as_path(), &host.restart)?;
         }
-        for host in &register.hosts {
-            wait_for(run, register, host, [plan.destination.address, plan.source.address])?;
+        for (host, machine) in register.hosts.iter().zip(&machines) {
+            ask_for_what_is_named(run, register, host, machine)?;
         }
         run.record(NAME, action::SERVING, State::Done, Value::Null)
     }
@@ -241,45 +244,46 @@ fn tell_ttl(run: &Run<'_>, original: &Original<'_>) {
     }
 }
 
-/// Asks a host's DNS server until it answers with one address and no longer with the other.
+/// Asks a host's DNS server until it answers with these addresses, of one family, and no other.
 fn wait_for(
     run: &mut Run<'_>,
     register: &plan::Register,
     host: &RegisterHost,
-    [due, gone]: [IpAddr; 2],
+    due: &[IpAddr],
 ) -> Result<(), StepError> {
     let Some(server) = host.dns else {
         run.say.note(&format!("{} has no `dns` in the plan: nobody was asked what it answers", host.name));
         return Ok(());
     };
-    let name = asked(register);
+    let (name, addresses) = (asked(register), register::listed(due));
+    let family = Family::of(due.first().copied().unwrap_or(run.plan.destination.address));
     run.action(NAME, &format!("ask DNS of {}", host.name), json!({"server": server, "due": due}), |run| {
         let patience = Instant::now() + Duration::from_secs(u64::from(register.answer_s));
         let ttl_s = loop {
-            let said = match dns::ask(server, &name, Family::of(due), ASK) {
-                Ok(answer) if answer.addresses.contains(&due) && !answer.addresses.contains(&gone) => {
-                    break answer.ttl_s;
-                }
-                Ok(answer) => {
-                    let all: Vec<String> = answer.addresses.iter().map(IpAddr::to_string).collect();
-                    if all.is_empty() { "no address".to_owned() } else { all.join(", ") }
-                }
+            let said = match dns::ask(server, &name, family, ASK) {
+                Ok(answer) if are_same(&answer.addresses, due) => break answer.ttl_s,
+                Ok(answer) => register::listed(&answer.addresses),
                 Err(error) => with_causes(&error),
             };
             run.stopped()?;
             if Instant::now() >= patience {
                 return Err(StepError::refused(format!(
-                    "{}: {server} does not give {name} the address {due} within {} s, but: {said}\nWas its DNS server really \
+                    "{}: {server} does not give {name} the address {addresses} within {} s, but: {said}\nWas its DNS server really \
                      restarted? Then run this again",
                     host.name, register.answer_s
                 )));
             }
             std::thread::sleep(LOOK);
         };
-        let event = json!({"event": "answer", "server": server, "name": name, "addresses": [due], "ttl_s": ttl_s});
-        run.say.tell(&format!("{}: {server} answers {name} with {due}", host.name), &event);
+        let event = json!({"event": "answer", "server": server, "name": name, "addresses": due, "ttl_s": ttl_s});
+        run.say.tell(&format!("{}: {server} answers {name} with {addresses}", host.name), &event);
         Ok(((), json!({"ttl_s": ttl_s})))
     })
+}
+
+/// Servers give several addresses in any order.
+fn are_same(one: &[IpAddr], other: &[IpAddr]) -> bool {
+    one.iter().collect::<BTreeSet<_>>() == other.iter().collect()
 }
 
 /// `register undo`: every file as it was, the servers restarted and asked for the old address.
@@ -300,14 +304,42 @@ pub(crate) fn undo(run: &mut Run<'_>) -> Result<(), StepError> {
     run.confirm("New clients reach the source's address again; what was written to the destination stays there. Go on?")?;
     run.recorded("register undo", |run| {
         restore(run)?;
-        for (host, machine) in register.hosts.iter().zip(&machines(run, register)?) {
+        let machines = machines(run, register)?;
+        for (host, machine) in register.hosts.iter().zip(&machines) {
             run.perform("register undo", "restart DNS on", machine, host.root.as_path(), &host.restart)?;
         }
-        for host in &register.hosts {
-            wait_for(run, register, host, [plan.source.address, plan.destination.address])?;
+        for (host, machine) in register.hosts.iter().zip(&machines) {
+            ask_for_what_is_named(run, register, host, machine)?;
         }
         run.record(NAME, action::SERVING, State::Done, json!({"undone": true}))
     })
+}
+
+/// Asks a host's DNS server for what its file says: others beside the destination's address, or after an undo another than
+/// the plan's.
+fn ask_for_what_is_named(
+    run: &mut Run<'_>,
+    register: &plan::Register,
+    host: &RegisterHost,
+    machine: &Machine,
+) -> Result<(), StepError> {
+    let files = Files::of(machine);
+    let original = Original::read(&files, &host.dns_file.below(&host.root)).map_err(unusable(host))?;
+    let document = Document::parse(original.bytes()).map_err(|error| refused(&original, &error))?;
+    let entry = document.entry(register.core.as_str()).map_err(|error| refused(&original, &error))?;
+    let ips = entry.map(|entry| entry.ips()).unwrap_or_default();
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = ips.into_iter().partition(IpAddr::is_ipv4);
+    if v4.is_empty() && v6.is_empty() {
+        run.say.note(&format!(
+            "{} names no address of {}: nobody was asked",
+            host.name,
+            register.core.as_str()
+        ));
+    }
+    for due in [v4, v6].iter().filter(|due| !due.is_empty()) {
+        wait_for(run, register, host, due)?;
+    }
+    Ok(())
 }
 
 /// Puts every file back, for whoever starts the servers next.
@@ -336,7 +368,11 @@ fn restore_file(
     let Some(kept) = sidecar.read().map_err(unusable(host))? else { return Ok(()) };
     let core = core(register)?;
     let records = Records::parse(&kept).map_err(|error| refused(original, &error))?;
-    let undone = records.undo(original.bytes(), Some(&core)).map_err(|error| refused(original, &error))?;
+    let undone = match records.undo(original.bytes(), Some(&core)) {
+        // What is kept there is of another core.
+        Err(EditError::NotSet { .. }) => return Ok(()),
+        undone => undone.map_err(|error| refused(original, &error))?,
+    };
     run.say.lines().diff(&shown(original.path()), original.bytes(), &undone.bytes);
     if undone.bytes != original.bytes() {
         original.replace(&undone.bytes).map_err(unusable(host))?;

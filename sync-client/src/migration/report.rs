@@ -97,7 +97,7 @@ fn put(path: &Path, umask: u16, page: &str) -> std::io::Result<()> {
 
 impl Report {
     fn of(plan: &Plan, records: &[Record]) -> Report {
-        let position = Position::of(records);
+        let position = Position::of(records).under(&plan.made_of());
         let table = records.iter().rev().find(|record| record.step == "check" && record.action == "table");
         Report {
             event: "report",

@@ -15,7 +15,7 @@ use super::step::StepError;
 use super::{proxy, register};
 use protocol::stats::Exit;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The command once the data was copied back.
 pub(crate) const RETURNED: &str = "rollback --data-returned";
@@ -161,46 +161,83 @@ fn reverse_lines(plan: &Plan) -> String {
     lines.join("\n")
 }
 
-fn word(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&quoted(bytes)).into_owned()
-}
-
+/// The line that copies a data set from the destination back to the source: what was left out of the copy stays there.
 fn reverse(plan: &Plan, set: &DataSet) -> String {
-    let path = |path: &Path| format!("{}/", path.display());
-    let mut words = vec!["sync-client sync --archive --checksum --numeric-ids --delete".to_owned()];
-    words.extend(set.exclude.iter().map(|pattern| word(format!("--exclude={pattern}").as_bytes())));
-    let mut target = path(&plan.source_path(set));
+    let mut words = vec!["sync-client sync --archive --checksum".to_owned()];
+    let switches = [(set.numeric_ids, "--numeric-ids"), (set.delete, "--delete")];
+    words.extend(switches.iter().filter(|(is_on, _)| *is_on).map(|(_, switch)| (*switch).to_owned()));
+    words.extend(set.exclude.iter().map(|pattern| option("--exclude", pattern.as_bytes())));
+    let mut target = contents_of(&plan.source_path(set));
     if let Some(ssh) = &plan.source.ssh {
-        words.extend(way(ssh));
+        words.extend(access(ssh));
         let user = ssh.user.as_ref().map(|user| format!("{}@", user.as_str())).unwrap_or_default();
         let port = ssh.port.map(|port| format!(":{port}")).unwrap_or_default();
         let host = ssh.host.as_str();
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         target = format!("ssh://{user}{host}{port}{target}");
     }
-    words.push(word(path(&plan.destination_path(set)).as_bytes()));
-    words.push(word(target.as_bytes()));
+    words.extend([contents_of(&plan.destination_path(set)), target].map(|side| word(side.as_bytes())));
     words.join(" ")
 }
 
-/// The options that lead to the source as the steps go there.
-fn way(ssh: &Ssh) -> Vec<String> {
+fn contents_of(path: &Path) -> String {
+    format!("{}/", path.display())
+}
+
+/// The plan's way to a host, as options of `sync`.
+fn access(ssh: &Ssh) -> Vec<String> {
+    let paths = |name: &'static str, paths: &[PathBuf]| {
+        paths.iter().map(|path| option(name, path.as_os_str().as_bytes())).collect::<Vec<_>>()
+    };
     let mut words = Vec::new();
-    let mut option = |name: &str, value: &[u8]| words.push(format!("{name} {}", word(value)));
     if ssh.command != "ssh" {
-        option("-e", ssh.command.as_bytes());
+        words.push(option("-e", ssh.command.as_bytes()));
     }
-    for identity in &ssh.identities {
-        option("--identity", identity.as_os_str().as_bytes());
-    }
-    for file in &ssh.known_hosts {
-        option("--known-hosts", file.as_os_str().as_bytes());
-    }
-    if let Some(key) = &ssh.host_key {
-        option("--host-key", key.as_bytes());
-    }
+    words.extend(paths("--identity", &ssh.identities));
+    words.extend(paths("--known-hosts", &ssh.known_hosts));
+    words.extend(ssh.host_key.as_ref().map(|key| option("--host-key", key.as_bytes())));
+    words.extend(ssh.accept_new.then(|| "--accept-new".to_owned()));
     if ssh.agent != "sync-agent" {
-        option("--agent-path", ssh.agent.as_bytes());
+        words.push(option("--agent-path", ssh.agent.as_bytes()));
     }
     words
+}
+
+fn option(name: &str, value: &[u8]) -> String {
+    format!("{name} {}", word(value))
+}
+
+fn word(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&quoted(bytes)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::init;
+    use super::super::plan::Layout;
+    use super::*;
+
+    #[test]
+    fn the_lines_back_leave_alone_what_was_never_copied_and_reach_the_source_as_the_plan_does() {
+        let text = init::plan(Layout::Of2019)
+            .replace("# host_key = \"SHA256:…\"", "host_key = \"SHA256:x\"")
+            .replace("agent = \"sync-agent\"", "agent = \"/opt/sync agent\"")
+            .replace(
+                "path = \"core/hfs/data\"",
+                "path = \"core/hfs/data\"\ndelete = false\nnumeric_ids = false",
+            );
+        let plan = Plan::parse(&text, Path::new("plan.toml")).unwrap();
+        let error = refusal(&plan).to_string();
+        let lines: Vec<&str> = error.lines().skip(1).map(str::trim).collect();
+        assert_eq!(lines.len(), 4, "{error}");
+        let way = "--identity '~/.ssh/migration' --known-hosts '~/.ssh/known_hosts' --host-key SHA256:x --agent-path '/opt/sync agent'";
+        let line = |switches: &str, path: &str| {
+            format!(
+                "sync-client sync --archive --checksum {switches}{way} /var/pryv/{path}/ ssh://root@old-core.example.com:22/var/pryv/{path}/"
+            )
+        };
+        assert_eq!(lines[0], line("--numeric-ids --delete ", "core/mongodb/data"));
+        assert_eq!(lines[1], line("--numeric-ids --delete --exclude /previews ", "core/core/data"));
+        assert_eq!(lines[3], line("", "core/hfs/data"));
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 pub(crate) fn show(plan: &Plan, say: &Say) -> Result<(), StepError> {
     let dir = plan.state_dir.as_path();
     let records = Journal::read(dir, &plan.identity())?;
-    let position = Position::of(&records);
+    let position = Position::of(&records).under(&plan.made_of());
     let is_busy = Journal::is_locked(dir)?;
     let (next, back) = (next(&position), back(&position));
     let mut event = serde_json::to_value(&position).unwrap_or(Value::Null);

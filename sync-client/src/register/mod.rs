@@ -458,8 +458,7 @@ fn ask(
     let name = format!("{}.{}", entry.name, domain.ok_or(RegisterError::NoDomain)?);
     let timeout = Duration::from_secs(matches.get_one::<u64>("timeout").copied().unwrap_or(5));
     let server = address_of(server)?;
-    let found = entry.addresses.iter().flat_map(|found| &found.all);
-    let due: BTreeSet<IpAddr> = found.filter_map(|address| address.text.parse().ok()).collect();
+    let due = entry.ips();
     if due.is_empty() {
         return Err(RegisterError::NoAddress { path: original.path().to_owned(), core: entry.name.clone() });
     }
@@ -483,7 +482,7 @@ fn ask(
     Ok(())
 }
 
-fn listed(addresses: &[IpAddr]) -> String {
+pub(crate) fn listed(addresses: &[IpAddr]) -> String {
     if addresses.is_empty() {
         return "no address".to_owned();
     }

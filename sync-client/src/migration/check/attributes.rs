@@ -60,7 +60,7 @@ fn of_set(table: &Table<'_, '_>, set: &DataSet) -> Result<Option<(Verdict, Strin
     let filter = engine::exclusions(set)?;
     let copied: Vec<&[u8]> = ran.lines().map(relative).filter(|path| is_copied(&filter, path)).collect();
     let Some(first) = copied.first() else {
-        let is_cut = ran.stdout.len() as u64 >= CAPTURED_BYTES;
+        let is_cut = ran.stdout.len() >= CAPTURED_BYTES;
         let detail = "there are so many files with extended attributes that not all were looked at";
         return Ok(is_cut.then(|| (Verdict::Warn, detail.to_owned())));
     };

@@ -54,19 +54,15 @@ fn said(edited: &Edited) -> String {
 /// Who answers has to be seen, and a certificate that NGINX verifies has to hold.
 fn check(table: &mut Table<'_, '_>, proxy: &plan::Proxy) -> Result<(), StepError> {
     let run = table.run;
-    let has_name = run.plan.certificate.is_some();
     if proxy.check.is_none() {
         let curl = run.host(End::Destination).run(&Command::script("command -v curl", [""]))?;
-        let (is_good, detail) = match (has_name, curl.is_success()) {
-            (false, _) => {
-                (false, "nothing says how to see who answers: give proxy.check, or certificate.name")
-            }
-            (true, false) => (false, "install curl here, or give proxy.check: it shows who answers"),
-            (true, true) => (true, "by curl, for certificate.name"),
+        let (is_good, detail) = match curl.is_success() {
+            true => (true, "by curl, for certificate.name"),
+            false => (false, "install curl here, or give proxy.check: it shows who answers"),
         };
         table.judge(is_good, Verdict::Fail, "proxy check", detail);
     }
-    if proxy.verify && !has_name {
+    if proxy.verify && run.plan.certificate.is_none() {
         table.row(
             Verdict::Warn,
             "proxy certificate",
