@@ -153,7 +153,7 @@ fn passes(passes: &[Pass], page: &mut String) {
     }
     let longest_s = passes.iter().map(|pass| pass.elapsed_s).fold(0.001, f64::max);
     page.push_str(
-        "<h2>Passes</h2>\n<table><tr><th>UTC</th><th>data set</th><th>new</th><th>took</th></tr>\n",
+        "<h2>Passes</h2>\n<table><tr><th>UTC</th><th>data set, and what was new</th><th>took</th></tr>\n",
     );
     for pass in passes {
         let (class, what) = if pass.is_cold { ("of cold", ", cold") } else { ("of", "") };
@@ -163,7 +163,7 @@ fn passes(passes: &[Pass], page: &mut String) {
         };
         let _ = writeln!(
             page,
-            "<tr>{}<td>{}{what}</td><td>{} in {} files of {}{deleted}; {} over the line</td><td class=\"n\">{}{}</td></tr>",
+            "<tr>{}<td>{}{what}<br>{} in {} files of {}{deleted}; {} over the line</td><td class=\"n\">{}{}</td></tr>",
             at(pass.begun_ms),
             escaped_html(&pass.set),
             bytes(pass.changed_bytes),
