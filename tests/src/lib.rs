@@ -8,6 +8,7 @@ pub mod address;
 pub mod core;
 pub mod cores;
 pub mod directions;
+pub mod extras;
 pub mod mount;
 pub mod nginx;
 pub mod peak;
