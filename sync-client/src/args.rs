@@ -1,26 +1,16 @@
-//! The command line as it is typed: every command and option, and rsync's options that are not done.
+//! The command line as it is typed: every command, and rsync's options that are not done. The options of `sync` stand
+//! with their topics, in [`crate::job`].
 
+use crate::job::typed::{flag, value};
+use crate::job::{connection, deletion, metadata, output, selection, transfer, update};
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::OsString;
-
-/// rsync's archive options with their letters; each has a `--no-` form.
-pub(crate) const ARCHIVE: [(&str, char, &str); 8] = [
-    ("recursive", 'r', "Descend into directories"),
-    ("links", 'l', "Copy symbolic links as links"),
-    ("perms", 'p', "Keep permission bits"),
-    ("times", 't', "Keep modification times"),
-    ("group", 'g', "Keep the group"),
-    ("owner", 'o', "Keep the owner (as root)"),
-    ("devices", '\0', "Keep devices (as root)"),
-    ("specials", '\0', "Keep FIFOs and sockets"),
-];
 
 /// What rsync 3.5.0 has and this program has not (yet): refused by name, never ignored. `=` marks those
 /// that take a value.
 const REFUSED: &[&str] = &[
     "acls",
-    "xattrs",
     "hard-links",
     "sparse",
     "atimes",
@@ -127,7 +117,6 @@ const REFUSED: &[&str] = &[
 /// Letters of [`REFUSED`] options, with whether they take a value.
 const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('A', "acls", false),
-    ('X', "xattrs", false),
     ('H', "hard-links", false),
     ('S', "sparse", false),
     ('U', "atimes", false),
@@ -198,108 +187,6 @@ pub fn command() -> Command {
         )
 }
 
-fn flag(name: &'static str, letter: Option<char>, help: &'static str) -> Arg {
-    let arg = Arg::new(name).long(name).action(ArgAction::SetTrue).overrides_with(name).help(help);
-    match letter {
-        Some(letter) => arg.short(letter),
-        None => arg,
-    }
-}
-
-/// An option with a value; the last one given counts.
-fn value(name: &'static str, what: &'static str, help: &'static str) -> Arg {
-    with_value(name, what, help).overrides_with(name)
-}
-
-/// An option with a value that may be given several times, and all of them count.
-fn list(name: &'static str, what: &'static str, help: &'static str) -> Arg {
-    with_value(name, what, help).action(ArgAction::Append)
-}
-
-fn with_value(name: &'static str, what: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .value_name(what)
-        .help(help)
-        .value_parser(OsStringValueParser::new())
-        .allow_hyphen_values(true)
-}
-
-fn connection(command: Command) -> Command {
-    command
-        .next_help_heading("Connection")
-        .arg(
-            value("rsh", "COMMAND", "Remote shell: `ssh -i KEY -p PORT …` is understood by the built-in client, anything else is started")
-                .short('e'),
-        )
-        .arg(value("ssh", "WHICH", "`builtin` (default), or `system`: start ssh, with its own configuration").value_parser(OsStringValueParser::new()))
-        .arg(value("agent-path", "PATH", "The agent at the other side [default: sync-agent]").alias("rsync-path"))
-        .arg(list("identity", "FILE", "Private key (instead of ssh-agent and the default ones)"))
-        .arg(value("port", "PORT", "Port of the SSH server [default: 22]").value_parser(value_parser!(u16)))
-        .arg(list("known-hosts", "FILE", "Known host keys (instead of ~/.ssh/known_hosts and the system's)"))
-        .arg(value("host-key", "FINGERPRINT", "Accept exactly this host key (SHA256:…)"))
-        .arg(flag("accept-new", None, "Learn the key of a host that is not known at all"))
-        .arg(value("timeout", "SECONDS", "End when nothing is heard for so long (exit 30); 0: never").value_parser(value_parser!(u32)))
-        .arg(
-            value("connections", "N", "SSH channels that a push goes over, 1 to 8 [default: as many as the round trip needs]")
-                .value_parser(value_parser!(u8).range(1..=8)),
-        )
-        .arg(value("bwlimit", "RATE", "Send at most this much a second: KiB, or with K, M, G"))
-}
-
-fn selection(command: Command) -> Command {
-    command
-        .next_help_heading("Selection")
-        .arg(list("exclude", "PATTERN", "Leave out what matches (rsync's patterns)"))
-        .arg(list("include", "PATTERN", "Do not leave out what matches"))
-        .arg(list("exclude-from", "FILE", "Read exclude patterns from FILE (- is standard input)"))
-        .arg(list("include-from", "FILE", "Read include patterns from FILE (- is standard input)"))
-        .arg(flag("one-file-system", Some('x'), "Do not cross into other file systems"))
-        .arg(flag("copy-links", Some('L'), "Copy what symbolic links point to"))
-}
-
-fn archive(command: Command) -> Command {
-    let mut command = command
-        .next_help_heading("What is kept")
-        .arg(flag("archive", Some('a'), "Same as -rlptgoD"))
-        .arg(flag("D", Some('D'), "Same as --devices --specials").long(None));
-    for (name, letter, help) in ARCHIVE {
-        let letter = (letter != '\0').then_some(letter);
-        command = command.arg(flag(name, letter, help));
-        command = command.arg(no(name, letter));
-    }
-    command
-        .arg(no("D", None))
-        .arg(no("archive", Some('a')))
-        .arg(flag("numeric-ids", None, "Owner and group by number, not by name"))
-        .arg(value("chown", "USER:GROUP", "Owner and group of everything, by name or number"))
-        .arg(list("chmod", "CHANGES", "Change permission bits, for example D755,F644 or go-w"))
-}
-
-/// The hidden `--no-NAME` (and `--no-LETTER`) of an option.
-fn no(name: &'static str, letter: Option<char>) -> Arg {
-    let long: &'static str = Box::leak(format!("no-{name}").into_boxed_str());
-    let arg = Arg::new(long).long(long).action(ArgAction::SetTrue).overrides_with(long).hide(true);
-    match letter {
-        Some(letter) => arg.alias(Box::leak(format!("no-{letter}").into_boxed_str()) as &'static str),
-        None => arg,
-    }
-}
-
-fn output(command: Command) -> Command {
-    command
-        .next_help_heading("Output")
-        .arg(
-            Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).help("Name what is done"),
-        )
-        .arg(flag("quiet", Some('q'), "Print errors only"))
-        .arg(flag("progress", None, "Show progress even when standard error is not a terminal"))
-        .arg(flag("P", Some('P'), "Same as --partial --progress").long(None))
-        .arg(flag("json", None, "Print one JSON object a line, the last one a summary"))
-        .arg(value("log-file", "FILE", "Append what is done to FILE"))
-        .arg(flag("human-readable", Some('h'), "Print numbers with units"))
-}
-
 fn sync() -> Command {
     let command = Command::new("sync")
         .about("Copy or mirror a tree: pull, push or local, with rsync's options")
@@ -330,40 +217,16 @@ fn sync() -> Command {
                 .value_parser(value_parser!(OsString))
                 .help("Sources, and last the destination"),
         );
-    let command = archive(command);
-    let command = command
-        .next_help_heading("What is done")
-        .arg(flag("dry-run", Some('n'), "Change nothing; with -i or -v, say what would be done"))
-        .arg(flag("delete", None, "Remove from DESTINATION what SOURCE has not").alias("del"))
-        .arg(
-            value("max-delete", "N", "Delete nothing if it would be more than N entries (exit 25)")
-                .value_parser(value_parser!(u64)),
-        )
-        .arg(flag("allow-empty-source", None, "Let an empty source empty the destination"))
-        .arg(flag("checksum", Some('c'), "Compare content, not size and time"))
-        .arg(flag("ignore-times", Some('I'), "Transfer files even where size and time are the same"))
-        .arg(flag("size-only", None, "Take files of the same size as up to date"))
-        .arg(flag("update", Some('u'), "Skip files that are newer at the destination"))
-        .arg(flag("existing", None, "Create nothing new").alias("ignore-non-existing"))
-        .arg(flag("ignore-existing", None, "Update nothing that exists"))
-        .arg(flag("whole-file", Some('W'), "Send changed files whole, without looking for a delta"))
-        .arg(no("whole-file", Some('W')))
-        .arg(flag("inplace", None, "Patch files in place, through a journal that survives a crash"))
-        .arg(flag("partial", None, "Keep what was transferred of a file when interrupted (always done)"))
-        .arg(value("block-size", "BYTES", "Block size for deltas [default: by file size]"))
-        .arg(
-            value("compress", "HOW", "Compress what is sent: zstd[:LEVEL] [-z: zstd:3], none, or auto [default]: zstd while the line is slower than that")
-                .short('z')
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("zstd"),
-        )
-        .arg(no("compress", Some('z')))
-        .arg(value("state-dir", "DIR", "Where to keep what speeds up later runs"))
-        .arg(flag("no-index", None, "Neither use nor keep an index of earlier runs"));
-    let command = selection(command);
-    let command = connection(command);
-    let command = output(command)
+    let command = metadata::arguments(command);
+    let command = command.next_help_heading("What is done").arg(flag(
+        "dry-run",
+        Some('n'),
+        "Change nothing; with -i or -v, say what would be done",
+    ));
+    let command = transfer::arguments(update::arguments(deletion::arguments(command)));
+    let command = selection::arguments(command);
+    let command = connection::arguments(command);
+    let command = output::arguments(command)
         .arg(flag("itemize-changes", Some('i'), "Print a line of letters for each change, as rsync does"))
         .arg(flag("stats", None, "Print statistics at the end"));
     refused(command)
@@ -429,9 +292,9 @@ fn verify() -> Command {
                 .value_parser(value_parser!(OsString)),
         )
         .arg(flag("numeric-ids", None, "Compare owners by number, not by name"));
-    let command = selection(command);
-    let command = connection(command);
-    output(command)
+    let command = selection::arguments(command);
+    let command = connection::arguments(command);
+    output::arguments(command)
 }
 
 fn bench() -> Command {
@@ -478,7 +341,7 @@ fn bench() -> Command {
         )
         .arg(flag("no-write", None, "Write nothing at either end: the disks are measured by reading the tree"))
         .arg(value("html", "FILE", "Write the figures as one page with plots"));
-    connection(command)
+    connection::arguments(command)
         .next_help_heading("Output")
         .arg(flag("quiet", Some('q'), "No progress on standard error"))
         .arg(flag("json", None, "Print one JSON object a line, the last one a summary"))

@@ -1,426 +1,222 @@
-//! The whole platform on machines of a test's own: two cores, each a compose project on its own Docker Engine behind its own
-//! sshd; two register hosts with their DNS servers; and an outside from which clients come.
+//! Cores with a real nginx and TLS in front of each, and two register hosts: what `proxy` and `register` work with.
 //!
-//! A core is nginx with TLS, `core`, `hfs` and `preview` ([`crate::core`]), and what stands for mongod: `wtload serve`, which
-//! holds a real WiredTiger directory, writes to it all the time and keeps the core's documents in it. Scripts, compose file and
-//! nginx configuration are in `platform/`, written after the platform's own. `ensure-permissions-core` also puts the database
-//! aside as it was copied, as long as nothing was started on it. The plan is the one that `check --init` prints, with names and addresses put in.
+//! What stands in: nginx is started by a script of ROOT instead of a container engine; a DNS server is a thread that answers
+//! with what its host's file said when the server was last restarted.
 
-use crate::engine::{Engine, Image};
-use crate::machine::Machine;
-use crate::name_server::NameServer;
-use crate::nginx::{self, Certificate};
-use crate::process::{self, Output, Running, until};
+use crate::cores::Cores;
+use crate::nginx;
+use crate::process::Running;
 use crate::requirement::installed;
-use crate::sandbox::{Sandbox, program, write_private};
-use crate::sshd::{Agent, Options, Sshd};
-use crate::tree::write_at;
-use crate::wiredtiger::{Database, loader};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use crate::sshd::{Sshd, free_port};
 use serde_json::Value;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::thread;
 
-/// The account whose data is looked for.
-pub const USER: &str = "ann";
-/// Its password.
-pub const PASSWORD: &str = "correct horse battery staple";
-/// The domain that [`crate::core`] trusts.
-const DOMAIN: &str = crate::core::DOMAIN;
-/// ROOT, as each core's machine knows it.
-pub const ROOT: &str = "/srv/pryv";
-/// Below ROOT.
-pub const DATABASE: &str = "core/mongodb/data";
-/// Below ROOT.
-pub const ATTACHMENTS: &str = "core/core/data";
-/// Below ROOT.
+const USER: &str = "ann.example.test";
+/// Below ROOT of the source.
 pub const SITE: &str = "core/nginx/conf/site-443.conf";
-/// The services of a core, sorted.
-pub const SERVICES: [&str; 5] = ["core", "hfs", "mongodb", "preview", "reverse_proxy"];
-/// What may take long on a busy machine.
-pub const SOON: Duration = Duration::from_secs(300);
+/// What both register hosts' files say at first.
+pub const NAMES: &str = r#"{"dns": {"defaultTTL": 7200, "staticDataInDomain": {
+  "mail": {"ip": "192.0.2.1"}, "co1": {"description": "a core", "ip": "127.0.0.1"}
+}}}"#;
 
-/// Collections of the database, beside those of the documents.
-const COLLECTIONS: u32 = 2;
-const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const DESTINATION: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
-const SLAVE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 4);
-
-/// The register's file; the address is that of the source.
-pub const NAMES: &str = r#"{
-  "dns": {"defaultTTL": 7200, "staticDataInDomain": {
-    "mail": {"ip": "192.0.2.1"},
-    "co1": {"description": "the core", "ip": "10.77.0.1"}
-  }}
-}
-"#;
-
-/// Scripts without an interpreter's line, or one behind a space, as the platform's are.
-const SCRIPTS: [(&str, &str); 3] = [
-    ("run-core", " #!/usr/bin/env bash\ntouch ../is-started\ndocker-compose -f core.yml up -d\n"),
-    ("stop-containers", "rm -f ../is-started\ndocker stop $(docker ps -q)\n"),
-    (
-        "ensure-permissions-core",
-        "chown -R 9999:9999 core/{core,hfs,influxdb,preview}/{data,log}\nchown -R 999:999 core/mongodb/{data,log}\n\
-         [[ -e ../is-started ]] && exit\nrm -rf ../as-copied\ncp -a core/mongodb/data ../as-copied\n",
-    ),
-];
-
-/// A core: its machine, its engine.
-#[derive(Debug)]
-pub struct Side {
-    /// The engine; dropped before the machine's directories.
-    pub engine: Engine,
-    /// Where it runs.
-    pub machine: Machine,
-    sshd: Sshd,
-}
-
-/// All of it; ended with all that runs in it when dropped.
+/// Cores with nginx in front of each, and two register hosts.
 #[derive(Debug)]
 pub struct Platform {
-    /// The old core: up, with an account.
-    pub source: Side,
-    /// The new core: deployed, down, with the data of its first start.
-    pub destination: Side,
+    /// The two cores and the plan.
+    pub cores: Cores,
     /// Master and slave.
-    pub registers: [NameServer; 2],
-    outside: Machine,
-    register_sshd: Sshd,
-    certificate: Certificate,
-    sandbox: Sandbox,
+    pub registers: [Register; 2],
+    _destination: Running,
 }
 
-impl Side {
-    /// ROOT, from outside its machine.
+/// A register host whose DNS server answers with what the file said when it was last restarted.
+#[derive(Debug)]
+pub struct Register {
+    /// Its ROOT.
+    pub root: PathBuf,
+    /// Its DNS server.
+    pub server: SocketAddr,
+    /// In front of it, where it is another machine.
+    pub sshd: Option<Sshd>,
+}
+
+#[allow(clippy::missing_panics_doc, reason = "for tests, which end by a panic")]
+impl Register {
+    fn start(root: PathBuf, sshd: Option<Sshd>) -> Register {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        Register::at(socket, root, NAMES, sshd)
+    }
+
+    /// One whose DNS server is asked at this socket, with its names.
     #[must_use]
-    pub fn root(&self) -> PathBuf {
-        self.machine.srv().join("pryv")
-    }
-
-    /// Runs a script of ROOT by hand.
-    pub fn script(&self, name: &str) {
-        let mut command = self.machine.command("sh");
-        command.args(["-c", &format!("cd {ROOT} && bash {name}")]);
-        process::run(command).success();
-    }
-
-    fn deploy(&self, certificate: &Certificate) {
-        let root = self.root();
-        for service in ["core", "hfs", "mongodb", "preview", "nginx", "influxdb"] {
-            for part in ["conf", "data", "log"] {
-                fs::create_dir_all(root.join("core").join(service).join(part)).expect("new");
+    pub fn at(socket: UdpSocket, root: PathBuf, names: &str, sshd: Option<Sshd>) -> Register {
+        fs::create_dir_all(root.join("conf")).expect("new");
+        fs::write(root.join("conf/dns.json"), names).expect("new");
+        fs::write(root.join("restart"), "cp conf/dns.json served && echo restart >> history\n").expect("new");
+        fs::write(root.join("served"), names).expect("new");
+        let server = socket.local_addr().expect("it is bound");
+        let served = root.join("served");
+        thread::spawn(move || {
+            let mut question = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut question) {
+                let names: Value =
+                    serde_json::from_slice(&fs::read(&served).unwrap_or_default()).unwrap_or_default();
+                let ip = &names["dns"]["staticDataInDomain"]["co1"]["ip"];
+                let ips = ip.as_array().map_or(std::slice::from_ref(ip), Vec::as_slice);
+                let ips: Vec<Ipv4Addr> = ips.iter().filter_map(|ip| ip.as_str()?.parse().ok()).collect();
+                // A response, authoritative, with an answer for each address (RFC 1035, section 4.1).
+                let mut answer = question[..length].to_vec();
+                answer[2] |= 0x84;
+                answer[7] = u8::try_from(ips.len()).expect("a few");
+                for ip in ips {
+                    answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                    answer.extend_from_slice(&ip.octets());
+                }
+                let _ = socket.send_to(&answer, from);
             }
-        }
-        fs::create_dir_all(root.join("core/nginx/conf/secret")).expect("new");
-        for (name, text) in SCRIPTS.into_iter().chain([
-            ("core.yml", include_str!("platform/core.yml")),
-            ("core/nginx/conf/nginx.conf", include_str!("platform/nginx.conf")),
-            (SITE, include_str!("platform/site-443.conf")),
-            (
-                "core/core/conf/core.json",
-                r#"{"auth": {"adminAccessKey": "s3cret", "filesReadTokenSecret": "t0ken"}}"#,
-            ),
-        ]) {
-            fs::write(root.join(name), text).expect("new");
-        }
-        for (file, name) in
-            [(&certificate.chain, "bundle.crt"), (&certificate.key, "key.pem"), (&certificate.root, "ca.crt")]
-        {
-            fs::copy(file, root.join("core/nginx/conf/secret").join(name)).expect("new");
-        }
+        });
+        Register { root, server, sshd }
     }
 
-    /// Whether something that a step began still goes on here.
-    fn is_at_work(&self) -> bool {
-        ["timeout", "docker-compose", "sync-agent"].iter().any(|name| self.machine.runs(name))
+    /// The DNS server's file.
+    #[must_use]
+    pub fn text(&self) -> String {
+        fs::read_to_string(self.root.join("conf/dns.json")).expect("it is there")
     }
 }
 
+#[allow(clippy::missing_panics_doc, clippy::new_without_default, reason = "for tests, which end by a panic")]
 impl Platform {
-    /// The source is up with an account and data; the destination is deployed and down.
-    ///
-    /// # Panics
-    /// Where something does not come up.
+    /// Register hosts that are this machine.
     #[must_use]
-    pub fn start() -> Platform {
-        let sandbox = Sandbox::new();
-        let certificate = nginx::certificate(&sandbox, DOMAIN);
-        let machine =
-            |name: &str, address| Machine::start(&sandbox.path().join("machines").join(name), name, address);
-        let outside = machine("outside", OUTSIDE);
-        let cores = [machine("source", SOURCE), machine("destination", DESTINATION)];
-        outside.switch(&[&cores[0], &cores[1]], &[SLAVE]);
-        let [source, destination] = cores.map(|machine| side(&sandbox, machine));
-        let registers = [("master", OUTSIDE), ("slave", SLAVE)].map(|(name, address)| {
-            let socket = outside.in_network(|| UdpSocket::bind((address, 53)).expect("its own port"));
-            NameServer::start(socket, &outside.srv().join(name), NAMES)
+    pub fn new() -> Platform {
+        Platform::with(|_| None)
+    }
+
+    /// Register hosts behind an sshd each, at ports of their own.
+    #[must_use]
+    pub fn with_register_hosts_behind_ssh() -> Platform {
+        Platform::with(|cores| Some(Sshd::start(&cores.sandbox)))
+    }
+
+    fn with(sshd: impl Fn(&Cores) -> Option<Sshd>) -> Platform {
+        let cores = Cores::new();
+        let certificate = nginx::certificate(&cores.sandbox, "example.test");
+        let (port, destination_port) = (free_port(), free_port());
+        let tls = format!(
+            "ssl_certificate {}; ssl_certificate_key {};",
+            certificate.chain.display(),
+            certificate.key.display()
+        );
+        let http = format!(
+            "server {{ listen 127.0.0.1:{destination_port} ssl; listen 127.0.0.2:{destination_port} ssl; {tls} location / {{ return 200 \"destination $request_uri\\n\"; }} }}"
+        );
+        let directory = cores.sandbox.path().join("new-nginx");
+        let destination =
+            nginx::start(&cores.sandbox, &nginx::write_configuration(&directory, &http), destination_port);
+        let source = cores.source();
+        fs::create_dir_all(source.join("core/nginx/conf")).expect("new");
+        let site = format!(
+            "upstream core_server {{ server 127.0.0.1:1; }}\nserver {{\n  listen 127.0.0.1:{port} ssl; {tls}\n  \
+             location / {{\n    proxy_pass http://core_server;\n  }}\n}}\n"
+        );
+        fs::write(source.join(SITE), site).expect("new");
+        // nginx takes no path with a quote in it: ROOT by another name.
+        let plain = cores.sandbox.path().join("plain");
+        symlink(&source, &plain).expect("new");
+        let configuration = nginx::write_configuration(
+            &cores.sandbox.path().join("old-nginx"),
+            &format!("include {}/core/nginx/conf/site*.conf;", plain.display()),
+        );
+        let run = format!(
+            "{} -p {} -e stderr -c {}",
+            installed("nginx").display(),
+            cores.sandbox.path().display(),
+            configuration.display()
+        );
+        // Not nginx's own file, which `nginx -t` makes as well.
+        let stop = "p=$(cat nginx-pid 2> /dev/null) || exit 0\nkill $p\nwhile [ -e /proc/$p/exe ]; do sleep 0.05; done\nrm nginx-pid\n";
+        for (name, text) in [
+            ("nginx-test", format!("{run} -t\n")),
+            ("nginx-stop", stop.to_owned()),
+            (
+                "nginx-start",
+                format!(
+                    "echo nginx >> history\nbash nginx-stop\nsetsid {run} > /dev/null 2>&1 < /dev/null &\necho $! > nginx-pid\n"
+                ),
+            ),
+        ] {
+            fs::write(source.join(name), text).expect("new");
+        }
+        let registers =
+            ["master", "slave"].map(|name| Register::start(cores.sandbox.path().join(name), sshd(&cores)));
+        let check = format!(
+            "check = [\"sh\", \"-c\", \"curl -s --cacert {} --resolve {USER}:{port}:127.0.0.1 https://{USER}:{port}/x | grep -q destination\"]\n",
+            certificate.root.display()
+        );
+        let proxy = format!(
+            "[proxy]\nfile = \"{SITE}\"\nupstreams = [\"core_server\"]\nport = {destination_port}\ntest = \"nginx-test\"\n\
+             start = \"nginx-start\"\nstop = \"nginx-stop\"\ncheck_s = 5\ntrusted_certificate = {:?}\n{check}",
+            certificate.root
+        );
+        let hosts: String = registers
+            .iter()
+            .zip(["master", "slave"])
+            .map(|(register, name)| {
+                let ssh = register.sshd.as_ref().map(|sshd| way(&cores, sshd)).unwrap_or_default();
+                format!(
+                    "[[register.hosts]]\nname = {name:?}\nroot = {:?}\n{ssh}dns_file = \"conf/dns.json\"\nrestart = \"restart\"\ndns = \"{}\"\n",
+                    register.root, register.server
+                )
+            })
+            .collect();
+        let platform = Platform { cores, registers, _destination: destination };
+        platform.cores.write_plan(|plan| {
+            let plan = plan.replacen(
+                "address = \"127.0.0.1\"\n[destination.service]",
+                "address = \"127.0.0.2\"\n[destination.service]",
+                1,
+            );
+            plan + &proxy + "[register]\ncore = \"co1\"\ndomain = \"example.com\"\nanswer_s = 3\n" + &hosts
         });
-        let register_sshd = sshd(&sandbox, &outside);
-        let mut platform =
-            Platform { source, destination, registers, outside, register_sshd, certificate, sandbox };
-        platform.import_images();
-        platform.fill();
-        platform.write_plan();
         platform
     }
 
-    fn import_images(&mut self) {
-        let below = self.sandbox.path();
-        let service = below.join("core-service");
-        let mut strip = Command::new(installed("strip"));
-        strip.arg("-o").arg(&service).arg(program_of_tests("core-service"));
-        process::run(strip).success();
-        let snappy = Path::new("/usr/lib/x86_64-linux-gnu/libwiredtiger_snappy.so");
-        let nginx = installed("nginx");
-        let images = [
-            (
-                "registry.example.test/nginx:1.3.38",
-                Image::of(below, &[(&nginx, "/usr/sbin/nginx")], &["var/lib/nginx", "var/log/nginx"]),
-            ),
-            (
-                "registry.example.test/core:1.4.9",
-                Image::of(below, &[(&service, "/usr/bin/core-service")], &["app"]),
-            ),
-            (
-                "registry.example.test/mongodb:1.3.38",
-                Image::of(
-                    below,
-                    &[(loader(), "/usr/bin/mongod"), (snappy, snappy.to_str().expect("ASCII"))],
-                    &["app"],
-                ),
-            ),
-        ];
-        for side in [&mut self.source, &mut self.destination] {
-            side.engine.wait();
-            images.iter().for_each(|(name, image)| side.engine.import(image, name));
+    /// The source's NGINX configuration.
+    #[must_use]
+    pub fn site(&self) -> String {
+        fs::read_to_string(self.cores.source().join(SITE)).expect("it is there")
+    }
+
+    /// Ends at the cold pass: both ends as `proxy enable` finds them.
+    pub fn until_cold(&self) {
+        for step in [&["bulk"][..], &["cold", "--yes"]] {
+            self.cores.step(step).success();
         }
     }
 
-    /// Data at the source, its first start, an account; what a first start leaves at the destination.
-    fn fill(&self) {
-        for side in [&self.source, &self.destination] {
-            side.deploy(&self.certificate);
-        }
-        let (source, destination) = (self.source.root(), self.destination.root());
-        fs::remove_dir(source.join(DATABASE)).expect("it is empty");
-        let _ = Database::create(&source.join(DATABASE), COLLECTIONS, 2000, 7);
-        for (file, content) in [
-            ("core/core/data/attachments/u1/e1/f1", "an image".repeat(1000)),
-            ("core/core/data/attachments/u1/e2/f1", "another".repeat(20_000)),
-            ("core/core/data/previews/u1/e1", "made anew".to_owned()),
-            ("core/influxdb/data/meta/meta.db", "points".repeat(100)),
-            ("core/hfs/data/state", "x".to_owned()),
-        ] {
-            let path = source.join(file);
-            fs::create_dir_all(path.parent().expect("below ROOT")).expect("new");
-            write_at(&path, content.as_bytes(), 1_600_000_000);
-        }
-        for file in ["WiredTiger", "collection-of-the-first-start.wt", "WiredTigerLog.0000000099"] {
-            fs::write(destination.join(DATABASE).join(file), "").expect("new");
-        }
-        self.source.script("ensure-permissions-core");
-        self.source.script("run-core");
-        let body = format!(r#"{{"username": "{USER}", "password": "{PASSWORD}"}}"#);
-        let request = format!(
-            "POST /system/create-user HTTP/1.1\r\nHost: {USER}.{DOMAIN}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        until(SOON, "an account at the source", || {
-            self.try_ask(self.source.machine.address(), &request)?.contains(" 201 ").then_some(())
-        });
-    }
-
-    fn write_plan(&self) {
-        let home = self.destination.machine.home();
-        let (key, known_hosts) = (home.join("migration"), home.join("known_hosts"));
-        write_private(&key, &fs::read_to_string(self.sandbox.key()).expect("its key"));
-        let trusted = |address: Ipv4Addr, sshd: &Sshd| {
-            sshd.host_keys()
-                .iter()
-                .map(|key| format!("[{address}]:{} {key}\n", sshd.port()))
-                .collect::<String>()
-        };
-        let hosts = trusted(SOURCE, &self.source.sshd) + &trusted(OUTSIDE, &self.register_sshd);
-        write_private(&known_hosts, &hosts);
-        write_private(&home.join("password"), PASSWORD);
-        let made = self.step(&["check", "--init", "--layout", "2019"]).success().stdout_text();
-        let register_ssh = format!(
-            "ssh = {{ host = \"{OUTSIDE}\", port = {}, user = \"root\", identities = [{key:?}], known_hosts = [{known_hosts:?}] }}",
-            self.register_sshd.port()
-        );
-        let host = |name: &str, address: Ipv4Addr| {
-            format!(
-                "[[register.hosts]]\nname = \"{name}\"\nroot = \"/srv/{name}\"\n{register_ssh}\n\
-                 dns_file = \"conf/dns.json\"\nrestart = \"restart\"\ndns = \"{address}:53\"\n\n"
-            )
-        };
-        let probe = format!(
-            "[probe]\nurl = \"https://{{username}}.{DOMAIN}\"\norigin = \"https://sw.{DOMAIN}\"\nca_file = {:?}\n\
-             accounts = [{{ username = \"{USER}\", password_file = {:?} }}]\n",
-            self.certificate.root,
-            home.join("password"),
-        );
-        let (before, _) = made.split_once("[[register.hosts]]").expect("the preset has register hosts");
-        let mut plan = format!("{before}{}{}{probe}", host("master", OUTSIDE), host("slave", SLAVE));
-        let (port, state) = (self.source.sshd.port(), home.join("state"));
-        for (preset, here) in [
-            ("\"/var/lib/sync-client/migration\"", format!("{state:?}")),
-            ("\"/var/pryv\" ", format!("{ROOT:?} ")),
-            ("\"/var/pryv\"\n", format!("{ROOT:?}\n")),
-            ("192.0.2.10", SOURCE.to_string()),
-            ("192.0.2.20", DESTINATION.to_string()),
-            ("old-core.example.com", SOURCE.to_string()),
-            ("port = 22\n", format!("port = {port}\n")),
-            ("\"~/.ssh/migration\"", format!("{key:?}")),
-            ("\"~/.ssh/known_hosts\"", format!("{known_hosts:?}")),
-            ("example.com", DOMAIN.to_owned()),
-            (
-                "# trusted_certificate = \"/etc/ssl/certs/ca-certificates.crt\"",
-                "trusted_certificate = \"/app/conf/secret/ca.crt\"".to_owned(),
-            ),
-        ] {
-            assert!(plan.contains(preset), "the preset has no {preset}");
-            plan = plan.replace(preset, &here);
-        }
-        fs::write(home.join("plan.toml"), plan).expect("its home");
-    }
-
-    /// `sync-client ARGUMENTS` on the destination, not yet started.
-    fn client(&self, arguments: &[&str]) -> Command {
-        let mut command = self.destination.machine.command(program("sync-client"));
-        // What curl trusts, where the system does not know the authority.
-        command.args(arguments).env("CURL_CA_BUNDLE", &self.certificate.root);
-        command
-    }
-
-    /// Runs `sync-client` on the destination.
-    #[must_use]
-    pub fn step(&self, arguments: &[&str]) -> Output {
-        process::run(self.client(arguments))
-    }
-
-    /// Starts `sync-client` on the destination.
-    #[must_use]
-    pub fn start_step(&self, arguments: &[&str]) -> Running {
-        Running::start(self.client(arguments))
-    }
-
-    /// Waits until nothing that a killed step began goes on at either core.
-    pub fn wait_for_stillness(&self) {
-        until(SOON, "stillness", || {
-            let sides = [&self.source, &self.destination];
-            sides.iter().all(|side| !side.is_at_work()).then_some(())
-        });
-    }
-
-    /// The whole records of the journal.
-    #[must_use]
-    pub fn records(&self) -> Vec<Value> {
-        let journal = self.destination.machine.home().join("state/journal.jsonl");
-        let text = fs::read_to_string(journal).unwrap_or_default();
-        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        whole.map(|line| serde_json::from_str(line).expect("a record is JSON")).collect()
-    }
-
-    /// What `status` says.
-    #[must_use]
-    pub fn status(&self) -> Value {
-        let text = self.step(&["status", "--json"]).success().stdout_text();
-        serde_json::from_str(text.lines().next().expect("a line")).expect("JSON")
-    }
-
-    /// The digest of a copy of a database that nothing writes to, with the core's documents.
-    #[must_use]
-    pub fn digest(&self, path: &Path) -> String {
-        Database::at(path, COLLECTIONS + 1).digest(&self.sandbox)
-    }
-
-    /// Sends a request from outside to an address, and gives all that comes back.
-    ///
-    /// # Panics
-    /// Where nobody answers.
-    #[must_use]
-    pub fn ask(&self, address: Ipv4Addr, path: &str) -> String {
-        let request = nginx::request("GET", path, &format!("{USER}.{DOMAIN}"));
-        self.try_ask(address, &request).expect("somebody answers")
-    }
-
-    fn try_ask(&self, address: Ipv4Addr, request: &str) -> Option<String> {
-        let mut stream = self.connect(address)?;
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = Vec::new();
-        // nginx may end a connection without a word of TLS.
-        let _ = stream.read_to_end(&mut answer);
-        Some(String::from_utf8_lossy(&answer).into_owned())
-    }
-
-    /// What comes back through a websocket for `word`, four bytes long; none where there is no upgrade.
-    #[must_use]
-    pub fn websocket(&self, address: Ipv4Addr, word: &str) -> Option<String> {
-        let mut stream = self.connect(address)?;
-        let request = format!(
-            "GET /socket.io/1/ HTTP/1.1\r\nHost: {USER}.{DOMAIN}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            stream.read_exact(&mut byte).ok()?;
-            head.push(byte[0]);
-        }
-        String::from_utf8_lossy(&head).starts_with("HTTP/1.1 101 ").then_some(())?;
-        stream.write_all(word.as_bytes()).ok()?;
-        let mut echo = [0; 4];
-        stream.read_exact(&mut echo).ok()?;
-        Some(String::from_utf8_lossy(&echo).into_owned())
-    }
-
-    /// TLS with a core's nginx, which must have the certificate of the user's name.
-    fn connect(&self, address: Ipv4Addr) -> Option<StreamOwned<ClientConnection, TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_file(&self.certificate.root).expect("it was made"))
-            .expect("it is one");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the versions that are known")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from(format!("{USER}.{DOMAIN}")).expect("a name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("a configuration that fits");
-        let stream = self.outside.in_network(|| TcpStream::connect((address, 443))).ok()?;
-        stream.set_read_timeout(Some(SOON)).expect("a socket option");
-        Some(StreamOwned::new(connection, stream))
+    /// Ends the source's NGINX.
+    pub fn stop(&self) {
+        self.cores.script("source", "nginx-stop");
     }
 }
 
-fn side(sandbox: &Sandbox, machine: Machine) -> Side {
-    let data = sandbox.path().join(format!("docker-{}", machine.name()));
-    let engine = Engine::start(&machine, &data);
-    let sshd = sshd(sandbox, &machine);
-    Side { engine, machine, sshd }
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
-fn sshd(sandbox: &Sandbox, machine: &Machine) -> Sshd {
-    let options = Options { agent: Agent::Built, machine: Some(machine.clone()), ..Options::default() };
-    Sshd::start_with(sandbox, &options)
-}
-
-/// A program of this package, built with the tests.
-fn program_of_tests(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a running program has a path");
-    let profile = test.parent().and_then(Path::parent).expect("cargo puts tests in target/PROFILE/deps");
-    let program = profile.join(name);
-    assert!(program.is_file(), "{} is not built: run the tests by cargo", program.display());
-    program
+/// The plan's way to a host.
+fn way(cores: &Cores, sshd: &Sshd) -> String {
+    format!(
+        "ssh = {{ host = \"127.0.0.1\", port = {}, identities = [{:?}], known_hosts = [{:?}] }}\n",
+        sshd.port(),
+        cores.sandbox.key(),
+        cores.sandbox.known_hosts()
+    )
 }

@@ -1,0 +1,351 @@
+//! The arguments as typed, resolved once into what is to be done.
+//!
+//! Each topic of the command line has a module: its options as they are typed (`arguments`), and what they come to.
+
+use crate::args::refused_option;
+use crate::bench::BenchJob;
+use crate::location::{Host, Location};
+use clap::ArgMatches;
+use protocol::options::{Delete, Preserve, QuickCheck, SyncOptions};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use typed::{amount, number, text, values};
+
+pub(crate) mod connection;
+pub(crate) mod deletion;
+pub(crate) mod metadata;
+pub(crate) mod output;
+pub(crate) mod selection;
+pub(crate) mod transfer;
+pub(crate) mod typed;
+pub(crate) mod update;
+
+pub use connection::Connection;
+pub(crate) use connection::through;
+pub use output::OutputOptions;
+
+/// Everything `sync` or `verify` is to do.
+#[derive(Debug)]
+pub struct Job {
+    /// Where the data is.
+    pub source: Side,
+    /// Where it goes.
+    pub destination: Side,
+    /// What both ends need to know.
+    pub options: SyncOptions,
+    /// How another machine is reached.
+    pub connection: Connection,
+    /// What is printed.
+    pub output: OutputOptions,
+    /// Where this end keeps its index, instead of the user's state directory.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// One side of a transfer: paths on one machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// The other machine, or none for this one.
+    pub host: Option<Host>,
+    /// Source arguments, or the one destination argument.
+    pub paths: Vec<Vec<u8>>,
+}
+
+/// `--state-dir`: where this end keeps its index, if one was named.
+fn state_dir(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.get_one::<OsString>("state-dir").map(PathBuf::from)
+}
+
+/// A command line that can't be carried out; its text is for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+fn usage<T>(message: impl Into<String>) -> Result<T, UsageError> {
+    Err(UsageError(message.into()))
+}
+
+/// Resolves `sync`'s arguments; `umask` is that of the operator.
+///
+/// # Errors
+/// Says which argument is wrong and what to write instead.
+pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
+    if let Some(option) = refused_option(matches) {
+        return usage(format!("rsync's {option} is not done by this program (yet); nothing was changed"));
+    }
+    let (source, destination) = sides(matches)?;
+    let is_local = source.host.is_none() && destination.host.is_none();
+    let on = |name: &str| matches.get_flag(name);
+    let recursive = metadata::is_kept(matches, "recursive");
+    let delete = deletion::resolve(matches, recursive)?;
+    let options = SyncOptions {
+        recursive,
+        copy_links: on("copy-links"),
+        one_file_system: on("one-file-system"),
+        preserve: metadata::preserve(matches),
+        quick_check: update::quick_check(matches),
+        update: on("update"),
+        existing: on("existing"),
+        ignore_existing: on("ignore-existing"),
+        whole_file: transfer::whole_file(matches, is_local),
+        inplace: on("inplace"),
+        block_size: transfer::block_size(matches)?,
+        delete,
+        filter: selection::filter(matches)?,
+        chmod: metadata::chmods(matches, umask)?,
+        chown: metadata::chown(matches),
+        compression: transfer::compression(matches)?,
+        without_index: on("no-index"),
+        dry_run: on("dry-run"),
+        verify: false,
+        itemize: on("itemize-changes")
+            || matches.get_count("verbose") > 0
+            || on("json")
+            || matches.contains_id("log-file"),
+        bandwidth_bytes_per_s: connection::bandwidth(matches)?,
+        timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+    };
+    let output = OutputOptions {
+        itemize: on("itemize-changes"),
+        stats: on("stats"),
+        times: options.preserve.times,
+        dry_run: options.dry_run,
+        ..output::resolve(matches)
+    };
+    let connection = connection::resolve(matches)?;
+    Ok(Job { source, destination, options, connection, output, state_dir: state_dir(matches) })
+}
+
+/// Resolves `verify`'s arguments.
+///
+/// # Errors
+/// As [`sync`].
+pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
+    let (source, destination) = sides(matches)?;
+    let preserve = Preserve::all(matches.get_flag("numeric-ids"));
+    let options = SyncOptions {
+        recursive: true,
+        copy_links: matches.get_flag("copy-links"),
+        one_file_system: matches.get_flag("one-file-system"),
+        preserve,
+        quick_check: QuickCheck::Checksum,
+        delete: Delete { extraneous: true, ..Delete::default() },
+        filter: selection::filter(matches)?,
+        dry_run: true,
+        verify: true,
+        itemize: true,
+        bandwidth_bytes_per_s: connection::bandwidth(matches)?,
+        timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        ..SyncOptions::default()
+    };
+    let output =
+        OutputOptions { itemize: true, times: true, dry_run: true, verify: true, ..output::resolve(matches) };
+    Ok(Job {
+        source,
+        destination,
+        options,
+        connection: connection::resolve(matches)?,
+        output,
+        state_dir: None,
+    })
+}
+
+/// Resolves `bench`'s arguments.
+///
+/// # Errors
+/// As [`sync`].
+pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
+    let (source, destination) = bench_sides(matches)?;
+    let options = SyncOptions {
+        bandwidth_bytes_per_s: connection::bandwidth(matches)?,
+        timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        ..SyncOptions::default()
+    };
+    let (json, quiet) = (matches.get_flag("json"), matches.get_flag("quiet"));
+    let output = OutputOptions { json, quiet, ..OutputOptions::default() };
+    let connection = connection::resolve(matches)?;
+    Ok(BenchJob {
+        job: Job { source, destination, options, connection, output, state_dir: None },
+        seconds: number(matches, "seconds", 2.0, 0.05..=60.0)?,
+        size_bytes: text(matches, "size")?.map_or(Ok(256 << 20), |size| bench_size(&size))?,
+        change_percent: number(matches, "change", 1.0, 0.0..=100.0)?,
+        read_only: matches.get_flag("no-write").then_some("--no-write was given"),
+        html: matches.get_one::<OsString>("html").map(PathBuf::from),
+    })
+}
+
+/// A side that was not given has no path and no host.
+fn bench_sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {
+    let side = |argument: &OsString| match Location::parse(argument) {
+        Ok(Location::Local(path)) => Ok(Side { host: None, paths: vec![path] }),
+        Ok(Location::Remote { host, path }) => Ok(Side { host: Some(host), paths: vec![path] }),
+        Err(error) => usage(error.to_string()),
+    };
+    let mut paths = values(matches, "paths");
+    let source = paths.next().map_or_else(|| usage("a directory is needed"), side)?;
+    let none = Side { host: None, paths: Vec::new() };
+    let destination = paths.next().map_or(Ok(none), side)?;
+    if source.host.is_some() && destination.host.is_some() {
+        return usage(
+            "one side must be on this machine: run sync-client on the source or on the destination",
+        );
+    }
+    Ok((source, destination))
+}
+
+fn bench_size(size: &str) -> Result<u64, UsageError> {
+    match amount(size, 1).filter(|bytes| *bytes >= 1 << 20) {
+        Some(bytes) => Ok(bytes),
+        None => usage(format!("--size: {size:?} is not a number of bytes from 1M")),
+    }
+}
+
+fn sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {
+    let paths: Vec<&OsString> = matches.get_many::<OsString>("paths").unwrap_or_default().collect();
+    let Some((destination, sources)) = paths.split_last().filter(|(_, sources)| !sources.is_empty()) else {
+        return usage(
+            "a source and a destination are needed: sync-client sync [OPTIONS] SOURCE… DESTINATION",
+        );
+    };
+    let parse =
+        |argument: &OsString| Location::parse(argument).map_err(|error| UsageError(error.to_string()));
+    let destination = match parse(destination)? {
+        Location::Local(path) => Side { host: None, paths: vec![path] },
+        Location::Remote { host, path } => Side { host: Some(host), paths: vec![path] },
+    };
+    let mut source: Option<Side> = None;
+    for argument in sources {
+        // rsync's short form for a further source on the same machine.
+        if let (Some(side), Some(path)) = (&mut source, argument.as_bytes().strip_prefix(b":"))
+            && side.host.is_some()
+        {
+            side.paths.push(path.to_vec());
+            continue;
+        }
+        let (host, path) = match parse(argument)? {
+            Location::Local(path) => (None, path),
+            Location::Remote { host, path } => (Some(host), path),
+        };
+        match &mut source {
+            None => source = Some(Side { host, paths: vec![path] }),
+            Some(side) if side.host == host => side.paths.push(path),
+            Some(_) => return usage("all sources must be on one machine"),
+        }
+    }
+    match source {
+        Some(source) if source.host.is_some() && destination.host.is_some() => {
+            usage("one side must be on this machine: run sync-client on the source or on the destination")
+        }
+        Some(source) => Ok((source, destination)),
+        None => usage("a source is needed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::options::Compression;
+
+    fn parse(line: &str) -> Result<Job, String> {
+        let words = ["sync-client", "sync"].into_iter().chain(line.split_whitespace());
+        let matches =
+            crate::args::command().try_get_matches_from(words).map_err(|error| error.to_string())?;
+        let (_, sync) = matches.subcommand().ok_or("no command")?;
+        super::sync(sync, 0o022).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_line_of_the_written_procedure_works_as_it_stands() {
+        let line = [
+            "sync-client",
+            "sync",
+            "--verbose",
+            "--copy-links",
+            "--archive",
+            "--compress",
+            "--delete",
+            "-e",
+            "ssh -i KEY",
+            "USER@HOST:SRC/",
+            "DST/",
+        ];
+        let matches = crate::args::command().try_get_matches_from(line).unwrap();
+        let job = super::sync(matches.subcommand().unwrap().1, 0o022).unwrap();
+        assert!(job.options.copy_links && job.options.recursive && job.options.delete.extraneous);
+        assert_eq!(job.options.compression, Compression::Zstd { level: 3 });
+        assert_eq!(job.connection.ssh.identities, [PathBuf::from("KEY")]);
+        assert_eq!(job.source.paths, [b"SRC/".to_vec()]);
+        assert_eq!(job.source.host.unwrap().user.as_deref(), Some("USER"));
+    }
+
+    #[test]
+    fn options_take_effect_from_left_to_right() {
+        for (line, owner, times) in [
+            ("-a a b", true, true),
+            ("-a --no-o a b", false, true),
+            ("--no-owner -a a b", true, true),
+            ("-a --no-o --no-times a b", false, false),
+            ("-rt a b", false, true),
+            ("-a --no-t -t a b", true, true),
+        ] {
+            let keep = parse(line).unwrap().options.preserve;
+            assert_eq!((keep.owner, keep.times), (owner, times), "{line}");
+        }
+        assert!(parse("-avzxc a b").unwrap().options.one_file_system);
+        assert!(parse("-zav a b").unwrap().options.recursive);
+        assert!(!parse("-a --no-D a b").unwrap().options.preserve.devices);
+    }
+
+    #[test]
+    fn what_rsync_has_and_this_has_not_is_refused_by_name() {
+        for (line, name) in [
+            ("-aH a b", "--hard-links"),
+            ("-a --link-dest=x a b", "--link-dest"),
+            ("-a --files-from=x a b", "--files-from"),
+            ("-a -f x a b", "--filter"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(name), "{line}: {error}");
+        }
+        for line in [
+            "--host-key=x -e myssh h:a b",
+            "--ssh=other a b",
+            "-a a",
+            "-a h:a h:b",
+            "-a h:a g:b c",
+            "-a --bwlimit=x a b",
+            "--delete a b",
+            "-a h::m b",
+            "-a --connections=0 a h:b",
+            "-a --connections=9 a h:b",
+            "-a --connections=x a h:b",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_value_of_an_option_that_may_be_repeated_counts() {
+        let job = parse(
+            "-a --exclude=/logs --exclude=/local --include=x --chmod=u+x --chmod=g+w --identity=1 --identity=2 \
+             --known-hosts=1 --known-hosts=2 --port=1 --port=2 -v -v -a a b",
+        )
+        .unwrap();
+        let excludes =
+            |path: &str| job.options.filter.excludes(path.as_bytes(), true, protocol::filter::Side::Sender);
+        assert!(excludes("logs") && excludes("local") && !excludes("x"));
+        assert_eq!(job.options.chmod.len(), 2);
+        assert_eq!((job.connection.identities.len(), job.connection.known_hosts.len()), (2, 2));
+        assert_eq!((job.connection.port, job.output.verbose), (Some(2), 2));
+    }
+
+    #[test]
+    fn amounts_have_rsync_s_units() {
+        for (text, bytes) in [("1", 1024), ("1.5m", 1_572_864), ("2MB", 2_000_000), ("100B", 100), ("0", 0)] {
+            assert_eq!(amount(text, 1024), Some(bytes), "{text}");
+        }
+        for text in ["", "x", "1x", "-1"] {
+            assert_eq!(amount(text, 1024), None, "{text}");
+        }
+    }
+}
