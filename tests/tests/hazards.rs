@@ -2,7 +2,7 @@
 //!
 //! [`ROWS`] says which test shows which row. Those that are here are the ones that no other theme has.
 
-use rustix::fs::{XattrFlags, setxattr};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -32,7 +32,7 @@ const ROWS: [(u32, &str, &str); 47] = [
     (6, "tests/tests/hazards.rs", "row_6_a_slash_more_or_less_nests_no_directory"),
     (7, "tests/tests/hazards.rs", "row_7_who_can_not_give_files_away_is_told_before"),
     (7, "tests/tests/migration.rs", "a_core_moves_from_check_to_healthy_and_back"),
-    (8, "tests/tests/hazards.rs", "row_8_attributes_that_a_copy_would_lose_are_a_choice"),
+    (8, "tests/tests/hazards.rs", "row_8_attributes_are_copied_unless_they_are_left_behind_by_choice"),
     (9, "tests/tests/migration.rs", "a_source_that_is_not_the_data_deletes_nothing"),
     (10, "tests/tests/migration.rs", "every_volume_of_the_platform_s_own_compose_file_is_accounted_for"),
     (11, "tests/tests/proxy.rs", "the_destination_answers_as_the_source_did_with_path_name_and_websockets"),
@@ -204,7 +204,7 @@ fn row_7_who_can_not_give_files_away_is_told_before() {
 }
 
 #[test]
-fn row_8_attributes_that_a_copy_would_lose_are_a_choice() {
+fn row_8_attributes_are_copied_unless_they_are_left_behind_by_choice() {
     tests::require!("sshd", "root", "getfattr");
     let cores = Cores::new();
     let data = cores.source().join(ATTACHMENTS);
@@ -221,18 +221,23 @@ fn row_8_attributes_that_a_copy_would_lose_are_a_choice() {
         check.expect_code(code.into());
         check
     };
-    let lost = check("", 46);
-    let verdict = cores.verdict(&lost, "attributes attachments");
-    assert!(
-        verdict.starts_with("fail: 1 with extended attributes, previews/u1/e1/256.jpg for one"),
-        "{verdict}"
-    );
+    let kept = cores.verdict(&check("", 0), "attributes attachments");
+    assert_eq!(kept, "pass: 1 with extended attributes, previews/u1/e1/256.jpg for one: copied with them");
+    cores.step(&["bulk"]).success();
+    let copy = cores.destination().join(ATTACHMENTS).join("previews/u1/e1/256.jpg");
+    let value = |file: &Path| {
+        let mut buffer = [0; 16];
+        let length = getxattr(file, "user.pryv.eventModified", &mut buffer[..]).ok()?;
+        Some(buffer[..length].to_vec())
+    };
+    assert_eq!(value(&copy), Some(b"1".to_vec()));
     let chosen = cores.verdict(&check("xattrs = false", 0), "attributes attachments");
     assert!(chosen.contains("left behind by choice"), "{chosen}");
+    fs::remove_file(&copy).expect("ours");
+    cores.step(&["bulk"]).success();
+    assert_eq!(value(&copy), None, "copied without");
     let excluded = check("exclude = [\"/previews\"]", 0);
     assert!(!excluded.stdout_text().contains("attributes attachments"), "{excluded}");
-    cores.step(&["bulk"]).success();
-    assert!(!cores.destination().join(ATTACHMENTS).join("previews").exists());
     fs::remove_dir_all(data.join("previews")).expect("ours");
     assert!(!check("", 0).stdout_text().contains("attributes attachments"));
 }

@@ -185,13 +185,9 @@ fn with_own_index(mut connection: Connection, set: &DataSet) -> Connection {
     connection
 }
 
-/// Whether passes carry extended attributes: while they don't, `check` refuses to lose them unasked.
-pub(crate) const CARRIES_XATTRS: bool = false;
-
 /// What of the metadata a data set keeps.
 fn preserve(set: &DataSet) -> Preserve {
-    // THE SWITCH FOR EXTENDED ATTRIBUTES: with the constant above true, also `xattrs: set.xattrs`.
-    Preserve::all(set.numeric_ids)
+    Preserve { xattrs: set.xattrs, ..Preserve::all(set.numeric_ids) }
 }
 
 /// What of a data set is left out.

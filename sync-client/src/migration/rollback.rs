@@ -164,7 +164,7 @@ fn reverse_lines(plan: &Plan) -> String {
 /// The line that copies a data set from the destination back to the source: what was left out of the copy stays there.
 fn reverse(plan: &Plan, set: &DataSet) -> String {
     let mut words = vec!["sync-client sync --archive --checksum".to_owned()];
-    let switches = [(set.numeric_ids, "--numeric-ids"), (set.delete, "--delete")];
+    let switches = [(set.numeric_ids, "--numeric-ids"), (set.xattrs, "--xattrs"), (set.delete, "--delete")];
     words.extend(switches.iter().filter(|(is_on, _)| *is_on).map(|(_, switch)| (*switch).to_owned()));
     words.extend(set.exclude.iter().map(|pattern| option("--exclude", pattern.as_bytes())));
     let mut target = contents_of(&plan.source_path(set));
@@ -236,8 +236,8 @@ mod tests {
                 "sync-client sync --archive --checksum {switches}{way} /var/pryv/{path}/ ssh://root@old-core.example.com:22/var/pryv/{path}/"
             )
         };
-        assert_eq!(lines[0], line("--numeric-ids --delete ", "core/mongodb/data"));
-        assert_eq!(lines[1], line("--numeric-ids --delete --exclude /previews ", "core/core/data"));
-        assert_eq!(lines[3], line("", "core/hfs/data"));
+        assert_eq!(lines[0], line("--numeric-ids --xattrs --delete ", "core/mongodb/data"));
+        assert_eq!(lines[1], line("--numeric-ids --xattrs --delete --exclude /previews ", "core/core/data"));
+        assert_eq!(lines[3], line("--xattrs ", "core/hfs/data"));
     }
 }

@@ -1,4 +1,5 @@
-//! Extended attributes that a copy would lose. A preview's mark of what it was made from is one; without it, it is made anew.
+//! Extended attributes of the data, and whether they are copied. A preview's mark of what it was made from is one; without
+//! it, it is made anew.
 //!
 //! Read by `getfattr`, or by Python where that is missing: neither the shell nor `find` can tell. Only `user.*` counts; what
 //! else there is (`security.*`, `trusted.*`) is the machine's.
@@ -65,17 +66,8 @@ fn of_set(table: &Table<'_, '_>, set: &DataSet) -> Result<Option<(Verdict, Strin
         return Ok(is_cut.then(|| (Verdict::Warn, detail.to_owned())));
     };
     let files = format!("{} with extended attributes, {} for one", copied.len(), text::foreign(first));
-    Ok(Some(match (set.xattrs, engine::CARRIES_XATTRS) {
-        (false, _) => (Verdict::Pass, format!("{files}: left behind by choice (xattrs = false)")),
-        (true, true) => (Verdict::Pass, format!("{files}: copied with them")),
-        (true, false) => (
-            Verdict::Fail,
-            format!(
-                "{files}: the copy would lose them. Leave them behind by choice: xattrs = false, or exclude what is made anew \
-                 (exclude = [\"/previews\"])"
-            ),
-        ),
-    }))
+    let fate = if set.xattrs { "copied with them" } else { "left behind by choice (xattrs = false)" };
+    Ok(Some((Verdict::Pass, format!("{files}: {fate}"))))
 }
 
 /// Below the data set, as patterns see it.
