@@ -71,6 +71,8 @@ pub enum Compression {
     },
     /// zstd while the line is slower than that.
     Auto,
+    /// The same; until the line has been measured it is taken for slow, for the other end is far away.
+    AutoFar,
 }
 
 /// Permission bits of one class that others get.

@@ -27,6 +27,8 @@ const QUEUE_FRAMES: usize = 16;
 pub const LAST_WORD: Duration = Duration::from_secs(2);
 /// How often a silent line is kept alive, unless the peer's timeout asks for more.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What a line to a distant place is taken for at first.
+const FAR_BYTES_PER_S: u64 = 125_000_000;
 /// Bytes of foreign output shown when the peer turns out not to be an agent.
 const NOISE_BYTES: usize = 2048;
 
@@ -61,6 +63,12 @@ impl LinkState {
     /// Says that the other end is on this machine or next to it: what looks like a slow line is a busy machine.
     pub fn set_near(&self, is_near: bool) {
         self.is_near.store(is_near, Ordering::Relaxed);
+    }
+
+    /// Says that the other end is far away: a line there is taken for one of 1 Gbit/s until it has been measured.
+    pub fn presume_far(&self) {
+        let _ =
+            self.rate_bytes_per_s.compare_exchange(0, FAR_BYTES_PER_S, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// What the line may take, or took lately, if it was ever what frames waited for.

@@ -338,20 +338,25 @@ impl Remote {
         let host = side.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
         let mut command = connection.agent.clone();
         command.extend_from_slice(b" --stdio");
-        let mut is_near = false;
+        let (mut is_near, mut is_far) = (false, false);
         let mut further = None;
         let process = match &connection.program {
             Some(program) => spawn_shell(program, side, &command)?,
             None => {
                 let connected = SshConnection::connect(&ssh_options(side, connection, environment))?;
                 is_near = connected.is_near();
+                is_far = !is_near;
                 let process = connected.exec(&command)?;
                 further = MoreChannels::wanted(connected, connection.channels, &start.role);
                 process
             }
         };
-        if is_near && limit_bytes_per_s == 0 && start.options.compression == Compression::Auto {
-            start.options.compression = Compression::None;
+        if limit_bytes_per_s == 0 && start.options.compression == Compression::Auto {
+            start.options.compression = match (is_near, is_far) {
+                (true, _) => Compression::None,
+                (_, true) => Compression::AutoFar,
+                _ => Compression::Auto,
+            };
         }
         let Process { reader, writer, outcome } = process;
         let (joined, joining) = crossbeam_channel::bounded(1);
@@ -374,6 +379,9 @@ impl Remote {
             .and_then(|()| agent::greet(&remote.link, PROGRAM, greeting));
         remote.link.outgoing.state().limit_bandwidth(limit_bytes_per_s);
         remote.link.outgoing.state().set_near(is_near);
+        if is_far {
+            remote.link.outgoing.state().presume_far();
+        }
         match begun {
             Ok(()) => Ok(remote),
             Err(error) => Err(remote.explain(error)),
