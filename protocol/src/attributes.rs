@@ -1,6 +1,6 @@
 //! What an entry has beyond what every entry has, told only where an option asks for it.
 //!
-//! Extended attributes and ACLs are one set of names with values, in order of the names' bytes, so that two sets compare by
+//! Extended attributes are a set of names with values, in order of the names' bytes, so that two sets compare by
 //! comparing bytes. A set is bounded before anything else looks at it ([`limits::ATTRIBUTES_BYTES`]); an entry
 //! with more is copied without them, and reported.
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// What options ask to be told of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Extra {
-    /// Its extended attributes and ACLs, shared by those that have the same; none where they are not asked for, or could
+    /// Its extended attributes, shared by those that have the same; none where they are not asked for, or could
     /// not be read: then the destination's stay as they are.
     pub attributes: Option<Arc<Attributes>>,
 }
@@ -86,13 +86,6 @@ impl Attributes {
     pub fn only(&self, takes: impl Fn(&[u8]) -> bool) -> Attributes {
         let taken = self.0.iter().filter(|(name, _)| takes(name));
         Attributes(taken.map(|(name, value)| (name.clone(), value.clone())).collect())
-    }
-
-    /// Puts `value` in the place of a value.
-    pub fn replace(&mut self, name: &[u8], value: Vec<u8>) {
-        if let Some(place) = self.0.get_mut(name) {
-            *place = value;
-        }
     }
 
     /// What it takes, on the wire and in memory.

@@ -61,8 +61,8 @@ impl LinkState {
     }
 
     /// Says that the other end is on this machine or next to it: what looks like a slow line is a busy machine.
-    pub fn set_near(&self, is_near: bool) {
-        self.is_near.store(is_near, Ordering::Relaxed);
+    pub fn set_near(&self) {
+        self.is_near.store(true, Ordering::Relaxed);
     }
 
     /// Says that the other end is far away: a line there is taken for one of 1 Gbit/s until it has been measured.

@@ -338,24 +338,24 @@ impl Remote {
         let host = side.host.as_ref().map(|host| host.name.clone()).unwrap_or_default();
         let mut command = connection.agent.clone();
         command.extend_from_slice(b" --stdio");
-        let (mut is_near, mut is_far) = (false, false);
+        // Not known through another program.
+        let mut is_near = None;
         let mut further = None;
         let process = match &connection.program {
             Some(program) => spawn_shell(program, side, &command)?,
             None => {
                 let connected = SshConnection::connect(&ssh_options(side, connection, environment))?;
-                is_near = connected.is_near();
-                is_far = !is_near;
+                is_near = Some(connected.is_near());
                 let process = connected.exec(&command)?;
                 further = MoreChannels::wanted(connected, connection.channels, &start.role);
                 process
             }
         };
         if limit_bytes_per_s == 0 && start.options.compression == Compression::Auto {
-            start.options.compression = match (is_near, is_far) {
-                (true, _) => Compression::None,
-                (_, true) => Compression::AutoFar,
-                _ => Compression::Auto,
+            start.options.compression = match is_near {
+                Some(true) => Compression::None,
+                Some(false) => Compression::AutoFar,
+                None => Compression::Auto,
             };
         }
         let Process { reader, writer, outcome } = process;
@@ -378,9 +378,10 @@ impl Remote {
             .and_then(|()| further.map_or(Ok(()), |further| further.invite(command, outgoing, joined)))
             .and_then(|()| agent::greet(&remote.link, PROGRAM, greeting));
         remote.link.outgoing.state().limit_bandwidth(limit_bytes_per_s);
-        remote.link.outgoing.state().set_near(is_near);
-        if is_far {
-            remote.link.outgoing.state().presume_far();
+        match is_near {
+            Some(true) => remote.link.outgoing.state().set_near(),
+            Some(false) => remote.link.outgoing.state().presume_far(),
+            None => {}
         }
         match begun {
             Ok(()) => Ok(remote),

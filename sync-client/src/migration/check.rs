@@ -3,7 +3,6 @@
 //! Each look is a function that adds its rows; one that can't be done is a row as well, so one that fails hides no other. Only
 //! where the source does not answer are its rows left out. A failed row refuses the step, a warning does not.
 
-mod attributes;
 mod proxy;
 mod register;
 mod scripts;
@@ -88,12 +87,11 @@ impl Table<'_, '_> {
 type Look = fn(&mut Table<'_, '_>) -> Result<(), StepError>;
 
 /// What is looked at, and whether the source has to answer for it.
-const LOOKS: [(&str, bool, Look); 17] = [
+const LOOKS: [(&str, bool, Look); 16] = [
     ("agent", true, agent),
     ("tools", true, tools),
     ("privileges", true, privileges),
     ("data", true, data),
-    ("attributes", true, attributes::look),
     ("commands", true, scripts::look),
     ("source service", true, source_service),
     ("destination service", false, destination_service),

@@ -191,7 +191,7 @@ fn preserve(set: &DataSet) -> Preserve {
 }
 
 /// What of a data set is left out.
-pub(crate) fn exclusions(set: &DataSet) -> Result<FilterRules, StepError> {
+fn exclusions(set: &DataSet) -> Result<FilterRules, StepError> {
     let mut filter = FilterRules::default();
     set.exclude.iter().try_for_each(|pattern| exclude(&mut filter, pattern))?;
     Ok(filter)

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use super::plan::Ssh;
 
 /// How much of a command's output is kept, from its beginning.
-pub(crate) const CAPTURED_BYTES: usize = 8 << 20;
+const CAPTURED_BYTES: usize = 8 << 20;
 /// A configuration file longer than this is none.
 pub(crate) const FILE_BYTES: u64 = 4 << 20;
 /// How long after a command's own limit its end may take to arrive.

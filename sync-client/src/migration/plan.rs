@@ -187,7 +187,7 @@ pub(crate) struct DataSet {
     pub(crate) exclude: Vec<String>,
     #[serde(default)]
     pub(crate) copy_links: bool,
-    /// Extended attributes (`user.*`) are data too; `false` leaves them behind by choice.
+    /// Extended attributes are data too; `false` leaves them behind by choice.
     #[serde(default = "yes")]
     pub(crate) xattrs: bool,
     #[serde(default = "yes")]
