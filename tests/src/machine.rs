@@ -247,8 +247,8 @@ mod tests {
         let mut command = machine.command("sh");
         command.args(["-c", "setsid sleep 1000 > /dev/null 2>&1 & echo begun"]);
         process::run(command).success();
+        process::until(READY_LIMIT, "it runs", || machine.runs("sleep").then_some(()));
         let known = machine.0.processes();
-        assert!(machine.runs("sleep"));
         drop(machine);
         for id in known {
             assert!(fs::read_link(format!("/proc/{id}/exe")).is_err(), "{id} still runs");

@@ -210,6 +210,7 @@ fn row_8_attributes_are_copied_unless_they_are_left_behind_by_choice() {
     let preview = "previews/u1/e1/256.jpg";
     let (original, copy) =
         (cores.source().join(ATTACHMENTS).join(preview), cores.destination().join(ATTACHMENTS).join(preview));
+    fs::create_dir_all(original.parent().expect("a directory of previews")).expect("the sandbox");
     write_at(&original, b"small", 1_600_000_000);
     setxattr(&original, "user.pryv.eventModified", b"1", XattrFlags::empty())
         .expect("a file system with attributes");
