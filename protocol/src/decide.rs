@@ -1,5 +1,6 @@
 //! What has to happen to one entry: a pure comparison of what the source listed and the destination has.
 
+use crate::attributes::is_acl;
 use crate::entry::{Entry, Kind};
 use crate::itemize::{Change, Content};
 use crate::options::{QuickCheck, SyncOptions};
@@ -65,7 +66,7 @@ fn decide_existing(source: &Entry, existing: &Entry, options: &SyncOptions) -> (
         _ => {
             change.value = true;
             change.content = Content::Made;
-            change.time |= !options.preserve.times;
+            change.time |= !options.preserve.keeps_time_of(&source.kind);
             (Action::Make, change)
         }
     }
@@ -126,12 +127,19 @@ fn keep_or_set(change: Change) -> (Action, Change) {
 pub fn metadata_change(source: &Entry, existing: &Entry, options: &SyncOptions) -> Change {
     let keep = &options.preserve;
     let is_link = matches!(source.kind, Kind::Symlink { .. });
+    let differ = |is_meant: &dyn Fn(&[u8]) -> bool| match (source.attributes(), existing.attributes()) {
+        (Some(source), Some(existing)) => !source.agree(existing, is_meant),
+        (Some(source), None) => source.iter().any(|(name, _)| is_meant(name)),
+        (None, _) => false,
+    };
     Change {
-        time: keep.times && source.mtime != existing.mtime,
+        time: keep.keeps_time_of(&source.kind) && source.mtime != existing.mtime,
         perms: !is_link && source.mode != existing.mode,
         owner: source.uid != existing.uid,
         group: source.gid != existing.gid,
-        xattrs: source.attributes().is_some() && source.attributes() != existing.attributes(),
+        xattrs: differ(&|name| !is_acl(name)),
+        acls: differ(&is_acl),
+        atime: source.atime().is_some() && source.atime() != existing.atime(),
         ..Change::default()
     }
 }

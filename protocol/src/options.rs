@@ -1,5 +1,6 @@
 //! What the operator asked of a run, as both ends need to know it.
 
+use crate::entry::Kind;
 use crate::filter::FilterRules;
 use bincode::{Decode, Encode};
 
@@ -24,9 +25,39 @@ pub struct Preserve {
     pub numeric_ids: bool,
     /// Extended attributes: all but the system's own as root, those of users otherwise.
     pub xattrs: bool,
+    /// ACLs.
+    pub acls: bool,
+    /// Names of one inode as such.
+    pub hard_links: bool,
+    /// Access times of what is not a directory or link.
+    pub atimes: bool,
+    /// Which of the modification times are left alone although times are kept.
+    pub omit_times: OmitTimes,
+    /// Whether a file may be executed, where its other permission bits are not kept.
+    pub executability: bool,
+}
+
+/// Kinds of entries whose modification times are not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct OmitTimes {
+    /// Those of directories.
+    pub directories: bool,
+    /// Those of symbolic links.
+    pub links: bool,
 }
 
 impl Preserve {
+    /// Whether the modification time of such an entry is kept.
+    #[must_use]
+    pub fn keeps_time_of(&self, kind: &Kind) -> bool {
+        let is_omitted = match kind {
+            Kind::Directory => self.omit_times.directories,
+            Kind::Symlink { .. } => self.omit_times.links,
+            _ => false,
+        };
+        self.times && !is_omitted
+    }
+
     /// Everything that `--archive` keeps; owners and groups by number if `numeric_ids`.
     #[must_use]
     pub fn all(numeric_ids: bool) -> Preserve {

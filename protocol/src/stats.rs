@@ -135,6 +135,7 @@ pub enum Operation {
     Sync,
     ReadAttributes,
     SetAttributes,
+    Link,
 }
 
 impl Operation {
@@ -158,6 +159,7 @@ impl Operation {
             Operation::Sync => "sync",
             Operation::ReadAttributes => "read extended attributes of",
             Operation::SetAttributes => "set extended attributes of",
+            Operation::Link => "link",
         }
     }
 }
@@ -183,6 +185,8 @@ pub enum Cause {
     ChangedKind,
     /// It has more extended attributes than are carried.
     TooManyAttributes,
+    /// The first of its names was not copied.
+    FirstNameMissing,
 }
 
 /// Which end met a problem.

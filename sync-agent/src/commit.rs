@@ -210,7 +210,9 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
     match placed {
         Ok(()) => {
             staged.placed();
+            run.links.placed(&target);
             match target.wanted.entry.kind {
+                _ if target.first.is_some() => run.linked(&target),
                 Kind::File { .. } => {
                     run.transferred(&target, target.change, content.literal, content.matched);
                     if let Some(replaced) =

@@ -10,6 +10,7 @@ use crate::delete;
 use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
+use crate::links::{self, Links};
 use crate::merge;
 use crate::metadata::Translation;
 use crate::monitor::{Monitor, Progress};
@@ -288,6 +289,7 @@ impl DestinationEnd<'_> {
             progress: self.progress,
             index: self.index,
             staging,
+            links: Links::default(),
             single_name: root.single_name.clone(),
             session: Mutex::new(session),
             room: Condvar::new(),
@@ -442,6 +444,7 @@ impl DestinationEnd<'_> {
         if let Some(error) = failure.take() {
             return Err(error);
         }
+        links::give_up_waiting(run);
         let refused = delete::delete_extraneous(run).err();
         commit::place_waiting(run);
         if !self.options.dry_run {

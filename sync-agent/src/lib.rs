@@ -18,6 +18,7 @@ pub mod index;
 pub mod join;
 mod journal;
 pub mod link;
+mod links;
 mod merge;
 mod metadata;
 pub mod monitor;

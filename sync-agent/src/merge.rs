@@ -8,6 +8,7 @@ use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::delete;
 use crate::error::SessionError;
+use crate::links;
 use crate::metadata::Metadata;
 use crate::monitor::{Progress, errno};
 use crate::owners::Owners;
@@ -16,6 +17,7 @@ use crate::run::Run;
 use crate::sink;
 use crate::tree::{Dir, Handle as _, Info, Names, Walk};
 use crate::workers::lock;
+use protocol::attributes::HardLink;
 use protocol::decide::{Action, decide};
 use protocol::destination::{DirectoryId, ReadyPiece, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
@@ -232,7 +234,9 @@ impl Merge<'_, '_> {
         let wanted = self.run.translation.wanted(entry, info, &mut self.owners);
         let there = existing.as_ref().map(|(_, entry)| entry);
         let (action, change) = decide(&wanted.entry, there, self.run.options);
-        if matches!(action, Action::Skip | Action::Keep) && !wanted.entry.is_dir() {
+        let link = wanted.entry.link();
+        let is_settled = matches!(action, Action::Skip | Action::Keep) && !wanted.entry.is_dir();
+        if is_settled && link.is_none() {
             self.done.0 += 1;
             self.done.1 += wanted.entry.size_bytes();
             return;
@@ -250,7 +254,30 @@ impl Merge<'_, '_> {
             mismatches: 0,
             is_misaligned: false,
             is_suspect: false,
+            first: None,
         };
+        match link {
+            Some(link) => self.one_of_several(action, target, link),
+            None => self.act(action, target),
+        }
+    }
+
+    /// An entry that shares its inode with others.
+    fn one_of_several(&mut self, action: Action, target: Target, link: HardLink) {
+        if !link.leads && action != Action::Skip && !self.run.links.are_left_out(link) {
+            if target.existing.is_some_and(|info| info.is_dir()) {
+                self.own.room.push(target.name().clone());
+            }
+            return links::follow(self.run, target, link.group);
+        }
+        match action {
+            Action::Skip if target.existing.is_none() => self.run.links.leave_out(&target),
+            Action::Skip | Action::Keep => links::first_stays(self.run, &target),
+            _ => {}
+        }
+        if matches!(action, Action::Skip | Action::Keep) {
+            return self.run.done(&target);
+        }
         self.act(action, target);
     }
 
@@ -290,6 +317,9 @@ impl Merge<'_, '_> {
         let info = dir.info(name.as_bytes())?;
         let target = if info.is_link() { dir.read_link(name.as_bytes())? } else { Vec::new() };
         let mut entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
+        if listed.atime().is_some() {
+            entry.extra.get_or_insert_default().atime = Some(info.atime);
+        }
         if let Some(taken) = self.run.translation.taken.filter(|_| listed.attributes().is_some()) {
             // What can't be read differs; setting it says why.
             entry.set_attributes(dir.hold(name.as_bytes()).ok().and_then(|held| taken.read(&held).ok()));
@@ -396,6 +426,7 @@ impl Merge<'_, '_> {
     fn make(&mut self, target: Target) {
         if self.run.options.dry_run {
             self.run.created(&target);
+            links::first_is_staged(self.run, &target, None);
             return self.run.done(&target);
         }
         let made = self.run.area(&target).and_then(|area| {
@@ -420,6 +451,7 @@ impl Merge<'_, '_> {
             staged.discard();
             return self.fail(&target.wanted.entry, operation, error);
         }
+        links::first_is_staged(self.run, &target, Some(&staged));
         lock(&self.run.session).hold(self.directory);
         let (target, how) = (Arc::new(target), Placement::Rename);
         self.run.commit(vec![Ready { target, staged, how, bytes: 0, content: sink::Content::default() }]);

@@ -9,6 +9,7 @@ use crate::clock::Activity;
 use crate::commit::{self, Placement, Ready};
 use crate::error::SessionError;
 use crate::journal::Journal;
+use crate::links;
 use crate::metadata::Wanted;
 use crate::run::Run;
 use crate::sink::{self, COPY_BYTES, Content, CopyError, Output, Sink};
@@ -52,6 +53,8 @@ pub(crate) struct Target {
     pub(crate) is_misaligned: bool,
     /// Its content was found to be another one: what an index says of it is not to be trusted.
     pub(crate) is_suspect: bool,
+    /// It becomes a further name of this entry.
+    pub(crate) first: Option<RelPath>,
 }
 
 impl Target {
@@ -388,6 +391,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.run.done(&target);
         let bytes = target.wanted.entry.size_bytes();
         let how = Placement::Rename;
+        links::first_is_staged(self.run, &target, Some(&staged));
         self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, content });
         self.resolved.push(file);
         Ok(())
@@ -404,6 +408,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         match applied {
             Ok(()) => {
                 self.run.transferred(&target, target.change, 0, content.matched);
+                links::first_stays(self.run, &target);
                 if let (Some(values), Ok(dir)) = (content.values, self.run.tree.dir(&target.parent)) {
                     commit::keep_values(self.run, &target, dir.info(target.name().as_bytes()), &values);
                 }
@@ -564,7 +569,10 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
         Some(hash) if hash == theirs.hash && our_bytes == Some(size_bytes) => {
             match content_same(target.change) {
                 (Action::SetMetadata, _) => run.set_metadata(&target),
-                _ => run.done(&target),
+                _ => {
+                    run.done(&target);
+                    links::first_stays(run, &target);
+                }
             }
             run.let_go(target.directory);
         }

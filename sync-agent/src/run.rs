@@ -1,20 +1,22 @@
 //! What all threads of a destination's end share, and the small steps that several of them take.
 
-use crate::commit::{Commit, Ready, Unconfirmed};
+use crate::commit::{Commit, Placement, Ready, Unconfirmed};
 use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::Outgoing;
+use crate::links::{self, Links};
 use crate::merge::{Extraneous, Merged, OwnListing};
 use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::receiver::{Flight, Target, Task};
-use crate::staging::{Area, Staging};
+use crate::sink;
+use crate::staging::{Area, Staged, Staging};
 use crate::tree::{Dir, Tree};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
 use protocol::entry::Entry;
-use protocol::itemize::{Change, Item};
+use protocol::itemize::{Change, Content, Item};
 use protocol::message::{Message, Request, Want};
 use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
@@ -34,6 +36,7 @@ pub(crate) struct Run<'r> {
     pub(crate) progress: &'r Progress,
     pub(crate) index: &'r Index,
     pub(crate) staging: &'r Staging,
+    pub(crate) links: Links,
     /// The name that the one entry of the transfer gets here, if it is another one.
     pub(crate) single_name: Option<Name>,
     pub(crate) session: Mutex<DestinationSession<Metadata>>,
@@ -299,6 +302,27 @@ impl Run<'_> {
         self.updated(target, target.change);
     }
 
+    /// An entry was made a further name of another one (or would be).
+    pub(crate) fn linked(&self, target: &Target) {
+        let mut stats = lock(&self.stats);
+        if target.change.new {
+            stats.created.count(&target.wanted.entry.kind);
+        } else {
+            stats.metadata_updated += 1;
+        }
+        drop(stats);
+        let (path, kind) = (target.path(), target.wanted.entry.kind.clone());
+        let first = target.first.clone().unwrap_or_default();
+        let change = Change { content: Content::Linked, value: false, ..target.change };
+        self.item(Item::Linked { path, kind, change, first });
+    }
+
+    /// Hands on a further name of an entry, which is in staging.
+    pub(crate) fn commit_link(&self, target: Arc<Target>, staged: Staged) {
+        let (how, content) = (Placement::Rename, sink::Content::default());
+        self.commit(vec![Ready { target, staged, how, bytes: 0, content }]);
+    }
+
     /// Metadata was set (or will be, or would be).
     pub(crate) fn changed_metadata(&self, target: &Target) {
         lock(&self.stats).metadata_updated += 1;
@@ -323,6 +347,7 @@ impl Run<'_> {
     /// A dry run comes to a file that would be transferred.
     pub(crate) fn would_transfer(&self, target: &Target) {
         self.transferred(target, target.change, 0, 0);
+        links::first_is_staged(self, target, None);
         self.done(target);
     }
 
@@ -330,6 +355,7 @@ impl Run<'_> {
     pub(crate) fn set_metadata(&self, target: &Target) {
         self.done(target);
         if self.options.dry_run {
+            links::first_stays(self, target);
             return self.changed_metadata(target);
         }
         let held = self
@@ -338,7 +364,10 @@ impl Run<'_> {
             .and_then(|dir| dir.hold(target.wanted.entry.name.as_bytes()))
             .map_err(|error| (Operation::Open, error));
         match held.and_then(|held| target.wanted.metadata.apply(&held)) {
-            Ok(()) => self.changed_metadata(target),
+            Ok(()) => {
+                self.changed_metadata(target);
+                links::first_stays(self, target);
+            }
             Err((operation, error)) => self.fail(target, operation, error),
         }
     }

@@ -4,16 +4,17 @@
 //! bounded by the siblings along one path. What was listed is remembered (name and attributes) until
 //! the destination releases it; the window bounds that.
 
-use crate::attributes::{ReadError, Taken};
+use crate::attributes::{ReadError, Taken, acl};
 use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::link::{LinkState, Outgoing};
+use crate::links::Numbers;
 use crate::monitor::{Monitor, Progress, errno};
 use crate::owners;
 use crate::packer::Packer;
 use crate::tree::{self, Dir, Follow, Held, Info, Tree};
 use crate::workers::lock;
-use protocol::attributes::Attributes;
+use protocol::attributes::{Attributes, is_acl};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::Side as FilterSide;
 use protocol::limits;
@@ -220,6 +221,8 @@ pub(crate) struct Scan<'a> {
     taken: Option<Taken>,
     /// What failed before anything could be said.
     early: Mutex<Option<Problem>>,
+    /// The inodes with several names.
+    links: Numbers,
     stack: Mutex<Stack>,
     changed: Condvar,
     next_list: AtomicU32,
@@ -285,6 +288,7 @@ impl<'a> Scan<'a> {
             names: owners::Names::default(),
             taken: Taken::new(&options.preserve),
             early: Mutex::new(None),
+            links: Numbers::default(),
             stack: Mutex::new(Stack { jobs: vec![top], ..Stack::default() }),
             changed: Condvar::new(),
             next_list: AtomicU32::new(0),
@@ -300,7 +304,6 @@ impl<'a> Scan<'a> {
         if let Some(origin) = origins.iter().find(|origin| origin.only.is_none()) {
             let info = origin.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
             let info = info.map_err(|error| SessionError::io("read the source directory", error))?;
-            begin.names = self.names.of([(info.uid, info.gid)].into_iter());
             let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
             begin.root = info.entry(name, Vec::new(), now);
             if let (Some(root), Some(taken)) = (&mut begin.root, self.taken) {
@@ -310,6 +313,7 @@ impl<'a> Scan<'a> {
                     Err(problem) => *lock(&self.early) = Some(problem),
                 }
             }
+            begin.names = self.names.of(begin.root.iter().flat_map(ids));
         }
         // Nothing at all makes no directory either.
         begin.single = origins.is_empty();
@@ -518,12 +522,26 @@ impl<'a> Scan<'a> {
                 Err(problem) => self.problem(problem),
             }
         }
+        self.tell_more(&mut entry, &info);
         let below = if entry.is_dir() {
             Some(self.below(job, &path(), &info, candidates, opened, above).ok_or(Unseen)?)
         } else {
             None
         };
         Ok(Some(Found { entry, listed: Listed { name, info, origin: *origin, followed }, below }))
+    }
+
+    /// What attributes alone can tell, where it is asked for.
+    fn tell_more(&self, entry: &mut Entry, info: &Info) {
+        let keep = &self.options.preserve;
+        if keep.hard_links
+            && let Some(link) = self.links.of(info)
+        {
+            entry.extra.get_or_insert_default().link = Some(link);
+        }
+        if keep.atimes && !info.is_dir() && !info.is_link() {
+            entry.extra.get_or_insert_default().atime = Some(info.atime);
+        }
     }
 
     fn info(
@@ -607,11 +625,10 @@ impl<'a> Scan<'a> {
         end: End,
     ) -> Result<(), SessionError> {
         let keep = &self.options.preserve;
-        let ids = part.entries.iter().map(|entry| (entry.uid, entry.gid));
-        let names = if keep.numeric_ids || !(keep.owner || keep.group) {
+        let names = if keep.numeric_ids || !(keep.owner || keep.group || keep.acls) {
             protocol::message::OwnerNames::default()
         } else {
-            self.names.of(ids)
+            self.names.of(part.entries.iter().flat_map(ids))
         };
         Progress::add(&self.progress.listed_entries, part.entries.len() as u64);
         Progress::add(&self.progress.listed_bytes, part.entries.iter().map(Entry::size_bytes).sum());
@@ -694,6 +711,17 @@ fn attributes(
     };
     let (side, operation) = (Side::Source, Operation::ReadAttributes);
     Err(Problem { side, path: path(), operation, cause })
+}
+
+/// The users and groups that an entry mentions, in pairs; 0 is nobody that needs a name.
+fn ids(entry: &Entry) -> impl Iterator<Item = (u32, u32)> {
+    let attributes = entry.attributes().into_iter().flat_map(|attributes| attributes.iter());
+    let named = attributes.filter(|(name, _)| is_acl(name)).flat_map(|(_, acl)| acl::named(acl));
+    let named = named.map(|who| match who {
+        acl::Named::User(id) => (id, 0),
+        acl::Named::Group(id) => (0, id),
+    });
+    std::iter::once((entry.uid, entry.gid)).chain(named)
 }
 
 fn opened_device(opened: &[(u16, Dir, tree::Names)]) -> (u32, u32) {

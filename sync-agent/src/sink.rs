@@ -360,9 +360,11 @@ impl Sink {
     }
 }
 
-/// The old file, if it is to be patched in place; not one with other names, which are other files of the source.
+/// The old file, if it is to be patched in place; not one with other names, which are other files of the source, nor one that
+/// gets other names meanwhile, for that changes it before the patch does.
 pub(crate) fn patched(run: &Run<'_>, target: &Target) -> Option<Info> {
-    target.basis().copied().filter(|info| run.options.inplace && info.links == 1)
+    let is_alone = |info: &Info| info.links == 1 && target.wanted.entry.link().is_none();
+    target.basis().copied().filter(|info| run.options.inplace && is_alone(info))
 }
 
 /// Copies the bytes `at..to` to the same place of another file. Where the file system can, both share them.

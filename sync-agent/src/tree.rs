@@ -66,6 +66,8 @@ pub struct Info {
     pub size_bytes: u64,
     /// Last change of content.
     pub mtime: Timestamp,
+    /// When it was read last.
+    pub atime: Timestamp,
     /// Last change of content or metadata.
     pub ctime: Timestamp,
     /// Device that holds it.
@@ -371,6 +373,14 @@ impl Dir {
         fs::mknodat(&self.0, name, kind, Mode::RUSR | Mode::WUSR, fs::makedev(major, minor))
     }
 
+    /// Gives `name` another name, `to_name` in `to`; a link is not followed.
+    ///
+    /// # Errors
+    /// The system's; `EXDEV` on another file system.
+    pub fn link(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
+        fs::linkat(&self.0, name, &to.0, to_name, AtFlags::empty())
+    }
+
     /// Moves `name` to `to_name` in `to`, replacing what is there.
     ///
     /// # Errors
@@ -483,12 +493,13 @@ impl Dir {
     }
 }
 
-fn times(mtime: Timestamp) -> Timestamps {
+fn times(mtime: Option<Timestamp>, atime: Option<Timestamp>) -> Timestamps {
     const UTIME_OMIT: i64 = (1 << 30) - 2;
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: i64::from(mtime.nanos) },
-    }
+    let spec = |time: Option<Timestamp>| match time {
+        Some(time) => Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    };
+    Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
 }
 
 /// Appends exactly `length` bytes of a file from `at`, without clearing the memory first.
@@ -528,6 +539,7 @@ impl Info {
             gid: statx.stx_gid,
             size_bytes: statx.stx_size,
             mtime: time(&statx.stx_mtime),
+            atime: time(&statx.stx_atime),
             ctime: time(&statx.stx_ctime),
             device: (statx.stx_dev_major, statx.stx_dev_minor),
             inode: statx.stx_ino,

@@ -10,15 +10,9 @@ use std::ffi::OsString;
 /// What rsync 3.5.0 has and this program has not (yet): refused by name, never ignored. `=` marks those
 /// that take a value.
 const REFUSED: &[&str] = &[
-    "acls",
-    "hard-links",
     "sparse",
-    "atimes",
     "open-noatime",
     "crtimes",
-    "omit-dir-times",
-    "omit-link-times",
-    "executability",
     "fake-super",
     "super",
     "copy-devices",
@@ -116,14 +110,8 @@ const REFUSED: &[&str] = &[
 
 /// Letters of [`REFUSED`] options, with whether they take a value.
 const REFUSED_LETTERS: &[(char, &str, bool)] = &[
-    ('A', "acls", false),
-    ('H', "hard-links", false),
     ('S', "sparse", false),
-    ('U', "atimes", false),
     ('N', "crtimes", false),
-    ('O', "omit-dir-times", false),
-    ('J', "omit-link-times", false),
-    ('E', "executability", false),
     ('k', "copy-dirlinks", false),
     ('K', "keep-dirlinks", false),
     ('d', "dirs", false),

@@ -97,9 +97,9 @@ impl Console {
 
     fn name(&self, item: &Item) -> String {
         let (path, is_dir, target) = match item {
-            Item::Updated { path, kind, .. } => {
+            Item::Updated { path, kind, .. } | Item::Linked { path, kind, .. } => {
                 let target = match kind {
-                    Kind::Symlink { target } => Some(target),
+                    Kind::Symlink { target } if matches!(item, Item::Updated { .. }) => Some(target),
                     _ => None,
                 };
                 (path, *kind == Kind::Directory, target)
@@ -114,12 +114,18 @@ impl Console {
             name.push_str(" -> ");
             name.push_str(&self.escaped(target));
         }
+        if let Item::Linked { first, .. } = item {
+            name.push_str(" => ");
+            name.push_str(&self.escaped(first.as_bytes()));
+        }
         name
     }
 
     fn letters(&self, item: &Item) -> String {
         match item {
-            Item::Updated { kind, change, .. } => letters(kind, change, self.arrow, self.options.times),
+            Item::Updated { kind, change, .. } | Item::Linked { kind, change, .. } => {
+                letters(kind, change, self.arrow, self.options.times)
+            }
             Item::Deleted { .. } => "*deleting  ".to_owned(),
         }
     }
@@ -322,6 +328,7 @@ impl Monitor for Console {
         match &item {
             _ if self.options.itemize => self.line(&format!("{} {name}", self.letters(&item))),
             Item::Deleted { .. } => self.line(&format!("deleting {name}")),
+            Item::Linked { .. } => self.line(&name),
             // Without -i, rsync names what it transfers or makes, not what only gets other attributes.
             Item::Updated { change, kind, .. }
                 if change.content != Content::Kept || *kind == Kind::Directory =>
@@ -503,6 +510,9 @@ fn cause(cause: &Cause) -> String {
         }
         Cause::DanglingLink => "the symbolic link points to nothing (--copy-links)".to_owned(),
         Cause::LinkLoop => "the symbolic link leads back into a directory above it (--copy-links)".to_owned(),
+        Cause::FirstNameMissing => {
+            "the name that it shares its content with was not copied (see there); run again".to_owned()
+        }
         Cause::TooManyAttributes => {
             "it has more extended attributes than the 256 KiB that are carried; the destination's stay as they are".to_owned()
         }
