@@ -177,6 +177,10 @@ pub enum Cause {
     LinkLoop,
     /// A file took a directory's place, or the reverse, between listing and reading.
     ChangedKind,
+    /// A link of the destination does not stay beneath it.
+    LeadsOut,
+    /// It is not what was copied any more, so the source keeps it.
+    ChangedSince,
 }
 
 /// Which end met a problem.

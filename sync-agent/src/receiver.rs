@@ -404,6 +404,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         match applied {
             Ok(()) => {
                 self.run.transferred(&target, target.change, 0, content.matched);
+                self.run.is_there(target.list, target.index);
                 if let (Some(values), Ok(dir)) = (content.values, self.run.tree.dir(&target.parent)) {
                     commit::keep_values(self.run, &target, dir.info(target.name().as_bytes()), &values);
                 }
@@ -564,7 +565,10 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
         Some(hash) if hash == theirs.hash && our_bytes == Some(size_bytes) => {
             match content_same(target.change) {
                 (Action::SetMetadata, _) => run.set_metadata(&target),
-                _ => run.done(&target),
+                _ => {
+                    run.done(&target);
+                    run.is_there(target.list, target.index);
+                }
             }
             run.let_go(target.directory);
         }
