@@ -55,7 +55,7 @@ fn decide_existing(source: &Entry, existing: &Entry, options: &SyncOptions) -> (
     }
     match (&source.kind, &existing.kind) {
         (Kind::File { size_bytes }, Kind::File { size_bytes: there }) => {
-            if options.update && existing.mtime > source.mtime {
+            if options.update && options.time_window.is_later(existing.mtime, source.mtime) {
                 return (Action::Skip, Change::default());
             }
             change.size = size_bytes != there;
@@ -78,7 +78,7 @@ fn decide_file(
     options: &SyncOptions,
     mut change: Change,
 ) -> (Action, Change) {
-    let same_time = source.mtime == existing.mtime;
+    let same_time = options.time_window.same(source.mtime, existing.mtime);
     let fresh_enough = match options.quick_check {
         QuickCheck::SizeAndTime => same_time && !change.size,
         QuickCheck::SizeOnly => !change.size,
@@ -133,7 +133,7 @@ pub fn metadata_change(source: &Entry, existing: &Entry, options: &SyncOptions) 
         (None, _) => false,
     };
     Change {
-        time: keep.keeps_time_of(&source.kind) && source.mtime != existing.mtime,
+        time: keep.keeps_time_of(&source.kind) && !options.time_window.same(source.mtime, existing.mtime),
         perms: !is_link && source.mode != existing.mode,
         owner: source.uid != existing.uid,
         group: source.gid != existing.gid,

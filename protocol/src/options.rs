@@ -1,7 +1,10 @@
 //! What the operator asked of a run, as both ends need to know it.
 
+use crate::arguments::ArgumentRules;
 use crate::entry::Kind;
 use crate::filter::FilterRules;
+use crate::links::Links;
+use crate::window::TimeWindow;
 use bincode::{Decode, Encode};
 
 /// Which metadata a copy keeps, and what else of a tree than files and directories.
@@ -139,6 +142,10 @@ pub struct Delete {
     pub max_entries: Option<u64>,
     /// Let an empty source empty the destination.
     pub allow_empty_source: bool,
+    /// Empty directories that something else is to replace, also where nothing else is removed.
+    pub replaced_directories: bool,
+    /// Remove also where the source could not list or look at everything.
+    pub ignore_errors: bool,
 }
 
 /// Everything the two ends need to know of a run.
@@ -147,8 +154,6 @@ pub struct Delete {
 pub struct SyncOptions {
     /// Descend into directories.
     pub recursive: bool,
-    /// Follow symbolic links at the source and copy what they point to.
-    pub copy_links: bool,
     /// Stay on the file system of each source argument.
     pub one_file_system: bool,
     /// What of the metadata is kept.
@@ -189,6 +194,30 @@ pub struct SyncOptions {
     pub bandwidth_bytes_per_s: u64,
     /// End the session when nothing is heard of the peer for this long; 0: never.
     pub timeout_s: u32,
+    /// What becomes of symbolic links.
+    pub links: Links,
+    /// How arguments are taken.
+    pub arguments: ArgumentRules,
+    /// How near modification times must be to count as the same.
+    pub time_window: TimeWindow,
+    /// Without descending, make the directories that are met.
+    pub directories: bool,
+    /// Remove from the source what is not a directory, once it is on disk at the destination.
+    pub remove_source_files: bool,
+}
+
+impl SyncOptions {
+    /// Whether a directory that something else replaces is emptied for it.
+    #[must_use]
+    pub fn empties_directories(&self) -> bool {
+        self.delete.extraneous || self.delete.replaced_directories
+    }
+
+    /// Whether the source loses what was copied in this run.
+    #[must_use]
+    pub fn removes_source(&self) -> bool {
+        self.remove_source_files && !self.dry_run && !self.verify
+    }
 }
 
 impl ModeChange {

@@ -187,6 +187,10 @@ pub enum Cause {
     TooManyAttributes,
     /// The first of its names was not copied.
     FirstNameMissing,
+    /// A link of the destination does not stay beneath it.
+    LeadsOut,
+    /// It is not what was copied any more, so the source keeps it.
+    ChangedSince,
 }
 
 /// Which end met a problem.

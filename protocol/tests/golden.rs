@@ -5,14 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
 
+use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
 use protocol::attributes::{Attributes, Extra, HardLink};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item};
+use protocol::links::{Followed, Links, Munging};
 use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
-    Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
+    Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
 use protocol::options::{
     Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SyncOptions,
@@ -20,11 +22,12 @@ use protocol::options::{
 use protocol::path::{Name, RelPath};
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
+use protocol::window::TimeWindow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
-const VERSION_1: [(&str, &str); 39] = [
+const VERSION_1: [(&str, &str); 41] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
@@ -153,7 +156,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=19).collect());
+    assert_eq!(kinds, (1..=21).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -233,6 +236,11 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("filler", Message::decode(filler_frame(&[0x5a; 20])).unwrap()),
         ("invitation", Message::Invite([0x5a; 32])),
         ("spread", Message::Spread(Channels::with([7, 1, 2]))),
+        (
+            "removal",
+            Message::Remove(vec![Removal { list: 300, index: 1 }, Removal { list: 250, index: 251 }]),
+        ),
+        ("removed", Message::Removed(300)),
     ]
 }
 
@@ -283,7 +291,6 @@ fn everything() -> SyncOptions {
     };
     SyncOptions {
         recursive: true,
-        copy_links: false,
         one_file_system: true,
         preserve,
         quick_check: QuickCheck::Checksum,
@@ -293,7 +300,13 @@ fn everything() -> SyncOptions {
         whole_file: false,
         inplace: true,
         block_size: Some(131_072),
-        delete: Delete { extraneous: true, max_entries: Some(1000), allow_empty_source: false },
+        delete: Delete {
+            extraneous: true,
+            max_entries: Some(1000),
+            allow_empty_source: false,
+            replaced_directories: true,
+            ignore_errors: false,
+        },
         filter,
         chmod: vec![ModeChange {
             directories: true,
@@ -311,6 +324,20 @@ fn everything() -> SyncOptions {
         itemize: true,
         bandwidth_bytes_per_s: 5_000_000_000,
         timeout_s: 600,
+        links: Links {
+            followed: Followed::Some { leading_out: true, to_directories: false },
+            only_inside: true,
+            keep_directories: false,
+            munging: Munging::Put,
+        },
+        arguments: ArgumentRules {
+            relative: Relative::WithoutImplied,
+            missing: Missing::Deleted,
+            make_path: true,
+        },
+        time_window: TimeWindow::Seconds(300),
+        directories: false,
+        remove_source_files: true,
     }
 }
 
@@ -330,7 +357,13 @@ fn entry(name: &[u8], kind: Kind) -> Entry {
 
 fn begin(root: Option<Entry>, single: bool) -> Message {
     let names = OwnerNames { users: vec![(1000, b"ops".to_vec())], groups: Vec::new() };
-    Message::Begin(Box::new(Begin { root, names, single }))
+    let path = |bytes: &[u8]| RelPath::new(bytes).unwrap();
+    let places = if single {
+        Places { asked: vec![path(b"a/b")], missing: vec![path(b"a/c"), path(b"d")] }
+    } else {
+        Places::default()
+    };
+    Message::Begin(Box::new(Begin { root, names, single, places }))
 }
 
 fn pieces() -> Vec<Piece> {

@@ -63,6 +63,8 @@ pub(crate) enum Commit {
     Ready(Vec<Ready>),
     /// Commit what is there, and answer.
     Flush(Sender<()>),
+    /// Enough is in place to tell the source that it may go there.
+    Confirm,
 }
 
 const BATCH_ENTRIES: usize = 4096;
@@ -100,7 +102,7 @@ pub(crate) fn work(
                 commit(run, &mut batch)?;
                 let _ = done.send(());
             }
-            Err(RecvTimeoutError::Timeout) => commit(run, &mut batch)?,
+            Ok(Commit::Confirm) | Err(RecvTimeoutError::Timeout) => commit(run, &mut batch)?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         bytes = 0;
@@ -147,7 +149,7 @@ fn commit_all(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError>
         patch_all(run, patches)?;
     }
     complete_directories(run);
-    Ok(())
+    run.confirm_removals()
 }
 
 /// An entry whose story is over: its directory can be let go.
@@ -211,6 +213,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
         Ok(()) => {
             staged.placed();
             run.links.placed(&target);
+            run.came(&target);
             match target.wanted.entry.kind {
                 _ if target.first.is_some() => run.linked(&target),
                 Kind::File { .. } => {
@@ -232,6 +235,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
         }
         Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR) => {
             staged.discard();
+            run.did_not_come(&target);
             run.problem(Problem {
                 side: Side::Destination,
                 path: target.path(),
@@ -241,6 +245,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
         }
         Err(error) => {
             staged.discard();
+            run.did_not_come(&target);
             run.fail(&target, Operation::Rename, error);
         }
     }
@@ -320,6 +325,7 @@ fn open(run: &Run<'_>, ready: Ready) -> Option<(Ready, File)> {
         Ok(file) => Some((ready, file)),
         Err(error) => {
             run.fail(target, Operation::Write, error);
+            run.did_not_come(target);
             run.let_go(target.directory);
             ready.staged.discard();
             None
@@ -336,8 +342,14 @@ fn patch(run: &Run<'_>, ready: Ready, file: File) -> Option<Patched> {
         patched.map_err(|error| (Operation::Write, error)).and_then(|()| target.wanted.metadata.apply(&file));
     let values = content.values.filter(|_| applied.is_ok());
     match applied {
-        Ok(()) => run.transferred(&target, target.change, content.literal, content.matched),
-        Err((operation, error)) => run.fail(&target, operation, error),
+        Ok(()) => {
+            run.transferred(&target, target.change, content.literal, content.matched);
+            run.came(&target);
+        }
+        Err((operation, error)) => {
+            run.fail(&target, operation, error);
+            run.did_not_come(&target);
+        }
     }
     run.let_go(target.directory);
     is_patched.then_some(Patched { target, staged, values, file })

@@ -14,17 +14,22 @@ use protocol::itemize::Item;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Exit, Operation};
 use rustix::io::Errno;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Removes what is extraneous; returns why it refuses to.
 pub(crate) fn delete_extraneous(run: &Run<'_>) -> Result<(), String> {
-    let all = std::mem::take(&mut *lock(&run.extraneous));
+    let mut all = std::mem::take(&mut *lock(&run.extraneous));
+    all.extend(missing_elsewhere(run));
     let refused = refusal(run, &all);
-    for Extraneous { directory, path, names, room } in all {
+    for Extraneous { directory, path, names, room, missing } in all {
         if refused.is_none() {
             match run.tree.dir(&path) {
                 Ok(dir) => {
                     for name in &names {
+                        remove(run, &dir, &path, name);
+                    }
+                    for name in missing.iter().filter(|name| may_go(run, &dir, &path, name)) {
                         remove(run, &dir, &path, name);
                     }
                     for name in room.iter().filter(|name| makes_room(run, &dir, &path, name)) {
@@ -36,9 +41,13 @@ pub(crate) fn delete_extraneous(run: &Run<'_>) -> Result<(), String> {
                     run.problem(crate::monitor::errno(side, &path, Operation::Open, error));
                 }
             }
-            lock(&run.session).touch(directory);
+            if let Some(directory) = directory {
+                lock(&run.session).touch(directory);
+            }
         }
-        run.let_go(directory);
+        if let Some(directory) = directory {
+            run.let_go(directory);
+        }
     }
     match refused {
         None => Ok(()),
@@ -48,6 +57,36 @@ pub(crate) fn delete_extraneous(run: &Run<'_>) -> Result<(), String> {
             Err(why)
         }
     }
+}
+
+/// Counterparts of missing arguments in directories that are not in the transfer.
+fn missing_elsewhere(run: &Run<'_>) -> Vec<Extraneous> {
+    let mut all: Vec<Extraneous> = Vec::new();
+    for (parent, name) in std::mem::take(&mut *lock(&run.missing)).iter().filter_map(RelPath::split_last) {
+        match all.iter_mut().find(|known| *known.path == parent) {
+            Some(known) => known.missing.push(name),
+            None if run.tree.dir(&parent).is_err() => {}
+            None => {
+                let (path, missing) = (Arc::new(parent), vec![name]);
+                all.push(Extraneous { directory: None, path, names: Vec::new(), room: Vec::new(), missing });
+            }
+        }
+    }
+    all
+}
+
+/// Whether a missing argument's counterpart goes: a directory that holds something only where deletions were asked for.
+fn may_go(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    let holds_something = || {
+        let below = dir.dir(name).and_then(|below| below.names());
+        below.is_ok_and(|names| !names.is_empty())
+    };
+    let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
+    if run.options.empties_directories() || !is_dir || !holds_something() {
+        return true;
+    }
+    run.monitor.note(&format!("cannot delete non-empty directory: {}", parent.join(name)));
+    false
 }
 
 fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
@@ -64,9 +103,10 @@ fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
     }
     let limit = options.max_entries?;
     let mut count = 0;
-    for Extraneous { path, names, room, .. } in all {
+    for Extraneous { path, names, room, missing, .. } in all {
         if let Ok(dir) = run.tree.dir(path) {
-            count += names.iter().map(|name| count_below(run, &dir, path, name)).sum::<u64>();
+            let missing = missing.iter().filter(|name| dir.info(name.as_bytes()).is_ok());
+            count += names.iter().chain(missing).map(|name| count_below(run, &dir, path, name)).sum::<u64>();
             count += room.iter().map(|name| count_below(run, &dir, path, name) - 1).sum::<u64>();
         }
     }
@@ -101,6 +141,11 @@ fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
         Err(error) => return fail(run, &path, error),
     };
     let is_dir = info.is_dir();
+    if is_dir && run.is_behind_link(&info) {
+        let note = format!("{path} stays: a link that is kept at the destination leads to it");
+        run.monitor.note(&note);
+        return false;
+    }
     if is_dir && !remove_content(run, dir, parent, name) {
         return false;
     }

@@ -8,20 +8,22 @@ use crate::clock::Activity;
 use crate::commit::{self, Commit};
 use crate::delete;
 use crate::error::SessionError;
+use crate::hard_links::{self, Links};
 use crate::index::Index;
 use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
-use crate::links::{self, Links};
 use crate::merge;
 use crate::metadata::Translation;
 use crate::monitor::{Monitor, Progress};
 use crate::owners::Ownership;
 use crate::receiver::{self, Receiver as Writer, Task};
+use crate::removal::Removals;
 use crate::run::Run;
 use crate::scan::beneath;
 use crate::staging::{self, Staging};
 use crate::tree::{self, Dir, Follow, Handle as _, Tree, Walk};
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use protocol::arguments::{Missing, Relative};
 use protocol::destination::{DestinationEvent, DestinationSession, Standing};
 use protocol::message::{Begin, Data, Finished, Message};
 use protocol::options::SyncOptions;
@@ -177,6 +179,9 @@ impl DestinationEnd<'_> {
             }
             Err(error) => return Err(cannot(error)),
         }
+        if self.options.arguments.make_path {
+            return self.make_whole_root(begin);
+        }
         let (parent, name) = self.split_destination().ok_or_else(|| cannot(Errno::NOENT))?;
         let (tree, dir) = self.open_tree(&parent).map_err(|error| match error {
             Errno::NOENT => SessionError::refused(
@@ -201,6 +206,53 @@ impl DestinationEnd<'_> {
         Ok(Root { tree, dir: Some(dir), single_name: None, made: true })
     }
 
+    /// The root of a run that makes the whole path to it (`--mkpath`).
+    fn make_whole_root(&self, begin: &Begin) -> Result<Root, SessionError> {
+        let is_single = begin.single && !self.argument.ends_with(b"/");
+        let (parent, name) = match self.split_destination() {
+            Some((parent, name)) if is_single => (parent, Some(name)),
+            _ => (self.argument.to_vec(), None),
+        };
+        let (tree, dir, made) = self.make_path(&parent)?;
+        if made > 0 {
+            let what = if made == 1 { "directory" } else { "directories" };
+            self.monitor.note(&format!("created {made} {what} for {}", protocol::path::escaped(&parent)));
+        }
+        let is_absent = made > 0 && self.options.dry_run;
+        Ok(Root { tree, dir: (!is_absent).then_some(dir), single_name: name, made: is_absent })
+    }
+
+    /// Makes what is missing of `path`; of a dry run the deepest directory that is there. Says how many were missing.
+    fn make_path(&self, path: &[u8]) -> Result<(Tree, Dir, usize), SessionError> {
+        let cannot = |path: &[u8], error: Errno| {
+            SessionError::io(format!("make the directory {:?}", protocol::path::escaped(path)), error)
+        };
+        let start: &[u8] = if path.starts_with(b"/") { b"/" } else { b"." };
+        let mut reached = start.to_vec();
+        let mut opened = self.open_tree(start).map_err(|error| cannot(start, error))?;
+        let mut made = 0;
+        for name in path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+            reached.push(b'/');
+            reached.extend_from_slice(name);
+            let there = if made > 0 { Err(Errno::NOENT) } else { self.open_tree(&reached) };
+            opened = match there {
+                Ok(there) => there,
+                Err(Errno::NOENT) => {
+                    made += 1;
+                    if self.options.dry_run {
+                        continue;
+                    }
+                    opened.1.make_dir(name).map_err(|error| cannot(&reached, error))?;
+                    let held = opened.1.hold(name).and_then(|held| held.set_mode(0o777 & !self.umask));
+                    held.map_err(|error| cannot(&reached, error))?;
+                    self.open_tree(&reached).map_err(|error| cannot(&reached, error))?
+                }
+                Err(error) => return Err(cannot(&reached, error)),
+            };
+        }
+        Ok((opened.0, opened.1, made))
+    }
+
     fn open_tree(&self, argument: &[u8]) -> Result<(Tree, Dir), Errno> {
         let tree = match self.root {
             None => Tree::open(tree::path_of(argument), Follow::Never)?,
@@ -210,7 +262,17 @@ impl DestinationEnd<'_> {
             }
         };
         let dir = tree.dir(&RelPath::root())?;
-        Ok((tree, dir))
+        let keeps_links = self.options.links.keep_directories
+            || self.options.arguments.relative == Relative::WithoutImplied;
+        Ok((if keeps_links { tree.following_beneath() } else { tree }, dir))
+    }
+
+    /// The source's arguments that are not there, if that is to matter here.
+    fn missing(&self, begin: &Begin) -> Vec<RelPath> {
+        match self.options.arguments.missing {
+            Missing::Deleted => begin.places.missing.clone(),
+            Missing::Reported | Missing::Ignored => Vec::new(),
+        }
     }
 
     fn split_destination(&self) -> Option<(Vec<u8>, Name)> {
@@ -303,6 +365,10 @@ impl DestinationEnd<'_> {
             worst: Mutex::new(Exit::Done),
             area_homes: Mutex::new(Vec::new()),
             is_named: begin.root.is_none(),
+            places: &begin.places,
+            missing: Mutex::new(self.missing(begin)),
+            behind_links: Mutex::default(),
+            removals: Removals::default(),
             file_systems: Mutex::new(HashMap::new()),
             empty_source: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -345,8 +411,12 @@ impl DestinationEnd<'_> {
             spawn(scope, "commit", failure, move || commit::work(run, &to_commit, &stopped_committer));
 
             let received = self.begin(run, begin, root).and_then(|()| {
-                self.receive(run, incoming, failure, &woken, &writers)?;
-                self.finish(run, failure)
+                let is_over = || lock(&run.session).is_idle();
+                self.receive(run, incoming, failure, &woken, &writers, is_over)?;
+                let refused = self.complete(run, failure)?;
+                let is_over = || lock(&run.session).is_removed();
+                self.receive(run, incoming, failure, &woken, &writers, is_over)?;
+                Ok(self.finish(run, refused))
             });
             run.stopped.store(true, Ordering::Relaxed);
             drop(stop);
@@ -385,7 +455,7 @@ impl DestinationEnd<'_> {
         run.advance()
     }
 
-    /// Takes in what the source says until nothing more is to come.
+    /// Takes in what the source says until what is waited for `is_over`.
     fn receive(
         &self,
         run: &Run<'_>,
@@ -393,12 +463,13 @@ impl DestinationEnd<'_> {
         failure: &Failure,
         woken: &Receiver<()>,
         writers: &[Sender<Data>],
+        is_over: impl Fn() -> bool,
     ) -> Result<(), SessionError> {
         loop {
             if let Some(error) = failure.take() {
                 return Err(error);
             }
-            if lock(&run.session).is_idle() {
+            if is_over() {
                 return Ok(());
             }
             let since = Instant::now();
@@ -426,13 +497,14 @@ impl DestinationEnd<'_> {
                 }
                 DestinationEvent::Spent(times) => *lock(&run.source_times) = times,
                 DestinationEvent::Aborted(abort) => return Err(SessionError::Peer(abort)),
-                DestinationEvent::Begin(_) | DestinationEvent::Nothing => {}
+                DestinationEvent::Begin(_) | DestinationEvent::Removed | DestinationEvent::Nothing => {}
             }
         }
     }
 
-    /// Everything has arrived: commit it, delete, set the last metadata, make it durable.
-    fn finish(&self, run: &Run<'_>, failure: &Failure) -> Result<Finished, SessionError> {
+    /// Everything has arrived: commit it, delete, set the last metadata, make it durable; then the source may remove it.
+    /// Returns why deletions were refused, if they were.
+    fn complete(&self, run: &Run<'_>, failure: &Failure) -> Result<Option<String>, SessionError> {
         let (done, committed) = bounded(1);
         select! {
             send(run.commits, Commit::Flush(done)) -> _ => select! {
@@ -444,7 +516,7 @@ impl DestinationEnd<'_> {
         if let Some(error) = failure.take() {
             return Err(error);
         }
-        links::give_up_waiting(run);
+        hard_links::give_up_waiting(run);
         let refused = delete::delete_extraneous(run).err();
         commit::place_waiting(run);
         if !self.options.dry_run {
@@ -455,14 +527,19 @@ impl DestinationEnd<'_> {
             commit::complete_directories(run);
             run.sync().map_err(|error| SessionError::io("write the destination to disk (syncfs)", error))?;
             commit::confirm_values(run, tree::Info::settle);
+            run.confirm_removals()?;
         }
+        Ok(refused)
+    }
+
+    fn finish(&self, run: &Run<'_>, refused: Option<String>) -> Finished {
         if let Some(message) = refused {
             self.monitor.note(&message);
         }
         let stats = *lock(&run.stats);
         let exit = *lock(&run.worst);
         let (times, source_times) = (self.progress.clock.times(), *lock(&run.source_times));
-        Ok(Finished { stats, exit, times, source_times })
+        Finished { stats, exit, times, source_times }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::delete;
 use crate::error::SessionError;
-use crate::links;
+use crate::hard_links;
 use crate::metadata::Metadata;
 use crate::monitor::{Progress, errno};
 use crate::owners::Owners;
@@ -23,9 +23,10 @@ use protocol::destination::{DirectoryId, ReadyPiece, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::itemize::{Change, Content};
 use protocol::limits;
+use protocol::links;
 use protocol::message::{Message, Piece, Request, Want};
 use protocol::path::{Name, RelPath};
-use protocol::stats::{Operation, Problem, Side};
+use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,11 +46,14 @@ pub(crate) struct OwnListing {
 /// What the end of the run removes in one directory.
 #[derive(Debug)]
 pub(crate) struct Extraneous {
-    pub(crate) directory: DirectoryId,
+    /// None for one that is not in the transfer.
+    pub(crate) directory: Option<DirectoryId>,
     pub(crate) path: Arc<RelPath>,
     pub(crate) names: Vec<Name>,
     /// Directories whose content makes room for something else of their name.
     pub(crate) room: Vec<Name>,
+    /// Counterparts of source arguments that are not there.
+    pub(crate) missing: Vec<Name>,
 }
 
 /// The merge of one piece.
@@ -202,26 +206,31 @@ fn note_extraneous(
     is_empty: bool,
     own: &mut OwnListing,
 ) {
-    let room = std::mem::take(&mut own.room);
+    let mut room = std::mem::take(&mut own.room);
     let mut names = std::mem::take(&mut own.extraneous);
     if !is_complete {
-        // The source has reported why.
+        // The source has reported why, or did not list all of it on purpose.
         names.clear();
     }
-    if names.is_empty() && room.is_empty() || !run.options.delete.extraneous {
-        return;
+    if !run.options.empties_directories() {
+        room.clear();
     }
     let path = Arc::clone(&own.path);
-    let is_top = path.is_root() || run.is_named && path.depth() == 1;
+    let missing = run.missing_in(&path);
+    names.retain(|name| !missing.contains(name));
+    if names.is_empty() && room.is_empty() && missing.is_empty() {
+        return;
+    }
+    let is_top = path.is_root() || run.is_named && path.depth() == 1 || run.places.asked.contains(&path);
     if is_top && is_empty && !names.is_empty() && own.names.len() == names.len() {
         run.source_is_empty();
     }
     lock(&run.session).hold(directory);
-    lock(&run.extraneous).push(Extraneous { directory, path, names, room });
+    lock(&run.extraneous).push(Extraneous { directory: Some(directory), path, names, room, missing });
 }
 
 impl Merge<'_, '_> {
-    fn entry(&mut self, index: usize, entry: Entry) {
+    fn entry(&mut self, index: usize, mut entry: Entry) {
         let existing = match self.existing(&entry) {
             Ok(existing) => existing,
             Err(error) => return self.fail(&entry, Operation::Stat, error),
@@ -230,6 +239,13 @@ impl Merge<'_, '_> {
             let path = self.own.path.join(&entry.name);
             return self.run.monitor.note(&format!("skipping non-regular file {:?}", path.to_string()));
         }
+        if let Kind::Symlink { target } = &mut entry.kind {
+            *target = self.run.options.links.munging.at_destination(std::mem::take(target));
+            if self.leaves_out(&entry.name, target) {
+                return;
+            }
+        }
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
         let info = existing.as_ref().map(|(info, _)| info);
         let wanted = self.run.translation.wanted(entry, info, &mut self.owners);
         let there = existing.as_ref().map(|(_, entry)| entry);
@@ -237,6 +253,9 @@ impl Merge<'_, '_> {
         let link = wanted.entry.link();
         let is_settled = matches!(action, Action::Skip | Action::Keep) && !wanted.entry.is_dir();
         if is_settled && link.is_none() {
+            if action == Action::Keep {
+                self.run.is_there(self.list, index);
+            }
             self.done.0 += 1;
             self.done.1 += wanted.entry.size_bytes();
             return;
@@ -245,7 +264,7 @@ impl Merge<'_, '_> {
             directory: self.directory,
             parent: Arc::clone(&self.own.path),
             list: self.list,
-            index: u32::try_from(index).unwrap_or(u32::MAX),
+            index,
             wanted,
             change,
             existing: existing.map(|(info, _)| info),
@@ -268,11 +287,11 @@ impl Merge<'_, '_> {
             if target.existing.is_some_and(|info| info.is_dir()) {
                 self.own.room.push(target.name().clone());
             }
-            return links::follow(self.run, target, link.group);
+            return hard_links::follow(self.run, target, link.group);
         }
         match action {
             Action::Skip if target.existing.is_none() => self.run.links.leave_out(&target),
-            Action::Skip | Action::Keep => links::first_stays(self.run, &target),
+            Action::Skip | Action::Keep => hard_links::first_stays(self.run, &target),
             _ => {}
         }
         if matches!(action, Action::Skip | Action::Keep) {
@@ -294,7 +313,23 @@ impl Merge<'_, '_> {
         }
     }
 
-    /// Moves on in the own listing up to `entry`'s name; what lies before is extraneous.
+    /// Whether a link that may lead out of the copied tree is left out.
+    fn leaves_out(&self, name: &Name, target: &[u8]) -> bool {
+        let options = self.run.options;
+        if !options.links.only_inside {
+            return false;
+        }
+        let path = self.own.path.join(name);
+        let leads_out = links::leads_out(&path, target);
+        if leads_out && options.itemize {
+            let target = protocol::path::escaped(target);
+            let note = format!("ignoring unsafe symlink {:?} -> {target:?}", path.to_string());
+            self.run.monitor.note(&note);
+        }
+        leads_out
+    }
+
+    /// Moves on in the own listing up to the name of `entry`; what lies before is extraneous.
     fn existing(&mut self, entry: &Entry) -> Result<Option<(Info, Entry)>, Errno> {
         let name = &entry.name;
         while let Some(own) = self.own.names.at(self.own.position) {
@@ -303,7 +338,7 @@ impl Merge<'_, '_> {
             }
             self.own.position += 1;
             if own == name.as_bytes() {
-                return self.look(entry).map(Some);
+                return self.look(entry).and_then(|found| self.behind_kept_link(entry, found)).map(Some);
             }
             let own = own.to_vec();
             self.note(&own);
@@ -325,6 +360,26 @@ impl Merge<'_, '_> {
             entry.set_attributes(dir.hold(name.as_bytes()).ok().and_then(|held| taken.read(&held).ok()));
         }
         Ok((info, entry))
+    }
+
+    /// Where a directory of the source meets a link to a directory that is kept: that directory.
+    fn behind_kept_link(&self, entry: &Entry, found: (Info, Entry)) -> Result<(Info, Entry), Errno> {
+        if !entry.is_dir() || !found.0.is_link() {
+            return Ok(found);
+        }
+        let path = self.own.path.join(&entry.name);
+        if !self.run.keeps_link(&path) {
+            return Ok(found);
+        }
+        match self.run.tree.info_followed(&path) {
+            Ok(info) if info.is_dir() => {
+                self.run.keep_behind_link(&info);
+                let entry = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
+                Ok((info, entry))
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(found),
+            Err(error) => Err(error),
+        }
     }
 
     fn rest_is_extraneous(&mut self) {
@@ -368,6 +423,9 @@ impl Merge<'_, '_> {
     }
 
     fn directory(&mut self, action: Action, target: Target) {
+        if self.run.is_bare(&target.path()) {
+            return self.bare_directory(action, &target);
+        }
         let name = target.wanted.entry.name.clone();
         let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.metadata.clone()));
         let standing = match action {
@@ -395,6 +453,37 @@ impl Merge<'_, '_> {
         };
         self.run.done(&target);
         self.standings.push((name, standing));
+    }
+
+    /// One that only has to be there (`--no-implied-dirs`): what exists stays as it is, what does not is made like any
+    /// new directory, and neither is a line.
+    fn bare_directory(&mut self, action: Action, target: &Target) {
+        let stays = Standing::Present { metadata: None, differs: false };
+        let standing = match action {
+            Action::Make if self.run.options.dry_run => Standing::Absent,
+            Action::Make => match self.make_directory(target) {
+                Ok(()) => {
+                    self.give_default_mode(target);
+                    stays
+                }
+                Err(problem) => {
+                    self.run.problem(problem);
+                    Standing::Skipped
+                }
+            },
+            Action::Skip if !target.existing.is_some_and(|info| info.is_dir()) => Standing::Skipped,
+            _ => stays,
+        };
+        self.run.done(target);
+        self.standings.push((target.name().clone(), standing));
+    }
+
+    fn give_default_mode(&self, target: &Target) {
+        let held = self.own.dir.as_ref().and_then(|dir| dir.hold(target.name().as_bytes()).ok());
+        let mode = 0o777 & !self.run.translation.umask;
+        if let Some(Err(error)) = held.map(|held| held.set_mode(mode)) {
+            self.run.fail(target, Operation::SetMode, error);
+        }
     }
 
     /// Who is not root needs the right to write in a directory while its content is copied; its own
@@ -426,7 +515,7 @@ impl Merge<'_, '_> {
     fn make(&mut self, target: Target) {
         if self.run.options.dry_run {
             self.run.created(&target);
-            links::first_is_staged(self.run, &target, None);
+            hard_links::first_is_staged(self.run, &target, None);
             return self.run.done(&target);
         }
         let made = self.run.area(&target).and_then(|area| {
@@ -451,7 +540,7 @@ impl Merge<'_, '_> {
             staged.discard();
             return self.fail(&target.wanted.entry, operation, error);
         }
-        links::first_is_staged(self.run, &target, Some(&staged));
+        hard_links::first_is_staged(self.run, &target, Some(&staged));
         lock(&self.run.session).hold(self.directory);
         let (target, how) = (Arc::new(target), Placement::Rename);
         self.run.commit(vec![Ready { target, staged, how, bytes: 0, content: sink::Content::default() }]);
@@ -493,7 +582,14 @@ impl Merge<'_, '_> {
         if entry.is_dir() {
             self.standings.push((entry.name.clone(), Standing::Skipped));
         }
-        self.run.problem(errno(Side::Destination, &path, operation, error));
+        let problem = match error {
+            // The only call that is held to the root by the system alone.
+            Errno::XDEV if operation == Operation::Stat => {
+                Problem { side: Side::Destination, path, operation, cause: Cause::LeadsOut }
+            }
+            error => errno(Side::Destination, &path, operation, error),
+        };
+        self.run.problem(problem);
     }
 }
 

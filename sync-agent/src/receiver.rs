@@ -8,8 +8,8 @@ use crate::basis::{self, OldValues};
 use crate::clock::Activity;
 use crate::commit::{self, Placement, Ready};
 use crate::error::SessionError;
+use crate::hard_links;
 use crate::journal::Journal;
-use crate::links;
 use crate::metadata::Wanted;
 use crate::run::Run;
 use crate::sink::{self, COPY_BYTES, Content, CopyError, Output, Sink};
@@ -391,7 +391,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.run.done(&target);
         let bytes = target.wanted.entry.size_bytes();
         let how = Placement::Rename;
-        links::first_is_staged(self.run, &target, Some(&staged));
+        hard_links::first_is_staged(self.run, &target, Some(&staged));
         self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, content });
         self.resolved.push(file);
         Ok(())
@@ -408,7 +408,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
         match applied {
             Ok(()) => {
                 self.run.transferred(&target, target.change, 0, content.matched);
-                links::first_stays(self.run, &target);
+                hard_links::first_stays(self.run, &target);
+                self.run.is_there(target.list, target.index);
                 if let (Some(values), Ok(dir)) = (content.values, self.run.tree.dir(&target.parent)) {
                     commit::keep_values(self.run, &target, dir.info(target.name().as_bytes()), &values);
                 }
@@ -571,7 +572,8 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
                 (Action::SetMetadata, _) => run.set_metadata(&target),
                 _ => {
                     run.done(&target);
-                    links::first_stays(run, &target);
+                    hard_links::first_stays(run, &target);
+                    run.is_there(target.list, target.index);
                 }
             }
             run.let_go(target.directory);

@@ -2,18 +2,20 @@
 
 use crate::commit::{Commit, Placement, Ready, Unconfirmed};
 use crate::error::SessionError;
+use crate::hard_links::{self, Links};
 use crate::index::Index;
 use crate::link::Outgoing;
-use crate::links::{self, Links};
 use crate::merge::{Extraneous, Merged, OwnListing};
 use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::receiver::{Flight, Target, Task};
+use crate::removal::Removals;
 use crate::sink;
 use crate::staging::{Area, Staged, Staging};
-use crate::tree::{Dir, Tree};
+use crate::tree::{Dir, Info, Tree};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
+use protocol::arguments::{Places, Relative};
 use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
 use protocol::entry::Entry;
 use protocol::itemize::{Change, Content, Item};
@@ -23,7 +25,7 @@ use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Exit, Operation, Problem, Side, Stats, Times};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -56,6 +58,13 @@ pub(crate) struct Run<'r> {
     pub(crate) area_homes: Mutex<Vec<DirectoryId>>,
     /// The source arguments name directories themselves, not their contents.
     pub(crate) is_named: bool,
+    /// Where the arguments stand.
+    pub(crate) places: &'r Places,
+    /// Those of them that are not there and whose counterparts are still to be removed.
+    pub(crate) missing: Mutex<Vec<RelPath>>,
+    /// Directories that links which were kept lead to, by device and inode.
+    pub(crate) behind_links: Mutex<HashSet<((u32, u32), u64)>>,
+    pub(crate) removals: Removals,
     /// A directory of each file system of the destination, to sync it at the end.
     pub(crate) file_systems: Mutex<HashMap<(u32, u32), Dir>>,
     pub(crate) empty_source: AtomicBool,
@@ -164,6 +173,7 @@ impl Run<'_> {
         if ready.is_empty() {
             return;
         }
+        self.will_be_there(ready.iter().map(|ready| &*ready.target));
         // Whoever waits for a committer that is behind must not wait for one that has given up.
         if let Err(TrySendError::Full(ready)) = self.commits.try_send(Commit::Ready(ready)) {
             select! {
@@ -231,6 +241,42 @@ impl Run<'_> {
     /// Writes everything to disk.
     pub(crate) fn sync(&self) -> Result<(), Errno> {
         lock(&self.file_systems).values().try_for_each(Dir::sync_file_system)
+    }
+
+    /// Whether the directory at `path` is there for what is in it alone (`--no-implied-dirs`).
+    pub(crate) fn is_bare(&self, path: &RelPath) -> bool {
+        self.options.arguments.relative == Relative::WithoutImplied && self.places.implies(path)
+    }
+
+    /// Whether a link at `path` may stand for the directory that it points to.
+    pub(crate) fn keeps_link(&self, path: &RelPath) -> bool {
+        self.options.links.keep_directories || self.is_bare(path)
+    }
+
+    /// What a link that was kept leads to is not extraneous.
+    pub(crate) fn keep_behind_link(&self, info: &Info) {
+        lock(&self.behind_links).insert((info.device, info.inode));
+    }
+
+    /// Whether a link that was kept leads to this directory.
+    pub(crate) fn is_behind_link(&self, info: &Info) -> bool {
+        lock(&self.behind_links).contains(&(info.device, info.inode))
+    }
+
+    /// Takes the names in `directory` of source arguments that are not there.
+    pub(crate) fn missing_in(&self, directory: &RelPath) -> Vec<Name> {
+        if self.places.missing.is_empty() {
+            return Vec::new();
+        }
+        let mut names = Vec::new();
+        lock(&self.missing).retain(|path| match path.split_last() {
+            Some((parent, name)) if parent == *directory => {
+                names.push(name);
+                false
+            }
+            _ => true,
+        });
+        names
     }
 
     pub(crate) fn source_is_empty(&self) {
@@ -347,7 +393,7 @@ impl Run<'_> {
     /// A dry run comes to a file that would be transferred.
     pub(crate) fn would_transfer(&self, target: &Target) {
         self.transferred(target, target.change, 0, 0);
-        links::first_is_staged(self, target, None);
+        hard_links::first_is_staged(self, target, None);
         self.done(target);
     }
 
@@ -355,7 +401,7 @@ impl Run<'_> {
     pub(crate) fn set_metadata(&self, target: &Target) {
         self.done(target);
         if self.options.dry_run {
-            links::first_stays(self, target);
+            hard_links::first_stays(self, target);
             return self.changed_metadata(target);
         }
         let held = self
@@ -366,7 +412,8 @@ impl Run<'_> {
         match held.and_then(|held| target.wanted.metadata.apply(&held)) {
             Ok(()) => {
                 self.changed_metadata(target);
-                links::first_stays(self, target);
+                hard_links::first_stays(self, target);
+                self.is_there(target.list, target.index);
             }
             Err((operation, error)) => self.fail(target, operation, error),
         }

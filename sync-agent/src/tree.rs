@@ -2,8 +2,9 @@
 //!
 //! Nothing is ever opened by an absolute path, and below a tree's root no symbolic link is followed
 //! (`openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`, `O_NOFOLLOW` on the last name), so a
-//! directory swapped for a link between two calls leads nowhere. `--copy-links` is the one exception,
-//! and a tree that is held to a root stays beneath it even then.
+//! directory swapped for a link between two calls leads nowhere. The exceptions are a source that follows links
+//! (`--copy-links` and its kin; held to a root it stays beneath that even then) and a destination that keeps its
+//! links to directories (`--keep-dirlinks`), which never leaves its own root.
 
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::path::{Name, RelPath};
@@ -107,6 +108,13 @@ impl Tree {
         Ok(Tree { base, prefix: path.clone(), follow: Follow::Beneath })
     }
 
+    /// The same tree, in which a link stands for what it points to, as long as that is beneath the root and the link
+    /// is not absolute.
+    #[must_use]
+    pub fn following_beneath(self) -> Tree {
+        Tree { follow: Follow::Beneath, ..self }
+    }
+
     /// A directory of the tree.
     ///
     /// # Errors
@@ -187,6 +195,9 @@ impl Walk {
     /// As [`Tree::dir`].
     pub fn hold(&mut self, tree: &Tree, path: &RelPath) -> Result<Held, Errno> {
         match path.split_last() {
+            Some(_) if tree.follow != Follow::Never => {
+                tree.resolve(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC).map(Held)
+            }
             Some((parent, name)) => self.parent(tree, parent)?.hold(name.as_bytes()),
             None => tree.dir(path)?.hold_self(),
         }

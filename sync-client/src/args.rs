@@ -2,7 +2,7 @@
 //! with their topics, in [`crate::job`].
 
 use crate::job::typed::{flag, value};
-use crate::job::{connection, deletion, metadata, output, selection, transfer, update};
+use crate::job::{connection, deletion, links, metadata, output, places, selection, transfer, update};
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::OsString;
@@ -18,31 +18,12 @@ const REFUSED: &[&str] = &[
     "copy-devices",
     "write-devices",
     "preallocate",
-    "copy-unsafe-links",
-    "safe-links",
-    "munge-links",
-    "copy-dirlinks",
-    "keep-dirlinks",
-    "dirs",
-    "old-dirs",
-    "relative",
-    "no-implied-dirs",
-    "mkpath",
     "backup",
     "backup-dir=",
     "suffix=",
     "append",
     "append-verify",
-    "delete-before",
-    "delete-during",
-    "delete-delay",
-    "delete-after",
     "delete-excluded",
-    "ignore-errors",
-    "ignore-missing-args",
-    "delete-missing-args",
-    "remove-source-files",
-    "force",
     "max-size=",
     "min-size=",
     "max-alloc=",
@@ -52,7 +33,6 @@ const REFUSED: &[&str] = &[
     "usermap=",
     "groupmap=",
     "contimeout=",
-    "modify-window=",
     "temp-dir=",
     "fuzzy",
     "compare-dest=",
@@ -112,10 +92,6 @@ const REFUSED: &[&str] = &[
 const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('S', "sparse", false),
     ('N', "crtimes", false),
-    ('k', "copy-dirlinks", false),
-    ('K', "keep-dirlinks", false),
-    ('d', "dirs", false),
-    ('R', "relative", false),
     ('b', "backup", false),
     ('m', "prune-empty-dirs", false),
     ('T', "temp-dir=", true),
@@ -211,8 +187,8 @@ fn sync() -> Command {
         Some('n'),
         "Change nothing; with -i or -v, say what would be done",
     ));
-    let command = transfer::arguments(update::arguments(deletion::arguments(command)));
-    let command = selection::arguments(command);
+    let command = transfer::arguments(update::window(update::arguments(deletion::arguments(command))));
+    let command = places::arguments(links::arguments(selection::arguments(command)));
     let command = connection::arguments(command);
     let command = output::arguments(command)
         .arg(flag("itemize-changes", Some('i'), "Print a line of letters for each change, as rsync does"))
@@ -280,7 +256,7 @@ fn verify() -> Command {
                 .value_parser(value_parser!(OsString)),
         )
         .arg(flag("numeric-ids", None, "Compare owners by number, not by name"));
-    let command = selection::arguments(command);
+    let command = links::arguments(selection::arguments(update::window(command)));
     let command = connection::arguments(command);
     output::arguments(command)
 }

@@ -506,10 +506,10 @@ fn cause(cause: &Cause) -> String {
                 .to_owned()
         }
         Cause::NotEmpty => {
-            "a directory that is not empty stands in its place; --delete removes it".to_owned()
+            "a directory that is not empty stands in its place; --force or --delete removes it".to_owned()
         }
-        Cause::DanglingLink => "the symbolic link points to nothing (--copy-links)".to_owned(),
-        Cause::LinkLoop => "the symbolic link leads back into a directory above it (--copy-links)".to_owned(),
+        Cause::DanglingLink => "the symbolic link that is to be followed points to nothing".to_owned(),
+        Cause::LinkLoop => "the symbolic link that is to be followed leads back into a directory above it".to_owned(),
         Cause::FirstNameMissing => {
             "the name that it shares its content with was not copied (see there); run again".to_owned()
         }
@@ -517,6 +517,12 @@ fn cause(cause: &Cause) -> String {
             "it has more extended attributes than the 256 KiB that are carried; the destination's stay as they are".to_owned()
         }
         Cause::ChangedKind => "it is no longer the kind of thing that was listed".to_owned(),
+        Cause::LeadsOut => {
+            "the symbolic link that is to be kept leads out of the destination, or is absolute; make it relative, or \
+             mount the directory in its place"
+                .to_owned()
+        }
+        Cause::ChangedSince => "it changed after it was copied; run again".to_owned(),
     }
 }
 

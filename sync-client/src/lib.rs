@@ -9,6 +9,7 @@
 pub mod args;
 pub mod bench;
 mod chmod;
+mod clearing;
 pub mod console;
 pub mod demo;
 pub mod dns;
