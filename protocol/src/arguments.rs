@@ -66,9 +66,15 @@ mod tests {
         let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
         let asked = ["a/b/c", "x", "x/y/z"].map(path).to_vec();
         let places = Places { asked, missing: Vec::new() };
-        for (directory, implied) in
-            [("a", true), ("a/b", true), ("a/b/c", false), ("a/b/c/d", false), ("x", false), ("x/y", false), ("a/b/cd", true)]
-        {
+        for (directory, implied) in [
+            ("a", true),
+            ("a/b", true),
+            ("a/b/c", false),
+            ("a/b/c/d", false),
+            ("x", false),
+            ("x/y", false),
+            ("a/b/cd", true),
+        ] {
             assert_eq!(places.implies(&path(directory)), implied, "{directory}");
         }
         assert!(!Places::default().implies(&path("a")), "without -R nothing is");

@@ -12,9 +12,7 @@
 //! known to be absent, and then nothing below it is touched); of one directory one piece at a time is
 //! handed out; a directory completes after everything below it.
 
-use crate::message::{
-    Begin, Data, Failure, Message, Piece, Record, Report, Request, Scanned, Step, Want,
-};
+use crate::message::{Begin, Data, Failure, Message, Piece, Record, Report, Request, Scanned, Step, Want};
 use crate::number::ByOwnNumber;
 use crate::path::{Name, RelPath};
 use crate::stats::{Problem, Times};

@@ -5,8 +5,8 @@
 //! events, or with the rule that the peer broke. What the destination can make this end remember is
 //! bounded by the window (entries) and by the limit on signatures under way, whatever it sends.
 
-use crate::message::{Abort, Bulk, Finished, Message, Piece, Removal, Report, Request};
 use crate::entry::{Entry, Kind};
+use crate::message::{Abort, Bulk, Finished, Message, Piece, Removal, Report, Request};
 use crate::number::ByOwnNumber;
 use crate::{ProtocolError, limits};
 use std::collections::HashMap;

@@ -27,17 +27,20 @@ const VERSION_1: [(&str, &str); 41] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
-        "2c00000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
-         0000",
+        "3700000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
+         00000000000000000000000000",
     ),
     (
         "start as the destination",
-        "5d000000020001062f7372762fff010001010100010100010102010001000101fc000002000101fbe80300020100052a \
-         2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00f2052a01000000 \
-         fb5802",
+        "6d000000020001062f7372762fff0101010100010100010102010001000101fc000002000101fbe80300010002010005 \
+         2a2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00f2052a010000 \
+         00fb580202010001000202020101fb2c010001",
     ),
-    ("begin", "2700000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b0101fbe803036f70730000"),
-    ("begin with a single file", "0b00000003000001fbe803036f70730001"),
+    (
+        "begin",
+        "2900000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b0101fbe803036f707300000000",
+    ),
+    ("begin with a single file", "1700000003000001fbe803036f707300010103612f620203612f630164"),
     (
         "listing",
         "7c000000040002fb2c0100000101fbe803036f707301fc701101000264620755080002610aed13e807f0a2048dda9601 \
@@ -75,7 +78,8 @@ const VERSION_1: [(&str, &str); 41] = [
     ("times", "090000001100000005000000000000"),
     (
         "start as one end of a bench",
-        "26000000020002042f7372760000000000000000000000000000000000000000000000000000000000000000",
+        "31000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
+         00000000000000",
     ),
     ("probe of the machine", "010000000e0000"),
     ("probe of the round trip", "010000000e0001"),
@@ -101,6 +105,8 @@ const VERSION_1: [(&str, &str); 41] = [
     ("filler", "1400000010005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
     ("invitation", "2000000012005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
     ("spread", "01000000130086"),
+    ("removal", "09000000140002fb2c0101fafbfb00"),
+    ("removed", "030000001500fb2c01"),
 ];
 
 /// The preamble of version 1: `\0migsync`.
@@ -223,7 +229,10 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("filler", Message::decode(filler_frame(&[0x5a; 20])).unwrap()),
         ("invitation", Message::Invite([0x5a; 32])),
         ("spread", Message::Spread(Channels::with([7, 1, 2]))),
-        ("removal", Message::Remove(vec![Removal { list: 300, index: 1 }, Removal { list: 250, index: 251 }])),
+        (
+            "removal",
+            Message::Remove(vec![Removal { list: 300, index: 1 }, Removal { list: 250, index: 251 }]),
+        ),
         ("removed", Message::Removed(300)),
     ]
 }

@@ -285,7 +285,12 @@ fn present() -> Standing<()> {
 }
 
 fn begin(root: Option<Entry>) -> Message {
-    Message::Begin(Box::new(Begin { root, names: OwnerNames::default(), single: false, places: Places::default() }))
+    Message::Begin(Box::new(Begin {
+        root,
+        names: OwnerNames::default(),
+        single: false,
+        places: Places::default(),
+    }))
 }
 
 fn entry(name: &[u8], kind: Kind) -> Entry {

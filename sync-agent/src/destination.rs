@@ -259,8 +259,8 @@ impl DestinationEnd<'_> {
             }
         };
         let dir = tree.dir(&RelPath::root())?;
-        let keeps_links =
-            self.options.links.keep_directories || self.options.arguments.relative == Relative::WithoutImplied;
+        let keeps_links = self.options.links.keep_directories
+            || self.options.arguments.relative == Relative::WithoutImplied;
         Ok((if keeps_links { tree.following_beneath() } else { tree }, dir))
     }
 

@@ -69,7 +69,8 @@ impl Argument {
         }
         let (base, rest) = relative_parts(argument);
         if rest.split(|&byte| byte == b'/').any(|part| part == b"..") {
-            let why = "has a \"..\" that --relative would have to copy; put /./ behind it (a/../b/./c copies c)";
+            let why =
+                "has a \"..\" that --relative would have to copy; put /./ behind it (a/../b/./c copies c)";
             return Err(refused(Exit::Usage, why));
         }
         let asked = beneath(rest).ok_or_else(|| refused(Exit::Selection, "is too long"))?;
@@ -114,7 +115,9 @@ impl Argument {
         let tree = self.tree(root, &at, follow)?;
         let implied = if at.is_root() { Vec::new() } else { self.implied(root, &at)? };
         let base_info = match self.base_is_implied {
-            true => Some(self.tree(root, &RelPath::root(), Follow::Never)?.dir(&RelPath::root())?.own_info()?),
+            true => {
+                Some(self.tree(root, &RelPath::root(), Follow::Never)?.dir(&RelPath::root())?.own_info()?)
+            }
             false => None,
         };
         if let Some(name) = &only {
@@ -261,6 +264,11 @@ impl Origin {
     /// A directory of the transfer that is this argument's.
     pub(crate) fn dir(&self, walk: &mut Walk, path: &RelPath) -> Result<Dir, Errno> {
         walk.dir(&self.tree, self.inside(path)?.as_ref())
+    }
+
+    /// As [`Tree::dir_without_links`], by a path of the transfer.
+    pub(crate) fn dir_without_links(&self, path: &RelPath) -> Result<Dir, Errno> {
+        self.tree.dir_without_links(self.inside(path)?.as_ref())
     }
 
     /// As [`Tree::info_followed`], by a path of the transfer.

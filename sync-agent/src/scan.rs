@@ -105,7 +105,9 @@ impl Sources {
         let places = &mut self.places;
         match options.arguments.missing {
             // Another argument of that name is there.
-            Missing::Deleted => places.missing.retain(|path| self.origins.iter().all(|it| it.asked() != *path)),
+            Missing::Deleted => {
+                places.missing.retain(|path| self.origins.iter().all(|it| it.asked() != *path))
+            }
             _ => places.missing.clear(),
         }
         if options.arguments.relative != Relative::No {
@@ -479,7 +481,9 @@ impl<'a> Scan<'a> {
         let dir = match way {
             Way::Listed(dir) => dir,
             Way::Implied(info) => {
-                let Some(entry) = info.entry(name.clone(), Vec::new(), now_for(info)) else { return Ok(None) };
+                let Some(entry) = info.entry(name.clone(), Vec::new(), now_for(info)) else {
+                    return Ok(None);
+                };
                 let below = Some(self.below(job, &path(), info, candidates, opened, above).ok_or(Unseen)?);
                 let listed = Listed { name, info: *info, origin: *origin, followed: false };
                 return Ok(Some(Found { entry, listed, below }));

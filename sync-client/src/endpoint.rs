@@ -189,7 +189,9 @@ fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
     };
     let Some(destination) = canonical(argument).or_else(to_be_made) else { return Ok(()) };
     for path in &job.source.paths {
-        if job.options.removes_source() && sync_agent::scan::base(path, &job.options) == Some(destination.clone()) {
+        if job.options.removes_source()
+            && sync_agent::scan::base(path, &job.options) == Some(destination.clone())
+        {
             return refused(
                 "--remove-source-files would remove what it did not copy: the source and the destination are the same"
                     .to_owned(),

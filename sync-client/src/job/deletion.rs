@@ -28,7 +28,9 @@ pub(crate) fn arguments(command: Command) -> Command {
 pub(crate) fn resolve(matches: &ArgMatches, enters: bool) -> Result<Delete, UsageError> {
     let times = WHEN.iter().filter(|when| matches.get_flag(when)).count();
     if times > 1 {
-        return usage("only one of --delete-before, --delete-during, --delete-delay and --delete-after can be done");
+        return usage(
+            "only one of --delete-before, --delete-during, --delete-delay and --delete-after can be done",
+        );
     }
     let delete = Delete {
         extraneous: matches.get_flag("delete") || times > 0,

@@ -9,10 +9,22 @@ pub(crate) fn arguments(command: Command) -> Command {
     command
         .next_help_heading("Symbolic links")
         .arg(flag("copy-links", Some('L'), "Copy what symbolic links point to"))
-        .arg(flag("copy-dirlinks", Some('k'), "Copy what links to directories point to; other links as links"))
-        .arg(flag("copy-unsafe-links", None, "Copy what links out of the copied tree point to; other links as links"))
+        .arg(flag(
+            "copy-dirlinks",
+            Some('k'),
+            "Copy what links to directories point to; other links as links",
+        ))
+        .arg(flag(
+            "copy-unsafe-links",
+            None,
+            "Copy what links out of the copied tree point to; other links as links",
+        ))
         .arg(flag("safe-links", None, "Leave out links that lead out of the copied tree"))
-        .arg(flag("munge-links", None, "Make links at this end unusable when they arrive, usable when they leave"))
+        .arg(flag(
+            "munge-links",
+            None,
+            "Make links at this end unusable when they arrive, usable when they leave",
+        ))
         .arg(flag(
             "keep-dirlinks",
             Some('K'),

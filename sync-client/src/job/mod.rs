@@ -6,11 +6,11 @@ use crate::args::refused_option;
 use crate::bench::BenchJob;
 use crate::location::{Host, Location};
 use clap::ArgMatches;
+use places::Descent;
 use protocol::options::{Delete, Preserve, QuickCheck, SyncOptions};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use places::Descent;
 use typed::{amount, number, text, values};
 
 pub(crate) mod connection;
@@ -379,7 +379,8 @@ mod tests {
         ] {
             assert_eq!(delete(line).unwrap(), expected, "{line}");
         }
-        for line in ["-a --delete-before --delete-after a b", "--delete-during a b", "-a --max-delete=x a b"] {
+        for line in ["-a --delete-before --delete-after a b", "--delete-during a b", "-a --max-delete=x a b"]
+        {
             assert!(delete(line).is_err(), "{line}");
         }
         assert_eq!(parse("-a --delete --max-delete=-1 a b").unwrap().options.delete.max_entries, Some(0));

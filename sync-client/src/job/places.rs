@@ -1,7 +1,7 @@
 //! Which directories are entered, and how arguments become places of the transfer.
 
-use super::typed::{Order, flag, no};
 use super::metadata;
+use super::typed::{Order, flag, no};
 use clap::{ArgMatches, Command};
 use protocol::arguments::{ArgumentRules, Missing, Relative};
 

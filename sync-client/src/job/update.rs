@@ -18,9 +18,13 @@ pub(crate) fn arguments(command: Command) -> Command {
 /// `--modify-window`, for `verify` too.
 pub(crate) fn window(command: Command) -> Command {
     command.arg(
-        value("modify-window", "SECONDS", "Take times so many seconds apart as the same; -1 [default]: to the nanosecond")
-            .short('@')
-            .value_parser(value_parser!(i32)),
+        value(
+            "modify-window",
+            "SECONDS",
+            "Take times so many seconds apart as the same; -1 [default]: to the nanosecond",
+        )
+        .short('@')
+        .value_parser(value_parser!(i32)),
     )
 }
 
