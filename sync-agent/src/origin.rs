@@ -271,6 +271,11 @@ impl Origin {
         walk.dir(&self.tree, self.inside(path)?.as_ref())
     }
 
+    /// As [`Tree::dir_without_links`], by a path of the transfer.
+    pub(crate) fn dir_without_links(&self, path: &RelPath) -> Result<Dir, Errno> {
+        self.tree.dir_without_links(self.inside(path)?.as_ref())
+    }
+
     /// As [`Tree::info_followed`], by a path of the transfer.
     pub(crate) fn info_followed(&self, path: &RelPath) -> Result<Info, Errno> {
         self.tree.info_followed(self.inside(path)?.as_ref())
