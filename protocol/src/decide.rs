@@ -94,6 +94,9 @@ fn decide_file(
     if fresh_enough {
         return keep_or_set(change);
     }
+    if options.only_grown && source.size_bytes() <= existing.size_bytes() {
+        return (Action::Skip, Change::default());
+    }
     change.value = options.quick_check == QuickCheck::Checksum;
     (Action::Transfer { has_basis: true }, transferred(change, options))
 }
@@ -126,8 +129,9 @@ fn keep_or_set(change: Change) -> (Action, Change) {
 pub fn metadata_change(source: &Entry, existing: &Entry, options: &SyncOptions) -> Change {
     let keep = &options.preserve;
     let is_link = matches!(source.kind, Kind::Symlink { .. });
+    let keeps_time = keep.times && !(source.is_dir() && options.omits_dir_times());
     Change {
-        time: keep.times && source.mtime != existing.mtime,
+        time: keeps_time && source.mtime != existing.mtime,
         perms: !is_link && source.mode != existing.mode,
         owner: source.uid != existing.uid,
         group: source.gid != existing.gid,

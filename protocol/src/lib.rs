@@ -12,6 +12,7 @@
 //! - [`number`] has their tables;
 //! - [`probe`] is what `bench` asks and is answered, outside of any session.
 
+pub mod bases;
 pub mod codec;
 pub mod decide;
 pub mod destination;
@@ -27,6 +28,7 @@ pub mod number;
 pub mod options;
 pub mod path;
 pub mod probe;
+pub mod replaced;
 pub mod signature;
 pub mod source;
 pub mod stats;

@@ -1,6 +1,8 @@
 //! What the operator asked of a run, as both ends need to know it.
 
+use crate::bases::{Bases, Fuzzy};
 use crate::filter::FilterRules;
+use crate::replaced::{Placing, Replaced};
 use bincode::{Decode, Encode};
 
 /// Which metadata a copy keeps, and what else of a tree than files and directories.
@@ -155,6 +157,24 @@ pub struct SyncOptions {
     pub bandwidth_bytes_per_s: u64,
     /// End the session when nothing is heard of the peer for this long; 0: never.
     pub timeout_s: u32,
+    /// Where else at the destination a file may be.
+    pub bases: Bases,
+    /// Where a basis of another name may be.
+    pub fuzzy: Fuzzy,
+    /// What becomes of what is replaced or deleted.
+    pub replaced: Replaced,
+    /// Where files are before they have their names.
+    pub placing: Placing,
+    /// Update only files that have grown (`--append`).
+    pub only_grown: bool,
+}
+
+impl SyncOptions {
+    /// Whether directories keep the times that the copy gives them: backups beside the files change them at any time.
+    #[must_use]
+    pub fn omits_dir_times(&self) -> bool {
+        self.replaced.suffix_beside().is_some()
+    }
 }
 
 impl ModeChange {

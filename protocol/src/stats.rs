@@ -133,6 +133,7 @@ pub enum Operation {
     SetTimes,
     Compare,
     Sync,
+    PutAside,
 }
 
 impl Operation {
@@ -154,6 +155,7 @@ impl Operation {
             Operation::SetTimes => "set times of",
             Operation::Compare => "compare",
             Operation::Sync => "sync",
+            Operation::PutAside => "keep the old one of (so it was left as it is)",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
 
+use protocol::bases::{BaseKind, Bases, Fuzzy};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
@@ -16,6 +17,7 @@ use protocol::message::{
 use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
 use protocol::path::{Name, RelPath};
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
+use protocol::replaced::{Placing, Replaced};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
 use std::fmt::Write as _;
 
@@ -292,6 +294,15 @@ fn everything() -> SyncOptions {
         itemize: true,
         bandwidth_bytes_per_s: 5_000_000_000,
         timeout_s: 600,
+        bases: Bases { kind: BaseKind::Copy, directories: vec![b"../old".to_vec(), b"/b".to_vec()] },
+        fuzzy: Fuzzy::BesideAndInBases,
+        replaced: Replaced::Backup { directory: Some(b"../backup".to_vec()), suffix: b".old".to_vec() },
+        placing: Placing {
+            temp_dir: Some(b"/var/tmp".to_vec()),
+            partial_dir: Some(b".partial".to_vec()),
+            delayed: true,
+        },
+        only_grown: true,
     }
 }
 

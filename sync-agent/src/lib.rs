@@ -6,6 +6,7 @@
 //! file system goes through [`tree`].
 
 pub mod agent;
+mod bases;
 mod basis;
 pub mod bench;
 pub mod clock;
@@ -22,16 +23,20 @@ mod metadata;
 pub mod monitor;
 mod owners;
 mod packer;
+mod partial;
 pub mod pipe;
 mod receiver;
+mod retire;
 mod run;
 pub mod scan;
 mod sender;
 pub mod serve;
+mod sides;
 pub mod signals;
 mod sink;
 pub mod source;
 mod staging;
 pub mod stripe;
+pub mod trash;
 pub mod tree;
 mod workers;

@@ -65,7 +65,8 @@ impl Translation<'_> {
             entry.uid = owner.unwrap_or(info.uid);
             entry.gid = group.unwrap_or(info.gid);
         }
-        let mtime = self.options.preserve.times.then_some(entry.mtime);
+        let keeps_time = self.options.preserve.times && !(is_dir && self.options.omits_dir_times());
+        let mtime = keeps_time.then_some(entry.mtime);
         let mode = (!is_link(&entry)).then_some(mode);
         Wanted { entry, metadata: Metadata { owner, group, mode, mtime } }
     }
@@ -86,6 +87,16 @@ impl Wanted {
 }
 
 impl Metadata {
+    /// All of what an entry has.
+    pub(crate) fn of(info: &Info) -> Metadata {
+        Metadata::exactly(info.uid, info.gid, info.raw_mode & 0o7777, info.mtime)
+    }
+
+    /// All of it, as given.
+    pub(crate) fn exactly(uid: u32, gid: u32, mode: u16, mtime: Timestamp) -> Metadata {
+        Metadata { owner: Some(uid), group: Some(gid), mode: Some(mode), mtime: Some(mtime) }
+    }
+
     /// Sets it on a file that is open.
     pub(crate) fn apply_to_file(&self, file: &File) -> Result<(), MetadataError> {
         let info = tree::info_of(file).map_err(|error| (Operation::Stat, error))?;

@@ -2,7 +2,7 @@
 //! with their topics, in [`crate::job`].
 
 use crate::job::typed::{flag, value};
-use crate::job::{connection, deletion, metadata, output, selection, transfer, update};
+use crate::job::{bases, connection, deletion, metadata, output, selection, transfer, update};
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::OsString;
@@ -35,11 +35,6 @@ const REFUSED: &[&str] = &[
     "relative",
     "no-implied-dirs",
     "mkpath",
-    "backup",
-    "backup-dir=",
-    "suffix=",
-    "append",
-    "append-verify",
     "delete-before",
     "delete-during",
     "delete-delay",
@@ -53,18 +48,11 @@ const REFUSED: &[&str] = &[
     "max-size=",
     "min-size=",
     "max-alloc=",
-    "partial-dir=",
-    "delay-updates",
     "prune-empty-dirs",
     "usermap=",
     "groupmap=",
     "contimeout=",
     "modify-window=",
-    "temp-dir=",
-    "fuzzy",
-    "compare-dest=",
-    "copy-dest=",
-    "link-dest=",
     "filter=",
     "cvs-exclude",
     "files-from=",
@@ -130,10 +118,7 @@ const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('K', "keep-dirlinks", false),
     ('d', "dirs", false),
     ('R', "relative", false),
-    ('b', "backup", false),
     ('m', "prune-empty-dirs", false),
-    ('T', "temp-dir=", true),
-    ('y', "fuzzy", false),
     ('f', "filter=", true),
     ('F', "F", false),
     ('C', "cvs-exclude", false),
@@ -168,6 +153,7 @@ pub fn command() -> Command {
         .subcommand(crate::register::command())
         .subcommand(crate::key::command())
         .subcommand(crate::proxy::command())
+        .subcommand(crate::trash::command())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")
@@ -226,6 +212,7 @@ fn sync() -> Command {
         "Change nothing; with -i or -v, say what would be done",
     ));
     let command = transfer::arguments(update::arguments(deletion::arguments(command)));
+    let command = bases::arguments(command);
     let command = selection::arguments(command);
     let command = connection::arguments(command);
     let command = output::arguments(command)

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use typed::{amount, number, text, values};
 
+pub(crate) mod bases;
 pub(crate) mod connection;
 pub(crate) mod deletion;
 pub(crate) mod metadata;
@@ -104,7 +105,9 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
             || matches.contains_id("log-file"),
         bandwidth_bytes_per_s: connection::bandwidth(matches)?,
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        ..SyncOptions::default()
     };
+    let options = bases::resolve(matches, options)?;
     let output = OutputOptions {
         itemize: on("itemize-changes"),
         stats: on("stats"),
@@ -301,7 +304,6 @@ mod tests {
         for (line, name) in [
             ("-aH a b", "--hard-links"),
             ("-aX a b", "--xattrs"),
-            ("-a --link-dest=x a b", "--link-dest"),
             ("-a --files-from=x a b", "--files-from"),
             ("-a -f x a b", "--filter"),
         ] {
