@@ -94,7 +94,9 @@ pub fn must_compare(source: &Entry, options: &SyncOptions) -> bool {
 /// What differs between an entry and what it is made from: of one that agrees in all, nothing.
 #[must_use]
 pub fn change(source: &Entry, base: &Entry, agrees: Agreement, options: &SyncOptions) -> Change {
-    if agrees == Agreement::All {
+    // Without `--times` a copy gets the time of the copying, and rsync says so.
+    let gets_time = options.bases.kind == BaseKind::Copy && source.is_file() && !options.preserve.times;
+    if agrees == Agreement::All && !gets_time {
         return Change::default();
     }
     let mut change = metadata_change(source, base, options);

@@ -270,7 +270,8 @@ pub(crate) fn same_directory(root: &Dir, tree: &Tree, path: &RelPath) -> Result<
             // Who is not root gives what he can; the mode comes last, an owner clears bits of it.
             let held = parent.hold(name.as_bytes())?;
             let _ = held.set_owner(Some(like.uid), Some(like.gid));
-            held.set_mode(like.raw_mode & 0o7777 | 0o700)?;
+            let needed = if rustix::process::geteuid().is_root() { 0 } else { 0o700 };
+            held.set_mode(like.raw_mode & 0o7777 | needed)?;
         }
         Err(Errno::EXIST) => {}
         Err(error) => return Err(error),

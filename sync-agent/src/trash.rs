@@ -293,7 +293,12 @@ impl Undo<'_> {
     fn make_directory(&mut self, path: &RelPath) -> Result<bool, Refusal> {
         let Some((above, name)) = path.split_last() else { return Ok(false) };
         let parent = match self.tree.dir(&above) {
-            Err(Errno::NOENT) if self.dry_run => return Ok(true),
+            // It would have been made.
+            Err(Errno::NOENT | Errno::NOTDIR)
+                if self.dry_run && self.records.removed_dirs.contains_key(above.as_bytes()) =>
+            {
+                return Ok(true);
+            }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(Refusal::Parent),
             opened => opened.map_err(Refusal::Errno)?,
         };
