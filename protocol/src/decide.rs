@@ -95,6 +95,9 @@ fn decide_file(
     if fresh_enough {
         return keep_or_set(change);
     }
+    if options.only_grown && source.size_bytes() <= existing.size_bytes() {
+        return (Action::Skip, Change::default());
+    }
     change.value = options.quick_check == QuickCheck::Checksum;
     (Action::Transfer { has_basis: true }, transferred(change, options))
 }

@@ -15,6 +15,7 @@
 
 pub mod arguments;
 pub mod attributes;
+pub mod bases;
 pub mod codec;
 pub mod decide;
 pub mod destination;
@@ -31,6 +32,7 @@ pub mod number;
 pub mod options;
 pub mod path;
 pub mod probe;
+pub mod replaced;
 pub mod signature;
 pub mod source;
 pub mod stats;

@@ -1,9 +1,11 @@
 //! What the operator asked of a run, as both ends need to know it.
 
 use crate::arguments::ArgumentRules;
+use crate::bases::{Bases, Fuzzy};
 use crate::entry::Kind;
 use crate::filter::FilterRules;
 use crate::links::Links;
+use crate::replaced::{Placing, Replaced};
 use crate::window::TimeWindow;
 use bincode::{Decode, Encode};
 
@@ -204,6 +206,16 @@ pub struct SyncOptions {
     pub directories: bool,
     /// Remove from the source what is not a directory, once it is on disk at the destination.
     pub remove_source_files: bool,
+    /// Where else at the destination a file may be.
+    pub bases: Bases,
+    /// Where a basis of another name may be.
+    pub fuzzy: Fuzzy,
+    /// What becomes of what is replaced or deleted.
+    pub replaced: Replaced,
+    /// Where files are before they have their names.
+    pub placing: Placing,
+    /// Update only files that have grown (`--append`).
+    pub only_grown: bool,
 }
 
 impl SyncOptions {
@@ -217,6 +229,13 @@ impl SyncOptions {
     #[must_use]
     pub fn removes_source(&self) -> bool {
         self.remove_source_files && !self.dry_run && !self.verify
+    }
+
+    /// Whether the source remembers all that it listed: where names are given late, what it is to remove is told long after
+    /// the window has moved on.
+    #[must_use]
+    pub fn remembers_listing(&self) -> bool {
+        self.removes_source() && (self.placing.delayed || self.preserve.hard_links)
     }
 }
 

@@ -77,6 +77,8 @@ pub struct SourceSession {
     signature_bytes: u64,
     finished: bool,
     may_remove: bool,
+    /// Pieces that were released, if entries of them may still be removed.
+    remembered: Option<HashMap<u32, Vec<EntryState>>>,
 }
 
 fn unexpected<T>(what: &'static str, why: &'static str) -> Result<T, ProtocolError> {
@@ -88,6 +90,12 @@ impl SourceSession {
     #[must_use]
     pub fn new(may_remove: bool) -> SourceSession {
         SourceSession { may_remove, ..SourceSession::default() }
+    }
+
+    /// The same, if also entries of released pieces may be removed.
+    #[must_use]
+    pub fn remembering(self) -> SourceSession {
+        SourceSession { remembered: Some(HashMap::new()), ..self }
     }
 
     /// Whether a piece of this [weight](Piece::weight) may be sent now.
@@ -218,8 +226,11 @@ impl SourceSession {
         if !self.may_remove {
             return unexpected("removal", "nothing is to be removed from this source");
         }
-        let piece = self.pieces.get_mut(&list);
-        match piece.and_then(|piece| piece.states.get_mut(index as usize)) {
+        let states = match self.pieces.get_mut(&list) {
+            Some(piece) => Some(&mut piece.states),
+            None => self.remembered.as_mut().and_then(|remembered| remembered.get_mut(&list)),
+        };
+        match states.and_then(|states| states.get_mut(index as usize)) {
             Some(state @ (EntryState::File | EntryState::Other)) => {
                 *state = EntryState::Closed;
                 Ok(())
@@ -233,6 +244,9 @@ impl SourceSession {
         match self.pieces.remove(&list) {
             Some(piece) if piece.under_way == 0 => {
                 self.entries_in_window -= piece.entries;
+                if let Some(remembered) = &mut self.remembered {
+                    remembered.insert(list, piece.states);
+                }
                 Ok(())
             }
             Some(_) => unexpected("release", "files of the list are under way"),

@@ -136,6 +136,7 @@ pub enum Operation {
     ReadAttributes,
     SetAttributes,
     Link,
+    PutAside,
 }
 
 impl Operation {
@@ -160,6 +161,7 @@ impl Operation {
             Operation::ReadAttributes => "read extended attributes of",
             Operation::SetAttributes => "set extended attributes of",
             Operation::Link => "link",
+            Operation::PutAside => "keep the old one of (so it was left as it is)",
         }
     }
 }

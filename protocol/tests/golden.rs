@@ -7,6 +7,7 @@
 
 use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
 use protocol::attributes::{Attributes, Extra, HardLink};
+use protocol::bases::{BaseKind, Bases, Fuzzy};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
@@ -21,6 +22,7 @@ use protocol::options::{
 };
 use protocol::path::{Name, RelPath};
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
+use protocol::replaced::{Placing, Replaced};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
 use protocol::window::TimeWindow;
 use std::fmt::Write as _;
@@ -343,6 +345,15 @@ fn everything() -> SyncOptions {
         time_window: TimeWindow::Seconds(300),
         directories: false,
         remove_source_files: true,
+        bases: Bases { kind: BaseKind::Copy, directories: vec![b"../old".to_vec(), b"/b".to_vec()] },
+        fuzzy: Fuzzy::BesideAndInBases,
+        replaced: Replaced::Backup { directory: Some(b"../backup".to_vec()), suffix: b".old".to_vec() },
+        placing: Placing {
+            temp_dir: Some(b"/var/tmp".to_vec()),
+            partial_dir: Some(b".partial".to_vec()),
+            delayed: true,
+        },
+        only_grown: true,
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::commit::Ready;
 use crate::merge::Extraneous;
+use crate::retire::Left;
 use crate::run::Run;
 use crate::tree::{Dir, Handle as _, Held};
 use crate::workers::lock;
@@ -131,8 +132,8 @@ fn count_below(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> u64 {
         .sum::<u64>()
 }
 
-/// Removes an entry with everything below it that is not protected; reports what can't be. Whether it
-/// is gone.
+/// Removes an entry with everything below it that is not protected; reports what can't be. Whether nothing of it is
+/// left in its directory: a backup may be.
 fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let path = parent.join(name);
     let info = match dir.info(name.as_bytes()) {
@@ -146,19 +147,24 @@ fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
         run.monitor.note(&note);
         return false;
     }
+    let mut is_empty = true;
     if is_dir && !remove_content(run, dir, parent, name) {
         return false;
     }
     if !run.options.dry_run {
-        let removed = if is_dir { dir.remove_dir(name.as_bytes()) } else { dir.remove_file(name.as_bytes()) };
-        if let Err(error) = removed {
-            return fail(run, &path, error);
+        let removed = match is_dir {
+            true => run.retirement.remove_dir(dir, parent, name, &info).map(|()| Left::Elsewhere),
+            false => run.retirement.remove(run.tree, dir, parent, name),
+        };
+        match removed {
+            Ok(left) => is_empty = left == Left::Elsewhere,
+            Err(error) => return fail(run, &path, error),
         }
     }
     let entry = info.entry(name.clone(), b"-".to_vec(), protocol::entry::Timestamp::default());
     lock(&run.stats).deleted.count(&entry.map_or(Kind::Fifo, |entry| entry.kind));
     run.item(Item::Deleted { path, is_dir });
-    true
+    is_empty
 }
 
 /// Removes what is in a directory; whether all of it is gone.
@@ -209,20 +215,22 @@ fn holds_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> b
     let Ok(below) = dir.dir(name) else { return false };
     let path = parent.join(name);
     let names = below.names().unwrap_or_default();
-    !run.options.filter.is_empty()
+    let may_protect = !run.options.filter.is_empty() || !run.options.replaced.is_gone();
+    may_protect
         && names
             .iter()
             .filter_map(|name| Name::new(name).ok())
             .any(|name| is_protected(run, &below, &path, &name) || holds_protected(run, &below, &path, &name))
 }
 
-/// Whether the filter keeps an entry of the destination from being deleted.
+/// Whether the filter keeps an entry of the destination from being deleted, or it is what earlier runs kept.
 pub(crate) fn is_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let filter = &run.options.filter;
-    !filter.is_empty() && {
+    let is_excluded = !filter.is_empty() && {
         let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
         filter.excludes(parent.join(name).as_bytes(), is_dir, FilterSide::Receiver)
-    }
+    };
+    is_excluded || run.retirement.protects(dir, name)
 }
 
 fn fail(run: &Run<'_>, path: &RelPath, error: Errno) -> bool {

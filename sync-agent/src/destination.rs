@@ -4,6 +4,7 @@
 //! slows a source that is faster than the disk.
 
 use crate::attributes::Taken;
+use crate::bases::{self, BaseTrees};
 use crate::clock::Activity;
 use crate::commit::{self, Commit};
 use crate::delete;
@@ -15,10 +16,13 @@ use crate::merge;
 use crate::metadata::Translation;
 use crate::monitor::{Monitor, Progress};
 use crate::owners::Ownership;
+use crate::partial::Partials;
 use crate::receiver::{self, Receiver as Writer, Task};
 use crate::removal::Removals;
+use crate::retire::{self, Retirement};
 use crate::run::Run;
 use crate::scan::beneath;
+use crate::sides::Sides;
 use crate::staging::{self, Staging};
 use crate::tree::{self, Dir, Follow, Handle as _, Tree, Walk};
 use crate::workers::{Failure, lock, spawn};
@@ -76,6 +80,14 @@ struct Root {
     made: bool,
 }
 
+/// What stands beside the destination, opened.
+struct Beside<'a> {
+    staging: Staging,
+    bases: BaseTrees,
+    retirement: Retirement<'a>,
+    partials: Option<Partials>,
+}
+
 impl DestinationEnd<'_> {
     /// Makes the destination what the source is.
     ///
@@ -113,8 +125,10 @@ impl DestinationEnd<'_> {
             Ownership::new(self.options).map_err(|why| SessionError::refused(Exit::Usage, why))?;
         let taken = Taken::new(&self.options.preserve);
         let translation = Translation { options: self.options, ownership, umask: self.umask, taken };
-        let staging = Staging::default();
-        let result = self.run_threads(outgoing, incoming, session, &begin, &root, &translation, &staging);
+        let sides = self.sides(&root)?;
+        let beside = self.open_beside(&sides, &root)?;
+        let staging = &beside.staging;
+        let result = self.run_threads(outgoing, incoming, session, &begin, &root, &translation, &beside);
         if result.is_err() {
             let is_full = matches!(&result, Err(error) if error.exit() == Exit::Full);
             staging.close(&root.tree, !is_full);
@@ -286,6 +300,59 @@ impl DestinationEnd<'_> {
         Some((parent, name))
     }
 
+    // What stands beside it.
+
+    /// Where the paths of options start.
+    fn sides(&self, root: &Root) -> Result<Sides<'_>, SessionError> {
+        let cannot = |error: Errno| SessionError::io("look at the destination", error);
+        let to_parent = root.single_name.is_some() || root.dir.is_none();
+        match (self.root, &root.dir) {
+            (Some(held), _) => {
+                let parent = self.split_destination().filter(|_| to_parent).map(|(parent, _)| parent);
+                let argument = parent.as_deref().unwrap_or(self.argument);
+                let home = beneath(argument).ok_or_else(|| cannot(Errno::XDEV))?;
+                Ok(Sides::held(held, home, self.umask))
+            }
+            (None, Some(dir)) => Ok(Sides::of(dir.try_clone().map_err(cannot)?, self.umask)),
+            (None, None) => Ok(Sides::of_absent(root.tree.dir(&RelPath::root()).map_err(cannot)?)),
+        }
+    }
+
+    fn open_beside<'a>(&self, sides: &'a Sides<'a>, root: &Root) -> Result<Beside<'a>, SessionError> {
+        let options = self.options;
+        let bases = BaseTrees::open(&options.bases, sides, self.monitor)?;
+        let nothing =
+            Beside { staging: Staging::default(), bases, retirement: Retirement::Gone, partials: None };
+        let Some(home) = &root.dir else { return Ok(nothing) };
+        let retirement = Retirement::open(&options.replaced, sides, home, options.dry_run)
+            .map_err(|error| retire::refused(&options.replaced, error))?;
+        if options.dry_run {
+            return Ok(Beside { retirement, ..nothing });
+        }
+        let partials = match &options.placing.partial_dir {
+            None => None,
+            Some(path) => {
+                let opened = Partials::open(path, sides);
+                Some(opened.map_err(|error| bases::refused("--partial-dir", path, error))?)
+            }
+        };
+        Ok(Beside { staging: self.staging(sides, home)?, retirement, partials, ..nothing })
+    }
+
+    fn staging(&self, sides: &Sides<'_>, home: &Dir) -> Result<Staging, SessionError> {
+        let Some(path) = &self.options.placing.temp_dir else { return Ok(Staging::default()) };
+        let opened = sides.open(path).and_then(|dir| {
+            let (scratch, own) = (dir.own_info()?, home.own_info()?);
+            // On one file system with the destination it saves nothing.
+            if scratch.device == own.device {
+                Ok(Staging::default())
+            } else {
+                Staging::with_scratch(&dir, &own)
+            }
+        });
+        opened.map_err(|error| bases::refused("--temp-dir", path, error))
+    }
+
     /// What must hold before the first byte moves; returns what keeps other runs away.
     fn prepare(&self, dir: &Dir) -> Result<Vec<Dir>, SessionError> {
         let shown = protocol::path::escaped(self.argument);
@@ -333,7 +400,7 @@ impl DestinationEnd<'_> {
         begin: &Begin,
         root: &Root,
         translation: &Translation<'_>,
-        staging: &Staging,
+        beside: &Beside<'_>,
     ) -> Result<Finished, SessionError> {
         let (stop, stopped) = bounded::<()>(0);
         let outgoing = outgoing.stoppable(stopped.clone());
@@ -350,7 +417,10 @@ impl DestinationEnd<'_> {
             monitor: self.monitor,
             progress: self.progress,
             index: self.index,
-            staging,
+            staging: &beside.staging,
+            bases: &beside.bases,
+            retirement: &beside.retirement,
+            partials: beside.partials.as_ref(),
             links: Links::default(),
             single_name: root.single_name.clone(),
             session: Mutex::new(session),

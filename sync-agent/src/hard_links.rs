@@ -5,9 +5,11 @@
 //! waits for a commit. Both ends remember only such inodes, the source only until it has seen all of their names. A
 //! name whose first one is not copied is a problem of its own, and the next run's business.
 
+use crate::commit::{Placement, Ready};
 use crate::monitor::errno;
 use crate::receiver::Target;
 use crate::run::Run;
+use crate::sink::Content;
 use crate::staging::{Area, Staged};
 use crate::tree::Info;
 use crate::workers::lock;
@@ -136,9 +138,26 @@ pub(crate) fn first_stays(run: &Run<'_>, target: &Target) {
     first_is(run, target, None, inode);
 }
 
-/// The first name has its content, in staging; in a dry run it would have.
+/// The first name has its content, in staging; in a dry run it would have. From a scratch directory no link leads to the
+/// destination: [`first_left_scratch`] is for those.
 pub(crate) fn first_is_staged(run: &Run<'_>, target: &Target, staged: Option<&Staged>) {
+    if staged.is_some_and(|staged| staged.area.is_scratch()) {
+        return;
+    }
     first_is(run, target, staged.map(|staged| (Arc::clone(&staged.area), staged.name.clone())), None);
+}
+
+/// The committer copied the first name to a file system of the destination: what can be linked to it now, for the
+/// committer to place with it. It must not wait for itself.
+pub(crate) fn first_left_scratch(run: &Run<'_>, target: &Target, staged: &Staged) -> Vec<Ready> {
+    let Some(HardLink { group, .. }) = led(target) else { return Vec::new() };
+    let staged = Some((Arc::clone(&staged.area), staged.name.clone()));
+    let place =
+        Place { staged, parent: Arc::clone(&target.parent), name: target.name().clone(), inode: None };
+    let waiting = run.links.there(group, place.clone());
+    let ready: Vec<Ready> = waiting.iter().filter_map(|waiting| link_ready(run, waiting, &place)).collect();
+    run.will_be_there(ready.iter().map(|ready| &*ready.target));
+    ready
 }
 
 fn first_is(run: &Run<'_>, target: &Target, staged: Option<(Arc<Area>, String)>, inode: Option<Inode>) {
@@ -168,23 +187,52 @@ pub(crate) fn give_up_waiting(run: &Run<'_>) {
 }
 
 fn link(run: &Run<'_>, target: &Arc<Target>, place: &Place) {
+    run.commit(link_ready(run, target, place).into_iter().collect());
+}
+
+/// The further name, in staging; none where there is nothing to place.
+fn link_ready(run: &Run<'_>, target: &Arc<Target>, place: &Place) -> Option<Ready> {
     run.done(target);
     let inode = target.existing.map(|info| (info.device, info.inode));
-    if inode.is_some() && inode == place.inode {
-        return run.let_go(target.directory);
-    }
+    let is_linked = if inode.is_some() && inode == place.inode {
+        run.is_there(target.list, target.index);
+        true
+    } else {
+        false
+    };
     let target = Arc::new(Target { first: Some(place.parent.join(&place.name)), ..Target::clone(target) });
-    if run.options.dry_run {
-        run.linked(&target);
-        return run.let_go(target.directory);
+    if is_linked || run.options.dry_run {
+        if !is_linked {
+            run.linked(&target);
+        }
+        run.let_go(target.directory);
+        return None;
     }
     match stage(run, &target, place) {
-        Ok(staged) => run.commit_link(target, staged),
+        Ok(staged) if is_same_inode(run, &staged, inode) => {
+            // A rename between two names of one inode does nothing, and leaves both.
+            staged.discard();
+            run.is_there(target.list, target.index);
+            run.let_go(target.directory);
+            None
+        }
+        Ok(staged) => {
+            let (how, content) = (Placement::Rename, Content::default());
+            Some(Ready { target, staged, how, bytes: 0, content })
+        }
         Err(error) => {
             run.problem(errno(Side::Destination, &target.path(), Operation::Link, error));
             run.let_go(target.directory);
+            None
         }
     }
+}
+
+/// Whether what was linked from a base has the further name already, of an earlier run.
+fn is_same_inode(run: &Run<'_>, staged: &Staged, existing: Option<Inode>) -> bool {
+    let may_be = existing.is_some() && !run.bases.is_empty();
+    let identity = |info: Info| (info.device, info.inode);
+    may_be && staged.area.dir.info(staged.name.as_bytes()).ok().map(identity) == existing
 }
 
 /// Another name of the first one, in staging.

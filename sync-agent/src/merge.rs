@@ -4,6 +4,7 @@
 //! metadata) is done at once or handed to the committer, files are asked for. What is here and was
 //! not listed is noted as extraneous, and nothing is removed before the end.
 
+use crate::bases::{self, Alternate, Neighbours};
 use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::delete;
@@ -15,9 +16,11 @@ use crate::owners::Owners;
 use crate::receiver::{Flight, Target, Task};
 use crate::run::Run;
 use crate::sink;
+use crate::staging::Staged;
 use crate::tree::{Dir, Handle as _, Info, Names, Walk};
 use crate::workers::lock;
 use protocol::attributes::HardLink;
+use protocol::bases::{Agreement, BaseKind, Fuzzy, agreement, change as change_from, must_compare};
 use protocol::decide::{Action, decide};
 use protocol::destination::{DirectoryId, ReadyPiece, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
@@ -41,6 +44,10 @@ pub(crate) struct OwnListing {
     extraneous: Vec<Name>,
     room: Vec<Name>,
     path: Arc<RelPath>,
+    /// The same directory of the alternate bases.
+    bases: Vec<(usize, Dir)>,
+    /// What missing files may be like; looked for when the first is missing.
+    neighbours: Option<Neighbours>,
 }
 
 /// What the end of the run removes in one directory.
@@ -167,7 +174,12 @@ fn open(
         extraneous: Vec::new(),
         room: Vec::new(),
         path: Arc::new(path.clone()),
+        bases: Vec::new(),
+        neighbours: None,
     };
+    if !run.bases.is_empty() {
+        own.bases = run.bases.dirs(path);
+    }
     if !matches!(standing, Standing::Absent) {
         let dir = walk.dir(run.tree, path)?;
         let info = dir.own_info()?;
@@ -247,12 +259,17 @@ impl Merge<'_, '_> {
         }
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         let info = existing.as_ref().map(|(info, _)| info);
+        let listed = (!self.own.bases.is_empty()).then(|| entry.clone());
         let wanted = self.run.translation.wanted(entry, info, &mut self.owners);
         let there = existing.as_ref().map(|(_, entry)| entry);
         let (action, change) = decide(&wanted.entry, there, self.run.options);
+        let alternate = match listed {
+            Some(listed) if action != Action::Skip => self.alternate(&listed, there, change),
+            _ => None,
+        };
         let link = wanted.entry.link();
         let is_settled = matches!(action, Action::Skip | Action::Keep) && !wanted.entry.is_dir();
-        if is_settled && link.is_none() {
+        if is_settled && link.is_none() && alternate.is_none() {
             if action == Action::Keep {
                 self.run.is_there(self.list, index);
             }
@@ -266,7 +283,7 @@ impl Merge<'_, '_> {
             list: self.list,
             index,
             wanted,
-            change,
+            change: alternate.as_ref().map_or(change, |alternate| alternate.change),
             existing: existing.map(|(info, _)| info),
             device: self.own.info.map(|info| info.device),
             changes: 0,
@@ -274,10 +291,18 @@ impl Merge<'_, '_> {
             is_misaligned: false,
             is_suspect: false,
             first: None,
+            alternate,
         };
         match link {
             Some(link) => self.one_of_several(action, target, link),
-            None => self.act(action, target),
+            None => self.bring(action, target),
+        }
+    }
+
+    fn bring(&mut self, action: Action, target: Target) {
+        match target.alternate.as_ref().map(|alternate| alternate.agrees) {
+            Some(agrees) if !target.wanted.entry.is_dir() => self.from_base(agrees, target),
+            _ => self.act(action, target),
         }
     }
 
@@ -289,6 +314,9 @@ impl Merge<'_, '_> {
             }
             return hard_links::follow(self.run, target, link.group);
         }
+        if target.alternate.is_some() {
+            return self.bring(action, target);
+        }
         match action {
             Action::Skip if target.existing.is_none() => self.run.links.leave_out(&target),
             Action::Skip | Action::Keep => hard_links::first_stays(self.run, &target),
@@ -298,6 +326,89 @@ impl Merge<'_, '_> {
             return self.run.done(&target);
         }
         self.act(action, target);
+    }
+
+    /// What the alternate bases have of an entry, the best of it first. Where a file is already, only what agrees in all is
+    /// better, as rsync has it.
+    fn alternate(
+        &mut self,
+        listed: &Entry,
+        there: Option<&Entry>,
+        otherwise: Change,
+    ) -> Option<Box<Alternate>> {
+        let options = self.run.options;
+        let exists = there.is_some_and(|there| there.kind.same_kind(&listed.kind));
+        let must_compare = must_compare(listed, options);
+        let leaves_out = self.run.bases.kind() == BaseKind::Compare;
+        if exists && (!listed.is_file() || must_compare || self.run.bases.kind() == BaseKind::Copy) {
+            return None;
+        }
+        let name = listed.name.as_bytes();
+        let mut found = Vec::new();
+        for (base, dir) in &self.own.bases {
+            let Ok(info) = dir.info(name) else { continue };
+            let link = if info.is_link() { dir.read_link(name).ok() } else { None };
+            let Some(mut entry) = info.entry(listed.name.clone(), link.unwrap_or_default(), LONG_AGO) else {
+                continue;
+            };
+            self.look_closer(listed, dir, &info, &mut entry);
+            let compared = self.run.translation.wanted(listed.clone(), Some(&info), &mut self.owners).entry;
+            let Some(agrees) = agreement(&compared, &entry, options) else { continue };
+            // A further name that is left out would have nothing to be a link to: names of one inode are made.
+            let agrees =
+                if leaves_out && listed.link().is_some() { agrees.min(Agreement::Content) } else { agrees };
+            let is_itself = exists && self.own.dir.as_ref().is_some_and(|own| is_one(own, &info, name));
+            if is_itself && agrees == Agreement::All {
+                return None;
+            }
+            let change = change_from(&compared, &entry, agrees, options);
+            found.push(Alternate {
+                base: Some(*base),
+                name: None,
+                info,
+                agrees,
+                change,
+                otherwise,
+                next: None,
+            });
+        }
+        found.retain(|alternate| !exists || alternate.agrees == Agreement::All);
+        // Of those that agree as well as each other the first one stays first.
+        found.sort_by_key(|alternate| std::cmp::Reverse(alternate.agrees));
+        if must_compare && found.first().is_some_and(|best| best.agrees >= Agreement::Content) {
+            found.retain(|alternate| alternate.agrees >= Agreement::Content);
+        } else {
+            found.truncate(1);
+        }
+        found.into_iter().rev().fold(None, |next, alternate| Some(Box::new(Alternate { next, ..alternate })))
+    }
+
+    fn from_base(&mut self, agrees: Agreement, target: Target) {
+        let is_left_out = agrees == Agreement::All && self.run.bases.kind() == BaseKind::Compare;
+        if !target.wanted.entry.is_file() {
+            if !is_left_out {
+                return self.act(Action::Make, target);
+            }
+            self.run.is_there(target.list, target.index);
+            return self.run.done(&target);
+        }
+        if agrees == Agreement::Kind {
+            return self.act(Action::Transfer { has_basis: true }, target);
+        }
+        if target.existing.is_some_and(|info| info.is_dir()) {
+            self.own.room.push(target.name().clone());
+        }
+        if must_compare(&target.wanted.entry, self.run.options) {
+            return self.compare(target);
+        }
+        if !self.run.takes_from_base(&target) {
+            return;
+        }
+        let mut session = lock(&self.run.session);
+        session.hold(self.directory);
+        session.reserve(self.list);
+        drop(session);
+        self.run.task(Task::FromBase(Arc::new(target)));
     }
 
     /// Whether the options copy this kind of thing. Only root can make a device; as with owners, others do without.
@@ -352,14 +463,20 @@ impl Merge<'_, '_> {
         let info = dir.info(name.as_bytes())?;
         let target = if info.is_link() { dir.read_link(name.as_bytes())? } else { Vec::new() };
         let mut entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
+        self.look_closer(listed, dir, &info, &mut entry);
+        Ok((info, entry))
+    }
+
+    /// Adds what the source tells of the entry besides, as it is here in `dir`.
+    fn look_closer(&self, listed: &Entry, dir: &Dir, info: &Info, entry: &mut Entry) {
         if listed.atime().is_some() {
             entry.extra.get_or_insert_default().atime = Some(info.atime);
         }
         if let Some(taken) = self.run.translation.taken.filter(|_| listed.attributes().is_some()) {
             // What can't be read differs; setting it says why.
-            entry.set_attributes(dir.hold(name.as_bytes()).ok().and_then(|held| taken.read(&held).ok()));
+            let held = dir.hold(listed.name.as_bytes());
+            entry.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
         }
-        Ok((info, entry))
     }
 
     /// Where a directory of the source meets a link to a directory that is kept: that directory.
@@ -504,9 +621,14 @@ impl Merge<'_, '_> {
         let fail = |operation, error| errno(Side::Destination, &target.path(), operation, error);
         let dir = self.own.dir.as_ref().ok_or_else(|| fail(Operation::Create, Errno::NOENT))?;
         if target.existing.is_some() {
-            dir.remove_file(name).map_err(|error| fail(Operation::Remove, error))?;
+            let removed = self.run.retirement.remove(self.run.tree, dir, &self.own.path, target.name());
+            removed.map_err(|error| fail(Operation::Remove, error))?;
         }
         dir.make_dir(name).map_err(|error| fail(Operation::Create, error))?;
+        if target.existing.is_some() {
+            let told = self.run.retirement.replaced(dir, &self.own.path, target.name());
+            told.map_err(|error| fail(Operation::PutAside, error))?;
+        }
         lock(&self.run.session).touch(self.directory);
         Ok(())
     }
@@ -517,6 +639,9 @@ impl Merge<'_, '_> {
             self.run.created(&target);
             hard_links::first_is_staged(self.run, &target, None);
             return self.run.done(&target);
+        }
+        if let Some(staged) = bases::link(self.run, &target) {
+            return self.commit_made(target, staged);
         }
         let made = self.run.area(&target).and_then(|area| {
             let staged = area.name();
@@ -540,16 +665,28 @@ impl Merge<'_, '_> {
             staged.discard();
             return self.fail(&target.wanted.entry, operation, error);
         }
+        self.commit_made(target, staged);
+    }
+
+    fn commit_made(&mut self, target: Target, staged: Staged) {
         hard_links::first_is_staged(self.run, &target, Some(&staged));
         lock(&self.run.session).hold(self.directory);
         let (target, how) = (Arc::new(target), Placement::Rename);
         self.run.commit(vec![Ready { target, staged, how, bytes: 0, content: sink::Content::default() }]);
     }
 
-    fn transfer(&mut self, target: Target) {
+    fn transfer(&mut self, mut target: Target) {
         let size = target.wanted.entry.size_bytes();
+        let options = self.run.options;
+        if options.fuzzy != Fuzzy::Off
+            && !options.whole_file
+            && target.basis().is_none()
+            && size > limits::SMALL_FILE_BYTES
+        {
+            target.alternate = self.similar(&target).map(Box::new);
+        }
         let basis_bytes = target.basis().map_or(0, |info| info.size_bytes);
-        let kept = target.device.is_some_and(|device| self.run.staging.has_kept(device, &target.path()));
+        let kept = self.run.has_kept(&target);
         let worth_a_delta = size.min(basis_bytes) > limits::SMALL_FILE_BYTES && !self.run.options.whole_file
             || kept && size > limits::SMALL_FILE_BYTES
             || self.run.options.inplace && basis_bytes > 0 && size > limits::SMALL_FILE_BYTES;
@@ -562,6 +699,13 @@ impl Merge<'_, '_> {
         } else {
             self.asked.whole.push(target);
         }
+    }
+
+    /// A file of another name that a missing one may be like.
+    fn similar(&mut self, target: &Target) -> Option<Alternate> {
+        let OwnListing { neighbours, names, dir, bases, .. } = &mut *self.own;
+        let look = || Neighbours::of(self.run.options.fuzzy, names, dir.as_ref(), bases);
+        neighbours.get_or_insert_with(look).most_similar(&target.wanted.entry, target.change)
     }
 
     fn compare(&mut self, target: Target) {
@@ -621,6 +765,11 @@ pub(crate) fn root_standing(
     }
     let metadata = (!run.options.dry_run).then(|| Box::new(wanted.metadata));
     Ok(Standing::Present { metadata, differs: !change.is_none() })
+}
+
+/// Whether `info` is of what has that name in `dir`.
+fn is_one(dir: &Dir, info: &Info, name: &[u8]) -> bool {
+    dir.info(name).is_ok_and(|own| (own.device, own.inode) == (info.device, info.inode))
 }
 
 /// For entries of this end: how young a time is only matters at the source.

@@ -110,6 +110,28 @@ impl Wanted {
 }
 
 impl Metadata {
+    /// All of what an entry has.
+    pub(crate) fn of(info: &Info) -> Metadata {
+        Metadata::exactly(info.uid, info.gid, info.raw_mode & 0o7777, info.mtime)
+    }
+
+    /// All of it, as given.
+    pub(crate) fn exactly(uid: u32, gid: u32, mode: u16, mtime: Timestamp) -> Metadata {
+        Metadata {
+            owner: Some(uid),
+            group: Some(gid),
+            mode: Some(mode),
+            mtime: Some(mtime),
+            atime: None,
+            attributes: None,
+        }
+    }
+
+    /// Sets the access time alone.
+    pub(crate) fn apply_atime(&self, entry: &impl Handle) -> Result<(), Errno> {
+        if self.atime.is_some() { entry.set_times(None, self.atime) } else { Ok(()) }
+    }
+
     /// Sets it.
     pub(crate) fn apply(&self, entry: &impl Handle) -> Result<(), MetadataError> {
         let info = entry.info().map_err(|error| (Operation::Stat, error))?;

@@ -2,7 +2,8 @@
 //!
 //! The destination tells the source of an entry only after a sync of everything that it wrote, the entry's name
 //! included. The source removes it only if it still is what was listed; whatever was done to it meanwhile, it stays.
-//! Until an entry's fate is known its piece of the listing is not released, so that the source knows what it was.
+//! Until an entry's fate is known its piece of the listing is not released, so that the source knows what it was;
+//! where names are given late (hard links, `--delay-updates`) the source remembers all that it listed instead.
 
 use crate::commit::Commit;
 use crate::error::SessionError;
@@ -29,15 +30,17 @@ const REMOVALS_PER_FRAME: usize = 4096;
 impl Run<'_> {
     /// The destination has what the source has; to be called while the entry's piece is not resolved.
     pub(crate) fn is_there(&self, list: u32, index: u32) {
-        if self.options.removes_source() {
+        if self.holds_pieces() {
             lock(&self.session).will_remove(list);
+        }
+        if self.options.removes_source() {
             self.may_go(Removal { list, index });
         }
     }
 
     /// The destination will have these once they are committed; to be called while their pieces are not resolved.
     pub(crate) fn will_be_there<'t>(&self, targets: impl Iterator<Item = &'t Target>) {
-        if self.options.removes_source() {
+        if self.holds_pieces() {
             let mut session = lock(&self.session);
             targets.for_each(|target| session.will_remove(target.list));
         }
@@ -52,9 +55,14 @@ impl Run<'_> {
 
     /// What was to be committed is not in place.
     pub(crate) fn did_not_come(&self, target: &Target) {
-        if self.options.removes_source() {
+        if self.holds_pieces() {
             lock(&self.session).stays(target.list);
         }
+    }
+
+    /// Whether a piece is kept until the fate of its entries is known: the source would forget them.
+    fn holds_pieces(&self) -> bool {
+        self.options.removes_source() && !self.options.remembers_listing()
     }
 
     fn may_go(&self, removal: Removal) {
@@ -79,9 +87,10 @@ impl Run<'_> {
         for removals in removals.chunks(REMOVALS_PER_FRAME) {
             self.outgoing.say(&Message::Remove(removals.to_vec()))?;
         }
-        let mut session = lock(&self.session);
-        removals.iter().for_each(|removal| session.stays(removal.list));
-        drop(session);
+        if self.holds_pieces() {
+            let mut session = lock(&self.session);
+            removals.iter().for_each(|removal| session.stays(removal.list));
+        }
         self.advance()
     }
 }

@@ -1,6 +1,7 @@
 //! What all threads of a destination's end share, and the small steps that several of them take.
 
-use crate::commit::{Commit, Placement, Ready, Unconfirmed};
+use crate::bases::BaseTrees;
+use crate::commit::{Commit, Ready, Unconfirmed};
 use crate::error::SessionError;
 use crate::hard_links::{self, Links};
 use crate::index::Index;
@@ -8,14 +9,16 @@ use crate::link::Outgoing;
 use crate::merge::{Extraneous, Merged, OwnListing};
 use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
+use crate::partial::Partials;
 use crate::receiver::{Flight, Target, Task};
 use crate::removal::Removals;
-use crate::sink;
+use crate::retire::Retirement;
 use crate::staging::{Area, Staged, Staging};
 use crate::tree::{Dir, Info, Tree};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use protocol::arguments::{Places, Relative};
+use protocol::bases::{Agreement, BaseKind};
 use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
 use protocol::entry::Entry;
 use protocol::itemize::{Change, Content, Item};
@@ -26,6 +29,7 @@ use protocol::path::{Name, RelPath};
 use protocol::stats::{Exit, Operation, Problem, Side, Stats, Times};
 use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -39,6 +43,9 @@ pub(crate) struct Run<'r> {
     pub(crate) index: &'r Index,
     pub(crate) staging: &'r Staging,
     pub(crate) links: Links,
+    pub(crate) bases: &'r BaseTrees,
+    pub(crate) retirement: &'r Retirement<'r>,
+    pub(crate) partials: Option<&'r Partials>,
     /// The name that the one entry of the transfer gets here, if it is another one.
     pub(crate) single_name: Option<Name>,
     pub(crate) session: Mutex<DestinationSession<Metadata>>,
@@ -196,6 +203,35 @@ impl Run<'_> {
         Ok(area)
     }
 
+    /// Where the content of a file is written: in the scratch directory, if the operator named one and a rename from the
+    /// area would take no less copying.
+    pub(crate) fn scratch(&self, target: &Target) -> Result<Arc<Area>, Errno> {
+        match self.staging.scratch(target.device) {
+            Some(scratch) => Ok(scratch),
+            None => self.area(target),
+        }
+    }
+
+    /// What an earlier run left of a file, with its length.
+    pub(crate) fn kept(&self, target: &Target) -> Option<(File, u64)> {
+        let kept = target.device.and_then(|device| self.staging.kept(device, &target.path()));
+        kept.or_else(|| self.partials?.open_part(self, target))
+    }
+
+    /// Whether there is anything of that kind.
+    pub(crate) fn has_kept(&self, target: &Target) -> bool {
+        target.device.is_some_and(|device| self.staging.has_kept(device, &target.path()))
+            || self.partials.is_some_and(|partials| partials.open_part(self, target).is_some())
+    }
+
+    /// Keeps what was written of a file, for another try or the next run.
+    pub(crate) fn keep_part(&self, target: &Target, staged: Staged, length: u64) {
+        match self.partials {
+            Some(partials) => partials.keep(self, target, staged, length),
+            None => staged.keep(length),
+        }
+    }
+
     /// Takes over what an earlier run left in a directory that is being merged.
     pub(crate) fn take_over_area(&self, dir: &Dir, path: &RelPath, device: (u32, u32)) {
         match self.staging.take_over(self.tree, path, device) {
@@ -315,6 +351,10 @@ impl Run<'_> {
     }
 
     fn updated(&self, target: &Target, change: Change) {
+        if change.is_none() {
+            // All of it was here, under another name: as rsync, nothing is said of it.
+            return;
+        }
         let kind = target.wanted.entry.kind.clone();
         self.item(Item::Updated { path: target.path(), kind, change });
     }
@@ -339,7 +379,7 @@ impl Run<'_> {
     /// A directory, link or node was made (or would be).
     pub(crate) fn created(&self, target: &Target) {
         let mut stats = lock(&self.stats);
-        if target.change.new {
+        if target.change.new || target.alternate.is_some() {
             stats.created.count(&target.wanted.entry.kind);
         } else {
             stats.metadata_updated += 1;
@@ -363,12 +403,6 @@ impl Run<'_> {
         self.item(Item::Linked { path, kind, change, first });
     }
 
-    /// Hands on a further name of an entry, which is in staging.
-    pub(crate) fn commit_link(&self, target: Arc<Target>, staged: Staged) {
-        let (how, content) = (Placement::Rename, sink::Content::default());
-        self.commit(vec![Ready { target, staged, how, bytes: 0, content }]);
-    }
-
     /// Metadata was set (or will be, or would be).
     pub(crate) fn changed_metadata(&self, target: &Target) {
         lock(&self.stats).metadata_updated += 1;
@@ -388,6 +422,33 @@ impl Run<'_> {
         stats.matched_bytes += matched;
         drop(stats);
         self.updated(target, change);
+    }
+
+    /// Deals with a file that an alternate base has, as far as nothing has to be made; whether it has to.
+    pub(crate) fn takes_from_base(&self, target: &Target) -> bool {
+        let agrees = target.alternate.as_ref().map(|alternate| alternate.agrees);
+        let is_left_out = self.bases.kind() == BaseKind::Compare && agrees == Some(Agreement::All);
+        if !is_left_out && !self.options.dry_run {
+            return true;
+        }
+        self.done(target);
+        if !is_left_out {
+            self.created(target);
+            hard_links::first_is_staged(self, target, None);
+            return false;
+        }
+        self.is_there(target.list, target.index);
+        if target.existing.is_some() && !self.options.dry_run {
+            let removed = self
+                .tree
+                .dir(&target.parent)
+                .and_then(|dir| self.retirement.remove(self.tree, &dir, &target.parent, target.name()));
+            match removed {
+                Ok(_) => lock(&self.session).touch(target.directory),
+                Err(error) => self.fail(target, Operation::Remove, error),
+            }
+        }
+        false
     }
 
     /// A dry run comes to a file that would be transferred.

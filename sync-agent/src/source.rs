@@ -65,7 +65,7 @@ impl SourceEnd<'_> {
         let failure = &Failure::new();
         let feeds = &Mutex::new(HashMap::<u32, Arc<Feed>>::new());
         let listings = &Listings {
-            session: Mutex::new(SourceSession::new(self.options.removes_source())),
+            session: Mutex::new(self.session()),
             window: Condvar::new(),
             pieces: Mutex::default(),
         };
@@ -108,6 +108,11 @@ impl SourceEnd<'_> {
     }
 
     /// Takes in what the destination says, until its last word. Never waits for a worker.
+    fn session(&self) -> SourceSession {
+        let session = SourceSession::new(self.options.removes_source());
+        if self.options.remembers_listing() { session.remembering() } else { session }
+    }
+
     fn receive(
         &self,
         incoming: &Incoming,
@@ -154,11 +159,12 @@ impl SourceEnd<'_> {
                     outgoing.say(&Message::Removed(u32::try_from(removals.len()).unwrap_or(u32::MAX)))?;
                 }
                 SourceEvent::Released(lists) => {
-                    let mut pieces = lock(&listings.pieces);
-                    lists.iter().for_each(|list| {
-                        pieces.remove(list);
-                    });
-                    drop(pieces);
+                    if !self.options.remembers_listing() {
+                        let mut pieces = lock(&listings.pieces);
+                        lists.iter().for_each(|list| {
+                            pieces.remove(list);
+                        });
+                    }
                     listings.window.notify_all();
                 }
                 SourceEvent::Reports(reports) => reports.into_iter().for_each(|report| match report {

@@ -23,7 +23,7 @@ mod handle;
 pub use handle::Handle;
 
 /// Where this program keeps what is not complete yet, inside a destination; neither end ever copies,
-/// lists or deletes it.
+/// lists or deletes it, nor anything whose name begins so.
 pub const STAGING_NAME: &[u8] = b".sync-agent-staging";
 
 /// What a symbolic link is to a tree.
@@ -93,6 +93,12 @@ impl Tree {
     pub fn open(path: &Path, follow: Follow) -> Result<Tree, Errno> {
         let base = fs::openat(fs::CWD, path, DIRECTORY, Mode::empty())?;
         Ok(Tree { base, prefix: RelPath::root(), follow })
+    }
+
+    /// The tree below an open directory, in which no link is followed.
+    #[must_use]
+    pub fn below(root: Dir) -> Tree {
+        Tree { base: root.0, prefix: RelPath::root(), follow: Follow::Never }
     }
 
     /// The tree at `path` beneath `base`, out of which no link leads.
@@ -393,12 +399,39 @@ impl Dir {
         fs::mknodat(&self.0, name, kind, Mode::RUSR | Mode::WUSR, fs::makedev(major, minor))
     }
 
-    /// Gives `name` another name, `to_name` in `to`; a link is not followed.
+    /// Gives what has `name` another one, `to_name` in `to`; a link is not followed.
     ///
     /// # Errors
-    /// The system's; `EXDEV` on another file system.
+    /// The system's; `EEXIST`, `EXDEV`, `EPERM` where the file system knows no hard links.
     pub fn link(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
         fs::linkat(&self.0, name, &to.0, to_name, AtFlags::empty())
+    }
+
+    /// A directory by a path of the operator's, from this one; links in it are followed.
+    ///
+    /// # Errors
+    /// It is not a directory or can't be opened.
+    pub fn open_from(&self, path: &[u8]) -> Result<Dir, Errno> {
+        retry(|| fs::openat(&self.0, path, DIRECTORY, Mode::empty())).map(Dir)
+    }
+
+    /// The same, but not out of this directory, by whatever links or `..` there are in `path`.
+    ///
+    /// # Errors
+    /// As [`Dir::open_from`]; `EXDEV` where it leads out.
+    pub fn open_beneath(&self, path: &[u8]) -> Result<Dir, Errno> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        resolve_bytes(&self.0, path, DIRECTORY, how).map(Dir)
+    }
+
+    /// Where the directory is now, for the operator and for later runs.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn path(&self) -> Result<Vec<u8>, Errno> {
+        use rustix::fd::AsRawFd as _;
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        fs::readlinkat(fs::CWD, path, Vec::new()).map(|path| path.into_bytes())
     }
 
     /// Moves `name` to `to_name` in `to`, replacing what is there.
@@ -708,8 +741,8 @@ impl Names {
         if matches!(name, b"." | b"..") {
             return;
         }
-        if name == STAGING_NAME {
-            self.has_staging = true;
+        if name.starts_with(STAGING_NAME) {
+            self.has_staging |= name == STAGING_NAME;
             return;
         }
         let from = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);

@@ -2,7 +2,7 @@
 //! with their topics, in [`crate::job`].
 
 use crate::job::typed::{flag, value};
-use crate::job::{connection, deletion, links, metadata, output, places, selection, transfer, update};
+use crate::job::{bases, connection, deletion, links, metadata, output, places, selection, transfer, update};
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::OsString;
@@ -18,26 +18,14 @@ const REFUSED: &[&str] = &[
     "copy-devices",
     "write-devices",
     "preallocate",
-    "backup",
-    "backup-dir=",
-    "suffix=",
-    "append",
-    "append-verify",
     "delete-excluded",
     "max-size=",
     "min-size=",
     "max-alloc=",
-    "partial-dir=",
-    "delay-updates",
     "prune-empty-dirs",
     "usermap=",
     "groupmap=",
     "contimeout=",
-    "temp-dir=",
-    "fuzzy",
-    "compare-dest=",
-    "copy-dest=",
-    "link-dest=",
     "filter=",
     "cvs-exclude",
     "files-from=",
@@ -92,10 +80,7 @@ const REFUSED: &[&str] = &[
 const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('S', "sparse", false),
     ('N', "crtimes", false),
-    ('b', "backup", false),
     ('m', "prune-empty-dirs", false),
-    ('T', "temp-dir=", true),
-    ('y', "fuzzy", false),
     ('f', "filter=", true),
     ('F', "F", false),
     ('C', "cvs-exclude", false),
@@ -130,6 +115,7 @@ pub fn command() -> Command {
         .subcommand(crate::register::command())
         .subcommand(crate::key::command())
         .subcommand(crate::proxy::command())
+        .subcommand(crate::trash::command())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")
@@ -188,6 +174,7 @@ fn sync() -> Command {
         "Change nothing; with -i or -v, say what would be done",
     ));
     let command = transfer::arguments(update::window(update::arguments(deletion::arguments(command))));
+    let command = bases::arguments(command);
     let command = places::arguments(links::arguments(selection::arguments(command)));
     let command = connection::arguments(command);
     let command = output::arguments(command)

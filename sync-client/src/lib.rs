@@ -27,3 +27,4 @@ pub mod prompts;
 pub mod proxy;
 pub mod register;
 pub mod ssh;
+pub mod trash;

@@ -540,9 +540,9 @@ fn options_in_any_combination_give_what_rsync_gives() {
         if line.contains(&"--delete-before") {
             line.retain(|option| *option != "--delete-after");
         }
-        line.push(random.pick(&["from/", "from", "from/d", "from/d/", "from/./d/e"]));
+        line.push(*random.pick(&["from/", "from", "from/d", "from/d/", "from/./d/e"]));
         if random.chance(40) {
-            line.push(random.pick(&["from/f", "from/gone", "from/to_dir", "from/./d"]));
+            line.push(*random.pick(&["from/f", "from/gone", "from/to_dir", "from/./d"]));
         }
         line.push("to/");
         let make = |root: &Path| destination_of(seed, root);

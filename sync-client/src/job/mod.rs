@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use typed::{amount, number, text, values};
 
+pub(crate) mod bases;
 pub(crate) mod connection;
 pub(crate) mod deletion;
 pub(crate) mod links;
@@ -113,7 +114,9 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
         time_window: update::time_window(matches),
         directories,
         remove_source_files: on("remove-source-files"),
+        ..SyncOptions::default()
     };
+    let options = bases::resolve(matches, options)?;
     let output = OutputOptions {
         itemize: on("itemize-changes"),
         stats: on("stats"),
@@ -311,11 +314,7 @@ mod tests {
 
     #[test]
     fn what_rsync_has_and_this_has_not_is_refused_by_name() {
-        for (line, name) in [
-            ("-a --link-dest=x a b", "--link-dest"),
-            ("-a --files-from=x a b", "--files-from"),
-            ("-a -f x a b", "--filter"),
-        ] {
+        for (line, name) in [("-a --files-from=x a b", "--files-from"), ("-a -f x a b", "--filter")] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(name), "{line}: {error}");
         }
