@@ -4,6 +4,7 @@
 //! comparing bytes. A set is bounded before anything else looks at it ([`limits::ATTRIBUTES_BYTES`]); an entry
 //! with more is copied without them, and reported.
 
+use crate::entry::Timestamp;
 use crate::limits;
 use bincode::{Decode, Encode};
 use std::collections::BTreeMap;
@@ -15,6 +16,25 @@ pub struct Extra {
     /// Its extended attributes, shared by those that have the same; none where they are not asked for, or could
     /// not be read: then the destination's stay as they are.
     pub attributes: Option<Arc<Attributes>>,
+    /// The inode that it shares with other names.
+    pub link: Option<HardLink>,
+    /// When a file was read last.
+    pub atime: Option<Timestamp>,
+}
+
+/// One of several names of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct HardLink {
+    /// The inode's number in this run.
+    pub group: u32,
+    /// It is the first name, which is copied; the others become links to it.
+    pub leads: bool,
+}
+
+/// Whether an attribute is an ACL.
+#[must_use]
+pub fn is_acl(name: &[u8]) -> bool {
+    matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
 }
 
 /// Extended attributes by name.
@@ -86,6 +106,23 @@ impl Attributes {
     pub fn only(&self, takes: impl Fn(&[u8]) -> bool) -> Attributes {
         let taken = self.0.iter().filter(|(name, _)| takes(name));
         Attributes(taken.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
+    /// Puts `value` in the place of a value.
+    pub fn replace(&mut self, name: &[u8], value: Vec<u8>) {
+        if let Some(place) = self.0.get_mut(name) {
+            *place = value;
+        }
+    }
+
+    /// Whether both have the same of those whose names `is_meant` says yes to.
+    #[must_use]
+    pub fn agree(&self, other: &Attributes, is_meant: impl Fn(&[u8]) -> bool) -> bool {
+        let of = |set: &Attributes| {
+            let meant = set.0.iter().filter(|(name, _)| is_meant(name));
+            meant.map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        of(self) == of(other)
     }
 
     /// What it takes, on the wire and in memory.

@@ -1,5 +1,6 @@
 //! What has to happen to one entry: a pure comparison of what the source listed and the destination has.
 
+use crate::attributes::is_acl;
 use crate::entry::{Entry, Kind};
 use crate::itemize::{Change, Content};
 use crate::options::{QuickCheck, SyncOptions};
@@ -54,7 +55,7 @@ fn decide_existing(source: &Entry, existing: &Entry, options: &SyncOptions) -> (
     }
     match (&source.kind, &existing.kind) {
         (Kind::File { size_bytes }, Kind::File { size_bytes: there }) => {
-            if options.update && existing.mtime > source.mtime {
+            if options.update && options.time_window.keeps_newer(existing.mtime, source.mtime) {
                 return (Action::Skip, Change::default());
             }
             change.size = size_bytes != there;
@@ -65,7 +66,7 @@ fn decide_existing(source: &Entry, existing: &Entry, options: &SyncOptions) -> (
         _ => {
             change.value = true;
             change.content = Content::Made;
-            change.time |= !options.preserve.times;
+            change.time |= !options.preserve.keeps_time_of(&source.kind);
             (Action::Make, change)
         }
     }
@@ -77,7 +78,7 @@ fn decide_file(
     options: &SyncOptions,
     mut change: Change,
 ) -> (Action, Change) {
-    let same_time = source.mtime == existing.mtime;
+    let same_time = options.time_window.same(source.mtime, existing.mtime);
     let fresh_enough = match options.quick_check {
         QuickCheck::SizeAndTime => same_time && !change.size,
         QuickCheck::SizeOnly => !change.size,
@@ -93,6 +94,9 @@ fn decide_file(
     }
     if fresh_enough {
         return keep_or_set(change);
+    }
+    if options.only_grown && source.size_bytes() <= existing.size_bytes() {
+        return (Action::Skip, Change::default());
     }
     change.value = options.quick_check == QuickCheck::Checksum;
     (Action::Transfer { has_basis: true }, transferred(change, options))
@@ -126,12 +130,19 @@ fn keep_or_set(change: Change) -> (Action, Change) {
 pub fn metadata_change(source: &Entry, existing: &Entry, options: &SyncOptions) -> Change {
     let keep = &options.preserve;
     let is_link = matches!(source.kind, Kind::Symlink { .. });
+    let differ = |is_meant: &dyn Fn(&[u8]) -> bool| match (source.attributes(), existing.attributes()) {
+        (Some(source), Some(existing)) => !source.agree(existing, is_meant),
+        (Some(source), None) => source.iter().any(|(name, _)| is_meant(name)),
+        (None, _) => false,
+    };
     Change {
-        time: keep.times && source.mtime != existing.mtime,
+        time: keep.keeps_time_of(&source.kind) && !options.time_window.same(source.mtime, existing.mtime),
         perms: !is_link && source.mode != existing.mode,
         owner: source.uid != existing.uid,
         group: source.gid != existing.gid,
-        xattrs: source.attributes().is_some() && source.attributes() != existing.attributes(),
+        xattrs: differ(&|name| !is_acl(name)),
+        acls: differ(&is_acl),
+        atime: source.atime().is_some() && source.atime() != existing.atime(),
         ..Change::default()
     }
 }

@@ -42,6 +42,8 @@ pub enum DestinationEvent {
     },
     /// Where the source's time went so far.
     Spent(Times),
+    /// The source dealt with some of what it was to remove.
+    Removed,
     /// The source ended the session.
     Aborted(crate::message::Abort),
     /// Nothing.
@@ -110,6 +112,8 @@ pub struct CompleteDirectory<M> {
 struct PieceState {
     /// Files not yet resolved, and one for the merge itself.
     pending: u32,
+    /// Entries that the source will be told to remove.
+    to_remove: u32,
     entries: u32,
 }
 
@@ -143,6 +147,10 @@ pub struct DestinationSession<M> {
     released: Vec<u32>,
     released_entries: usize,
     signature_bytes: u64,
+    /// Pieces of which something is pending.
+    unresolved_pieces: usize,
+    /// Removals that the source was told and has not dealt with.
+    removals_under_way: u32,
 }
 
 /// Entries of released pieces that are worth a message of their own.
@@ -178,6 +186,8 @@ impl<M: Clone> DestinationSession<M> {
             released: Vec::new(),
             released_entries: 0,
             signature_bytes: 0,
+            unresolved_pieces: 0,
+            removals_under_way: 0,
         }
     }
 
@@ -198,6 +208,13 @@ impl<M: Clone> DestinationSession<M> {
             Message::Abort(abort) => Ok(DestinationEvent::Aborted(abort)),
             Message::KeepAlive => Ok(DestinationEvent::Nothing),
             Message::Spent(times) => Ok(DestinationEvent::Spent(times)),
+            Message::Removed(count) => match self.removals_under_way.checked_sub(count) {
+                Some(left) => {
+                    self.removals_under_way = left;
+                    Ok(DestinationEvent::Removed)
+                }
+                None => unexpected("removed", "more than was to be removed"),
+            },
             other if !self.begun => unexpected(other.name(), "the source has not begun"),
             Message::List(pieces) => {
                 pieces.into_iter().try_for_each(|piece| self.list(piece))?;
@@ -294,7 +311,8 @@ impl<M: Clone> DestinationSession<M> {
             children += 1;
         }
         let entries = u32::try_from(weight).unwrap_or(u32::MAX);
-        self.pieces.insert(piece.list, PieceState { pending: 1, entries });
+        self.pieces.insert(piece.list, PieceState { pending: 1, to_remove: 0, entries });
+        self.unresolved_pieces += 1;
         if let Some(directory) = self.directories.get_mut(&id) {
             directory.pending += children;
             directory.waiting.push_back(piece);
@@ -365,6 +383,15 @@ impl<M: Clone> DestinationSession<M> {
         let Some(piece) = self.pieces.get_mut(&list) else { return };
         piece.pending -= 1;
         if piece.pending == 0 {
+            self.unresolved_pieces -= 1;
+            self.release_piece(list);
+        }
+    }
+
+    /// Lets the source forget a piece once nothing in it is pending or to be removed.
+    fn release_piece(&mut self, list: u32) {
+        let Some(piece) = self.pieces.get_mut(&list) else { return };
+        if piece.pending == 0 && piece.to_remove == 0 {
             self.entries_in_window -= piece.entries as usize;
             self.released_entries += piece.entries as usize;
             self.pieces.remove(&list);
@@ -480,7 +507,36 @@ impl<M: Clone> DestinationSession<M> {
     /// Whether the scan is over and every piece is resolved: what is left is held by the engine alone.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.scanned && self.pieces.is_empty() && self.files.is_empty()
+        self.scanned && self.unresolved_pieces == 0 && self.files.is_empty()
+    }
+
+    // Removals at the source.
+
+    /// An entry of a piece that is not released yet may have to be removed at the source: the piece is kept until
+    /// [`DestinationSession::stays`].
+    pub fn will_remove(&mut self, list: u32) {
+        if let Some(piece) = self.pieces.get_mut(&list) {
+            piece.to_remove += 1;
+        }
+    }
+
+    /// The source is about to be told to remove so many.
+    pub fn remove(&mut self, removals: usize) {
+        self.removals_under_way += u32::try_from(removals).unwrap_or(u32::MAX);
+    }
+
+    /// Undoes one [`DestinationSession::will_remove`]: the source was told, or keeps the entry.
+    pub fn stays(&mut self, list: u32) {
+        if let Some(piece) = self.pieces.get_mut(&list) {
+            piece.to_remove -= 1;
+        }
+        self.release_piece(list);
+    }
+
+    /// Whether the source has dealt with all that it was to remove.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removals_under_way == 0
     }
 
     /// Whether every directory is complete.

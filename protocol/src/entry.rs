@@ -1,6 +1,6 @@
 //! One file list entry: what a listing says of one name.
 
-use crate::attributes::{Attributes, Extra};
+use crate::attributes::{Attributes, Extra, HardLink};
 use crate::limits;
 use crate::path::Name;
 use bincode::{Decode, Encode};
@@ -98,6 +98,18 @@ impl Entry {
         self.extra.as_ref()?.attributes.as_ref()
     }
 
+    /// The inode that it shares with other names, where that is told.
+    #[must_use]
+    pub fn link(&self) -> Option<HardLink> {
+        self.extra.as_ref()?.link
+    }
+
+    /// When it was read last, where that is told.
+    #[must_use]
+    pub fn atime(&self) -> Option<Timestamp> {
+        self.extra.as_ref()?.atime
+    }
+
     /// Makes these its extended attributes.
     pub fn set_attributes(&mut self, attributes: Option<Arc<Attributes>>) {
         if attributes.is_some() || self.extra.is_some() {
@@ -126,6 +138,11 @@ impl Entry {
             Kind::File { size_bytes } => i64::try_from(*size_bytes).is_ok(),
             _ => true,
         };
-        target_fits && self.mode <= 0o7777 && self.mtime.nanos < 1_000_000_000
+        let is_time = |time: Timestamp| time.nanos < 1_000_000_000;
+        target_fits
+            && self.mode <= 0o7777
+            && is_time(self.mtime)
+            && self.atime().is_none_or(is_time)
+            && (self.link().is_none() || !self.is_dir())
     }
 }

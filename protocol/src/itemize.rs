@@ -14,6 +14,8 @@ pub enum Content {
     Transferred,
     /// A directory, link or node is made at the destination itself.
     Made,
+    /// It is made a further name of another entry.
+    Linked,
 }
 
 /// What differs between what the source has and what the destination had.
@@ -37,6 +39,10 @@ pub struct Change {
     pub group: bool,
     /// Extended attributes differ.
     pub xattrs: bool,
+    /// ACLs differ.
+    pub acls: bool,
+    /// The access time differs.
+    pub atime: bool,
 }
 
 impl Change {
@@ -66,6 +72,17 @@ pub enum Item {
         /// It was a directory.
         is_dir: bool,
     },
+    /// An entry became a further name of another one.
+    Linked {
+        /// The entry.
+        path: RelPath,
+        /// What both are.
+        kind: Kind,
+        /// What differed.
+        change: Change,
+        /// The name that was there first.
+        first: RelPath,
+    },
 }
 
 /// Which way the data goes, seen from the client: rsync's first letter.
@@ -88,6 +105,7 @@ pub fn letters(kind: &Kind, change: &Change, arrow: Arrow, times: bool) -> Strin
     let verb = match (change.content, arrow) {
         (Content::Kept, _) => '.',
         (Content::Made, _) => 'c',
+        (Content::Linked, _) => 'h',
         (Content::Transferred, Arrow::Received) => '>',
         (Content::Transferred, Arrow::Sent) => '<',
     };
@@ -101,6 +119,9 @@ pub fn letters(kind: &Kind, change: &Change, arrow: Arrow, times: bool) -> Strin
     if change.new {
         return format!("{verb}{noun}+++++++++");
     }
+    if (Change { content: Content::Kept, ..*change }).is_none() && change.content == Content::Linked {
+        return format!("{verb}{noun}         ");
+    }
     let letter = |set: bool, letter: char| if set { letter } else { '.' };
     [
         verb,
@@ -111,8 +132,8 @@ pub fn letters(kind: &Kind, change: &Change, arrow: Arrow, times: bool) -> Strin
         letter(change.perms, 'p'),
         letter(change.owner, 'o'),
         letter(change.group, 'g'),
-        '.',
-        '.',
+        letter(change.atime, 'u'),
+        letter(change.acls, 'a'),
         letter(change.xattrs, 'x'),
     ]
     .into_iter()

@@ -9,10 +9,13 @@
 //! - [`decide`] compares two entries, [`itemize`] says in rsync's letters what differed;
 //! - [`subtree`] compares a file with its basis in place, [`signature`] and [`matcher`] wherever its content is;
 //! - [`source`] and [`destination`] are the session's two state machines;
+//! - [`links`], [`arguments`] and [`window`] are what some options mean;
 //! - [`number`] has their tables;
 //! - [`probe`] is what `bench` asks and is answered, outside of any session.
 
+pub mod arguments;
 pub mod attributes;
+pub mod bases;
 pub mod codec;
 pub mod decide;
 pub mod destination;
@@ -21,6 +24,7 @@ pub mod filter;
 pub mod frame;
 pub mod itemize;
 pub mod limits;
+pub mod links;
 mod listing;
 pub mod matcher;
 pub mod message;
@@ -28,10 +32,12 @@ pub mod number;
 pub mod options;
 pub mod path;
 pub mod probe;
+pub mod replaced;
 pub mod signature;
 pub mod source;
 pub mod stats;
 pub mod subtree;
+pub mod window;
 
 /// A BLAKE3 hash of a whole file's content: what decides that a copy is exact.
 pub type ContentHash = [u8; 32];

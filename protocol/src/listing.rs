@@ -5,7 +5,7 @@
 //! a peer is checked here as a decoder does (nothing past the input's end, no name that is none, no field left over);
 //! whether the values make sense is [`Entry::is_sane`]'s business. Called by [`Piece`]'s encoding.
 
-use crate::attributes::{Attributes, Extra};
+use crate::attributes::{Attributes, Extra, HardLink};
 use crate::entry::{Entry, Kind, Timestamp};
 use crate::limits;
 use crate::message::{OwnerNames, Piece};
@@ -33,6 +33,10 @@ const EXTRA: u8 = 0b1000_0000;
 
 // What follows then, as the first byte of it says.
 const ATTRIBUTES: u8 = 0b0000_0001;
+const LINK: u8 = 0b0000_0010;
+/// The first name of its inode.
+const LEADS: u8 = 0b0000_0100;
+const ATIME: u8 = 0b0000_1000;
 
 /// What an entry counts against the decoder's limit: more than it takes in memory, whatever its name has in common with
 /// the one before. With the limit of a frame that is less than 8,192 entries in one.
@@ -132,7 +136,20 @@ fn encode_entry(entry: &Entry, before: &Before<'_>, bytes: &mut Vec<u8>) {
 
 /// A set of attributes goes by its number in the piece, and stands where it is first needed.
 fn encode_extra<'a>(extra: &'a Extra, sets: &mut HashMap<&'a Attributes, u64>, bytes: &mut Vec<u8>) {
-    bytes.push(if extra.attributes.is_some() { ATTRIBUTES } else { 0 });
+    let set = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    bytes.push(
+        set(extra.attributes.is_some(), ATTRIBUTES)
+            | set(extra.link.is_some(), LINK)
+            | set(extra.link.is_some_and(|link| link.leads), LEADS)
+            | set(extra.atime.is_some(), ATIME),
+    );
+    if let Some(link) = &extra.link {
+        push_number(bytes, u64::from(link.group));
+    }
+    if let Some(atime) = &extra.atime {
+        push_number(bytes, zigzag(atime.secs));
+        bytes.extend_from_slice(&atime.nanos.to_le_bytes());
+    }
     if let Some(attributes) = &extra.attributes {
         let next = sets.len() as u64;
         let number = *sets.entry(attributes).or_insert(next);
@@ -232,11 +249,22 @@ impl<'a> Rest<'a> {
 
     fn extra(&mut self) -> Result<Extra, DecodeError> {
         let &[flags] = self.array()?;
-        if flags & !ATTRIBUTES != 0 {
+        let is_known = flags & !(ATTRIBUTES | LINK | LEADS | ATIME) == 0;
+        if !is_known || flags & (LINK | LEADS) == LEADS {
             return Err(DecodeError::Other("an unknown flag of an entry"));
         }
+        let link = match flags & LINK {
+            0 => None,
+            _ => Some(HardLink { group: self.number_as()?, leads: flags & LEADS != 0 }),
+        };
+        let atime = match flags & ATIME {
+            0 => None,
+            _ => {
+                Some(Timestamp { secs: unzigzag(self.number()?), nanos: u32::from_le_bytes(*self.array()?) })
+            }
+        };
         let attributes = if flags & ATTRIBUTES == 0 { None } else { Some(self.set()?) };
-        Ok(Extra { attributes })
+        Ok(Extra { attributes, link, atime })
     }
 
     fn set(&mut self) -> Result<Arc<Attributes>, DecodeError> {
@@ -358,11 +386,17 @@ mod tests {
     prop_compose! {
         fn extras()(
             attributes in prop::option::of(prop::collection::btree_map("[a-c]{1,2}", prop::collection::vec(any::<u8>(), 0..9), 0..3)),
+            link in prop::option::of(any::<(u32, bool)>()),
+            atime in prop::option::of(any::<(i64, u32)>()),
         ) -> Extra {
             let set = |all: std::collections::BTreeMap<String, Vec<u8>>| {
                 Arc::new(Attributes::new(all.into_iter().map(|(name, value)| (name.into(), value))).unwrap())
             };
-            Extra { attributes: attributes.map(set) }
+            Extra {
+                attributes: attributes.map(set),
+                link: link.map(|(group, leads)| HardLink { group, leads }),
+                atime: atime.map(|(secs, nanos)| Timestamp { secs, nanos }),
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The messages: what can be said, and by whom. `FORMAT.md` has the order in which it may be said.
 
+use crate::arguments::Places;
 use crate::entry::{Entry, Timestamp};
 use crate::frame::{self, Frame, HEADER_BYTES};
 use crate::itemize::Item;
@@ -73,6 +74,8 @@ pub struct Begin {
     pub names: OwnerNames,
     /// The one thing copied is not a directory: the destination argument may be its new name.
     pub single: bool,
+    /// Where the arguments stand.
+    pub places: Places,
 }
 
 /// Names for the owner and group numbers that a message mentions.
@@ -188,6 +191,15 @@ pub struct Request {
     pub file: u32,
     /// What is wanted.
     pub want: Want,
+}
+
+/// An entry of a piece that is on disk at the destination: the source is to remove it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Removal {
+    /// The piece.
+    pub list: u32,
+    /// The entry's position in it.
+    pub index: u32,
 }
 
 /// What one file was when it had been read.
@@ -418,6 +430,10 @@ pub enum Message {
     Invite(Token),
     /// The bytes behind this frame are dealt over these channels.
     Spread(Channels),
+    /// What the destination has for good.
+    Remove(Vec<Removal>),
+    /// So many of the removals asked for were dealt with.
+    Removed(u32),
 }
 
 const HELLO: u8 = 1;
@@ -439,6 +455,8 @@ const FILLER: u8 = 16;
 const SPENT: u8 = 17;
 const INVITE: u8 = 18;
 const SPREAD: u8 = 19;
+const REMOVE: u8 = 20;
+const REMOVED: u8 = 21;
 
 impl Message {
     /// The message as a frame.
@@ -464,6 +482,8 @@ impl Message {
             Message::Filler(bulk) => filler_frame(bulk.as_slice()),
             Message::Invite(token) => simple(INVITE, token),
             Message::Spread(channels) => simple(SPREAD, &channels.0),
+            Message::Remove(body) => simple(REMOVE, body),
+            Message::Removed(count) => simple(REMOVED, count),
         }
     }
 
@@ -507,6 +527,8 @@ impl Message {
             }
             INVITE => Message::Invite(codec::decode_all(body, "invitation")?),
             SPREAD => Message::Spread(sane_channels(body)?),
+            REMOVE => Message::Remove(codec::decode_all(body, "removal")?),
+            REMOVED => Message::Removed(codec::decode_all(body, "removed")?),
             _ => return Err(ProtocolError::Frame("unknown kind")),
         };
         Ok(message)
@@ -535,6 +557,8 @@ impl Message {
             Message::Filler(_) => "filler",
             Message::Invite(_) => "invitation",
             Message::Spread(_) => "spread",
+            Message::Remove(_) => "removal",
+            Message::Removed(_) => "removed",
         }
     }
 

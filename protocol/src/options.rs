@@ -1,6 +1,12 @@
 //! What the operator asked of a run, as both ends need to know it.
 
+use crate::arguments::ArgumentRules;
+use crate::bases::{Bases, Fuzzy};
+use crate::entry::Kind;
 use crate::filter::FilterRules;
+use crate::links::Links;
+use crate::replaced::{Placing, Replaced};
+use crate::window::TimeWindow;
 use bincode::{Decode, Encode};
 
 /// Which metadata a copy keeps, and what else of a tree than files and directories.
@@ -24,9 +30,39 @@ pub struct Preserve {
     pub numeric_ids: bool,
     /// Extended attributes: all but the system's own as root, those of users otherwise.
     pub xattrs: bool,
+    /// ACLs.
+    pub acls: bool,
+    /// Names of one inode as such.
+    pub hard_links: bool,
+    /// Access times of what is not a directory or link.
+    pub atimes: bool,
+    /// Which of the modification times are left alone although times are kept.
+    pub omit_times: OmitTimes,
+    /// Whether a file may be executed, where its other permission bits are not kept.
+    pub executability: bool,
+}
+
+/// Kinds of entries whose modification times are not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct OmitTimes {
+    /// Those of directories.
+    pub directories: bool,
+    /// Those of symbolic links.
+    pub links: bool,
 }
 
 impl Preserve {
+    /// Whether the modification time of such an entry is kept.
+    #[must_use]
+    pub fn keeps_time_of(&self, kind: &Kind) -> bool {
+        let is_omitted = match kind {
+            Kind::Directory => self.omit_times.directories,
+            Kind::Symlink { .. } => self.omit_times.links,
+            _ => false,
+        };
+        self.times && !is_omitted
+    }
+
     /// Everything that `--archive` keeps; owners and groups by number if `numeric_ids`.
     #[must_use]
     pub fn all(numeric_ids: bool) -> Preserve {
@@ -110,6 +146,10 @@ pub struct Delete {
     pub max_entries: Option<u64>,
     /// Let an empty source empty the destination.
     pub allow_empty_source: bool,
+    /// Empty directories that something else is to replace, also where nothing else is removed.
+    pub replaced_directories: bool,
+    /// Remove also where the source could not list or look at everything.
+    pub ignore_errors: bool,
 }
 
 /// Everything the two ends need to know of a run.
@@ -118,8 +158,6 @@ pub struct Delete {
 pub struct SyncOptions {
     /// Descend into directories.
     pub recursive: bool,
-    /// Follow symbolic links at the source and copy what they point to.
-    pub copy_links: bool,
     /// Stay on the file system of each source argument.
     pub one_file_system: bool,
     /// What of the metadata is kept.
@@ -160,6 +198,47 @@ pub struct SyncOptions {
     pub bandwidth_bytes_per_s: u64,
     /// End the session when nothing is heard of the peer for this long; 0: never.
     pub timeout_s: u32,
+    /// What becomes of symbolic links.
+    pub links: Links,
+    /// How arguments are taken.
+    pub arguments: ArgumentRules,
+    /// How near modification times must be to count as the same.
+    pub time_window: TimeWindow,
+    /// Without descending, make the directories that are met.
+    pub directories: bool,
+    /// Remove from the source what is not a directory, once it is on disk at the destination.
+    pub remove_source_files: bool,
+    /// Where else at the destination a file may be.
+    pub bases: Bases,
+    /// Where a basis of another name may be.
+    pub fuzzy: Fuzzy,
+    /// What becomes of what is replaced or deleted.
+    pub replaced: Replaced,
+    /// Where files are before they have their names.
+    pub placing: Placing,
+    /// Update only files that have grown (`--append`).
+    pub only_grown: bool,
+}
+
+impl SyncOptions {
+    /// Whether a directory that something else replaces is emptied for it.
+    #[must_use]
+    pub fn empties_directories(&self) -> bool {
+        self.delete.extraneous || self.delete.replaced_directories
+    }
+
+    /// Whether the source loses what was copied in this run.
+    #[must_use]
+    pub fn removes_source(&self) -> bool {
+        self.remove_source_files && !self.dry_run && !self.verify
+    }
+
+    /// Whether the source remembers all that it listed: where names are given late, what it is to remove is told long after
+    /// the window has moved on.
+    #[must_use]
+    pub fn remembers_listing(&self) -> bool {
+        self.removes_source() && (self.placing.delayed || self.preserve.hard_links)
+    }
 }
 
 impl ModeChange {

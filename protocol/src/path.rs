@@ -187,6 +187,31 @@ impl RelPath {
         Some((RelPath(parent.into()), Name::of(name)))
     }
 
+    /// This path as seen from `above`; none where it is not within it.
+    #[must_use]
+    pub fn seen_from(&self, above: &RelPath) -> Option<RelPath> {
+        if above.is_root() {
+            return Some(self.clone());
+        }
+        match self.0.strip_prefix(above.as_bytes())? {
+            [] => Some(RelPath::root()),
+            [b'/', rest @ ..] => Some(RelPath(rest.into())),
+            _ => None,
+        }
+    }
+
+    /// Whether this is `other`, or below it.
+    #[must_use]
+    pub fn is_within(&self, other: &RelPath) -> bool {
+        let rest = self.0.strip_prefix(other.as_bytes());
+        other.is_root() || rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+    }
+
+    /// Its names, from the root down.
+    pub fn names(&self) -> impl Iterator<Item = Name> {
+        self.0.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).map(Name::of)
+    }
+
     /// Whether this is the root itself.
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -359,6 +384,24 @@ mod tests {
         assert_eq!(path.join(&name).split_last(), Some((path, name.clone())));
         assert_eq!(RelPath::root().join(&name).split_last(), Some((RelPath::root(), name)));
         assert_eq!(RelPath::root().split_last(), None);
+    }
+
+    #[test]
+    fn a_path_is_seen_from_those_above_it_only() {
+        let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+        for (below, above, seen) in [
+            ("a/b/c", "a", Some("b/c")),
+            ("a/b", "a/b", Some("")),
+            ("a/b", "", Some("a/b")),
+            ("ab", "a", None),
+            ("a", "a/b", None),
+            ("", "", Some("")),
+        ] {
+            assert_eq!(path(below).seen_from(&path(above)), seen.map(path), "{below} from {above}");
+            assert_eq!(path(below).is_within(&path(above)), seen.is_some(), "{below} in {above}");
+        }
+        let names: Vec<Name> = path("a/b").names().collect();
+        assert_eq!((RelPath::of(names.iter()), path("").names().count()), (path("a/b"), 0));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! events, or with the rule that the peer broke. What the destination can make this end remember is
 //! bounded by the window (entries) and by the limit on signatures under way, whatever it sends.
 
-use crate::message::{Abort, Bulk, Finished, Message, Piece, Report, Request};
+use crate::entry::{Entry, Kind};
+use crate::message::{Abort, Bulk, Finished, Message, Piece, Removal, Report, Request};
 use crate::number::ByOwnNumber;
 use crate::{ProtocolError, limits};
 use std::collections::HashMap;
@@ -24,6 +25,8 @@ pub enum SourceEvent {
     },
     /// Nothing more will be asked of these pieces: forget them.
     Released(Vec<u32>),
+    /// The destination has these for good: remove each, if it is what it was, and say when that is done.
+    Remove(Vec<Removal>),
     /// News from the destination, for the operator.
     Reports(Vec<Report>),
     /// The destination is done.
@@ -37,9 +40,20 @@ pub enum SourceEvent {
 #[derive(Debug)]
 struct PieceState {
     entries: usize,
-    /// Which entries are regular files, by position.
-    is_file: Vec<bool>,
+    /// What may be asked of each, by position.
+    states: Vec<EntryState>,
     under_way: usize,
+}
+
+/// What may be asked of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EntryState {
+    /// Its content, and its removal.
+    File,
+    /// Its removal.
+    Other,
+    /// Nothing: a directory, or an entry that was to be removed already.
+    Closed,
 }
 
 #[derive(Debug)]
@@ -62,6 +76,9 @@ pub struct SourceSession {
     entries_in_window: usize,
     signature_bytes: u64,
     finished: bool,
+    may_remove: bool,
+    /// Pieces that were released, if entries of them may still be removed.
+    remembered: Option<HashMap<u32, Vec<EntryState>>>,
 }
 
 fn unexpected<T>(what: &'static str, why: &'static str) -> Result<T, ProtocolError> {
@@ -69,6 +86,18 @@ fn unexpected<T>(what: &'static str, why: &'static str) -> Result<T, ProtocolErr
 }
 
 impl SourceSession {
+    /// A session in which the destination may say that entries are to be removed, if `may_remove`.
+    #[must_use]
+    pub fn new(may_remove: bool) -> SourceSession {
+        SourceSession { may_remove, ..SourceSession::default() }
+    }
+
+    /// The same, if also entries of released pieces may be removed.
+    #[must_use]
+    pub fn remembering(self) -> SourceSession {
+        SourceSession { remembered: Some(HashMap::new()), ..self }
+    }
+
     /// Whether a piece of this [weight](Piece::weight) may be sent now.
     #[must_use]
     pub fn window_has_room_for(&self, weight: usize) -> bool {
@@ -79,7 +108,7 @@ impl SourceSession {
     pub fn announce(&mut self, piece: &Piece) {
         let state = PieceState {
             entries: piece.weight(),
-            is_file: piece.entries.iter().map(|entry| entry.is_file()).collect(),
+            states: piece.entries.iter().map(EntryState::of).collect(),
             under_way: 0,
         };
         self.entries_in_window += state.entries;
@@ -126,6 +155,10 @@ impl SourceSession {
                 lists.iter().try_for_each(|&list| self.release(list))?;
                 Ok(SourceEvent::Released(lists))
             }
+            Message::Remove(removals) => {
+                removals.iter().try_for_each(|&removal| self.remove(removal))?;
+                Ok(SourceEvent::Remove(removals))
+            }
             Message::Report(reports) => Ok(SourceEvent::Reports(reports)),
             Message::Finished(finished) => {
                 self.finished = true;
@@ -144,9 +177,9 @@ impl SourceSession {
         let Some(piece) = self.pieces.get_mut(&request.list) else {
             return unexpected("request", "its list was not sent, or was released");
         };
-        match piece.is_file.get(request.index as usize) {
-            Some(true) => {}
-            Some(false) => return unexpected("request", "the entry is not a regular file"),
+        match piece.states.get(request.index as usize) {
+            Some(EntryState::File) => {}
+            Some(_) => return unexpected("request", "the entry is not a regular file"),
             None => return unexpected("request", "the list has no such entry"),
         }
         let in_use = self.files.contains_key(&request.file) || self.owed.contains_key(&request.file);
@@ -189,10 +222,31 @@ impl SourceSession {
         }
     }
 
+    fn remove(&mut self, Removal { list, index }: Removal) -> Result<(), ProtocolError> {
+        if !self.may_remove {
+            return unexpected("removal", "nothing is to be removed from this source");
+        }
+        let states = match self.pieces.get_mut(&list) {
+            Some(piece) => Some(&mut piece.states),
+            None => self.remembered.as_mut().and_then(|remembered| remembered.get_mut(&list)),
+        };
+        match states.and_then(|states| states.get_mut(index as usize)) {
+            Some(state @ (EntryState::File | EntryState::Other)) => {
+                *state = EntryState::Closed;
+                Ok(())
+            }
+            Some(EntryState::Closed) => unexpected("removal", "it is a directory, or was to go already"),
+            None => unexpected("removal", "no such entry was sent, or its list was released"),
+        }
+    }
+
     fn release(&mut self, list: u32) -> Result<(), ProtocolError> {
         match self.pieces.remove(&list) {
             Some(piece) if piece.under_way == 0 => {
                 self.entries_in_window -= piece.entries;
+                if let Some(remembered) = &mut self.remembered {
+                    remembered.insert(list, piece.states);
+                }
                 Ok(())
             }
             Some(_) => unexpected("release", "files of the list are under way"),
@@ -201,10 +255,20 @@ impl SourceSession {
     }
 }
 
+impl EntryState {
+    fn of(entry: &Entry) -> EntryState {
+        match entry.kind {
+            Kind::File { .. } => EntryState::File,
+            Kind::Directory => EntryState::Closed,
+            _ => EntryState::Other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Entry, Kind, Timestamp};
+    use crate::entry::Timestamp;
     use crate::message::{OwnerNames, Scanned, Want};
     use crate::path::{Name, RelPath};
 
@@ -272,6 +336,30 @@ mod tests {
         idle.answered(1);
         assert!(idle.receive(Message::Release(vec![7])).is_ok());
         assert_eq!(idle.entries_in_window, 0);
+    }
+
+    #[test]
+    fn only_what_was_listed_and_is_no_directory_can_be_removed_once_and_where_that_was_asked_for() {
+        let remove = |list, index| Message::Remove(vec![Removal { list, index }]);
+        for (message, allowed) in [
+            (remove(7, 0), true),
+            (remove(7, 1), false),
+            (remove(7, 2), true),
+            (remove(7, 3), false),
+            (remove(8, 0), false),
+            (Message::Remove(vec![Removal { list: 7, index: 0 }; 2]), false),
+        ] {
+            for may_remove in [true, false] {
+                let mut session = SourceSession::new(may_remove);
+                session.announce(&piece(7, &[Kind::File { size_bytes: 9 }, Kind::Directory, Kind::Fifo]));
+                let is_taken = session.receive(message.clone()).is_ok();
+                assert_eq!(is_taken, allowed && may_remove, "{message:?} {may_remove}");
+            }
+        }
+        let mut session = SourceSession::new(true);
+        session.announce(&piece(7, &[Kind::File { size_bytes: 9 }]));
+        session.receive(remove(7, 0)).unwrap();
+        assert!(session.receive(request(7, 0, 1, Want::Whole)).is_err(), "it is gone");
     }
 
     #[test]

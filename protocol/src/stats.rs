@@ -135,6 +135,8 @@ pub enum Operation {
     Sync,
     ReadAttributes,
     SetAttributes,
+    Link,
+    PutAside,
 }
 
 impl Operation {
@@ -158,6 +160,8 @@ impl Operation {
             Operation::Sync => "sync",
             Operation::ReadAttributes => "read extended attributes of",
             Operation::SetAttributes => "set extended attributes of",
+            Operation::Link => "link",
+            Operation::PutAside => "keep the old one of (so it was left as it is)",
         }
     }
 }
@@ -183,6 +187,12 @@ pub enum Cause {
     ChangedKind,
     /// It has more extended attributes than are carried.
     TooManyAttributes,
+    /// The first of its names was not copied.
+    FirstNameMissing,
+    /// A link of the destination does not stay beneath it.
+    LeadsOut,
+    /// It is not what was copied any more, so the source keeps it.
+    ChangedSince,
 }
 
 /// Which end met a problem.

@@ -5,51 +5,61 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
 
-use protocol::attributes::{Attributes, Extra};
+use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
+use protocol::attributes::{Attributes, Extra, HardLink};
+use protocol::bases::{BaseKind, Bases, Fuzzy};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item};
+use protocol::links::{Followed, Links, Munging};
 use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
-    Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
+    Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
-use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
+use protocol::options::{
+    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SyncOptions,
+};
 use protocol::path::{Name, RelPath};
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
+use protocol::replaced::{Placing, Replaced};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
+use protocol::window::TimeWindow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
-const VERSION_1: [(&str, &str); 39] = [
+const VERSION_1: [(&str, &str); 41] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
-        "2d00000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
-         000000",
+        "3300000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
+         000000000000000000",
     ),
     (
         "start as the destination",
-        "5e000000020001062f7372762fff01000101010001010001010102010001000101fc000002000101fbe8030002010005 \
-         2a2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00f2052a010000 \
-         00fb5802",
+        "64000000020001062f7372762fff01000101010001010001010100010001000102010001000101fc000002000101fbe8 \
+         0300020100052a2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00 \
+         f2052a01000000fb5802",
     ),
-    ("begin", "2800000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b010001fbe803036f70730000"),
-    ("begin with a single file", "0b00000003000001fbe803036f70730001"),
+    (
+        "begin",
+        "2900000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b0101fbe803036f707300000000",
+    ),
+    ("begin with a single file", "1700000003000001fbe803036f707300010103612f620203612f630164"),
     (
         "listing",
-        "e5010000040002fb2c0100000101fbe803036f707301fc701101000264620bfbbc01080002610aed13e807f0a2048dda \
+        "fa010000040002fb2c0100000101fbe803036f707301fc701101000264620bfbd101080002610aed13e807f0a2048dda \
          9601ffc99a3b808080802039000162ffc99a3b3a000163ffc99a3b042e2e2ffe3b000164ffc99a3b3c000165ffc99a3b \
-         3d000166ffc99a3b05013e010167ffc99a3b8302f0a204bb000167ffc99a3b01000106757365722e610176bb000168ff \
-         c99a3b0100bb000169ffc99a3b01010106757365722e61ac020707070707070707070707070707070707070707070707 \
+         3d000166ffc99a3b05013e010167ffc99a3b8302f0a204bb000167ffc99a3b0bac020202000000000106757365722e61 \
+         0176bb000168ffc99a3b0bac02020200000000bb000169ffc99a3b0fac020202000000010106757365722e61ac020707 \
          070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
          070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
          070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
          070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
          070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
-         07070707070707070707070707070707070707070707070707070707070707070707070707bb00016affc99a3b00fb2d \
-         0103622f63010000000000",
+         070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
+         07070707070707070707bb00016affc99a3b00fb2d0103622f63010000000000",
     ),
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
     (
@@ -69,8 +79,8 @@ const VERSION_1: [(&str, &str); 39] = [
     ("release", "0b00000009000400fafbfb00fc00000100"),
     (
         "report",
-        "340000000a0005000003622f7800fb2c01010001010001000101000103622f7801010103622f780b001a02082f737276 \
-         2f6e65770304736c6f77",
+        "4c0000000a0006000003622f7800fb2c010100010100010001010001000103622f7801000203622f7803030000000000 \
+         000000000003622f78010103622f780b001a02082f7372762f6e65770304736c6f77",
     ),
     (
         "summary",
@@ -82,7 +92,8 @@ const VERSION_1: [(&str, &str); 39] = [
     ("times", "090000001100000005000000000000"),
     (
         "start as one end of a bench",
-        "27000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000",
+        "2d000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
+         000000",
     ),
     ("probe of the machine", "010000000e0000"),
     ("probe of the round trip", "010000000e0001"),
@@ -108,6 +119,8 @@ const VERSION_1: [(&str, &str); 39] = [
     ("filler", "1400000010005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
     ("invitation", "2000000012005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
     ("spread", "01000000130086"),
+    ("removal", "09000000140002fb2c0101fafbfb00"),
+    ("removed", "030000001500fb2c01"),
 ];
 
 /// The preamble of version 1: `\0migsync`.
@@ -150,7 +163,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=19).collect());
+    assert_eq!(kinds, (1..=21).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -230,6 +243,11 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("filler", Message::decode(filler_frame(&[0x5a; 20])).unwrap()),
         ("invitation", Message::Invite([0x5a; 32])),
         ("spread", Message::Spread(Channels::with([7, 1, 2]))),
+        (
+            "removal",
+            Message::Remove(vec![Removal { list: 300, index: 1 }, Removal { list: 250, index: 251 }]),
+        ),
+        ("removed", Message::Removed(300)),
     ]
 }
 
@@ -272,10 +290,14 @@ fn everything() -> SyncOptions {
         specials: true,
         numeric_ids: true,
         xattrs: true,
+        acls: false,
+        hard_links: true,
+        atimes: false,
+        omit_times: OmitTimes { directories: true, links: false },
+        executability: true,
     };
     SyncOptions {
         recursive: true,
-        copy_links: false,
         one_file_system: true,
         preserve,
         quick_check: QuickCheck::Checksum,
@@ -285,7 +307,13 @@ fn everything() -> SyncOptions {
         whole_file: false,
         inplace: true,
         block_size: Some(131_072),
-        delete: Delete { extraneous: true, max_entries: Some(1000), allow_empty_source: false },
+        delete: Delete {
+            extraneous: true,
+            max_entries: Some(1000),
+            allow_empty_source: false,
+            replaced_directories: true,
+            ignore_errors: false,
+        },
         filter,
         chmod: vec![ModeChange {
             directories: true,
@@ -303,6 +331,29 @@ fn everything() -> SyncOptions {
         itemize: true,
         bandwidth_bytes_per_s: 5_000_000_000,
         timeout_s: 600,
+        links: Links {
+            followed: Followed::Some { leading_out: true, to_directories: false },
+            only_inside: true,
+            keep_directories: false,
+            munging: Munging::Put,
+        },
+        arguments: ArgumentRules {
+            relative: Relative::WithoutImplied,
+            missing: Missing::Deleted,
+            make_path: true,
+        },
+        time_window: TimeWindow::Seconds(300),
+        directories: false,
+        remove_source_files: true,
+        bases: Bases { kind: BaseKind::Copy, directories: vec![b"../old".to_vec(), b"/b".to_vec()] },
+        fuzzy: Fuzzy::BesideAndInBases,
+        replaced: Replaced::Backup { directory: Some(b"../backup".to_vec()), suffix: b".old".to_vec() },
+        placing: Placing {
+            temp_dir: Some(b"/var/tmp".to_vec()),
+            partial_dir: Some(b".partial".to_vec()),
+            delayed: true,
+        },
+        only_grown: true,
     }
 }
 
@@ -322,7 +373,13 @@ fn entry(name: &[u8], kind: Kind) -> Entry {
 
 fn begin(root: Option<Entry>, single: bool) -> Message {
     let names = OwnerNames { users: vec![(1000, b"ops".to_vec())], groups: Vec::new() };
-    Message::Begin(Box::new(Begin { root, names, single }))
+    let path = |bytes: &[u8]| RelPath::new(bytes).unwrap();
+    let places = if single {
+        Places { asked: vec![path(b"a/b")], missing: vec![path(b"a/c"), path(b"d")] }
+    } else {
+        Places::default()
+    };
+    Message::Begin(Box::new(Begin { root, names, single, places }))
 }
 
 fn pieces() -> Vec<Piece> {
@@ -338,7 +395,9 @@ fn pieces() -> Vec<Piece> {
     let names = OwnerNames { users: vec![(1000, b"ops".to_vec())], groups: vec![(70_000, b"db".to_vec())] };
     let extra = |value: &[u8]| {
         let attributes = Attributes::new([(b"user.a".to_vec(), value.to_vec())]).unwrap();
-        Some(Box::new(Extra { attributes: Some(Arc::new(attributes)) }))
+        let link = Some(HardLink { group: 300, leads: value.len() == 300 });
+        let atime = Some(Timestamp { secs: 1, nanos: 2 });
+        Some(Box::new(Extra { attributes: Some(Arc::new(attributes)), link, atime }))
     };
     let told =
         [(b"g", extra(b"v")), (b"h", extra(b"v")), (b"i", extra(&[7; 300])), (b"j", Some(Box::default()))];
@@ -413,11 +472,19 @@ fn reports() -> Vec<Report> {
         owner: false,
         group: true,
         xattrs: true,
+        acls: false,
+        atime: true,
     };
     let kind = Kind::File { size_bytes: 300 };
     vec![
         Report::Item(Item::Updated { path: path.clone(), kind, change }),
         Report::Item(Item::Deleted { path: path.clone(), is_dir: true }),
+        Report::Item(Item::Linked {
+            path: path.clone(),
+            kind: Kind::Fifo,
+            change: Change { content: Content::Linked, ..Change::default() },
+            first: path.clone(),
+        }),
         Report::Problem(Problem {
             side: Side::Destination,
             path,

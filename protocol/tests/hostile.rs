@@ -9,12 +9,13 @@
 )]
 
 use bincode::{Decode, Encode, config};
+use protocol::arguments::Places;
 use protocol::destination::{DestinationSession, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::frame::{Compressor, Frame, HEADER_BYTES, Header};
 use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Message, OwnerNames, Piece, ReadFile, Record,
-    Report, Request, Role, Scanned, Start, Step, Want, filler_frame, hello, signature_frame,
+    Removal, Report, Request, Role, Scanned, Start, Step, Want, filler_frame, hello, signature_frame,
 };
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
@@ -89,6 +90,7 @@ fn a_destination_takes_each_message_only_in_the_states_that_allow_it() {
     let unlisted = "said twice, or directories are not listed";
     let over = "the scan had ended";
     let twice = "said twice, or the root is no directory";
+    let not_told = "more than was to be removed";
     // Before the beginning, begun, listing, scanned with a file under way, complete.
     let table = [
         ("hello", [NOT_BEGUN, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE]),
@@ -106,6 +108,8 @@ fn a_destination_takes_each_message_only_in_the_states_that_allow_it() {
         ("keepalive", [OK; 5]),
         ("invitation", [NOT_BEGUN, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE]),
         ("spread", [NOT_BEGUN, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE]),
+        ("removal", [NOT_BEGUN, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE, NOT_A_SOURCE]),
+        ("removed", [not_told; 5]),
     ];
     for (message, (name, expected)) in samples().into_iter().zip(table) {
         assert_eq!(message.name(), name);
@@ -141,6 +145,8 @@ fn a_source_takes_each_message_only_in_the_states_that_allow_it() {
         ("keepalive", [OK; 4]),
         ("invitation", [NOT_A_DESTINATION; 4]),
         ("spread", [NOT_A_DESTINATION; 4]),
+        ("removal", ["nothing is to be removed from this source"; 4]),
+        ("removed", [NOT_A_DESTINATION; 4]),
     ];
     for (message, (name, expected)) in samples().into_iter().zip(table) {
         assert_eq!(message.name(), name);
@@ -149,6 +155,22 @@ fn a_source_takes_each_message_only_in_the_states_that_allow_it() {
             assert_eq!(why(&result), expected, "{name} in state {state}");
         }
     }
+}
+
+#[test]
+fn a_source_says_only_of_what_it_was_told_to_remove_that_this_is_done() {
+    let mut session = listing_destination();
+    (0..2).for_each(|_| session.will_remove(7));
+    (0..3).for_each(|file| session.resolve(file));
+    assert!(session.take_released().is_empty(), "the source must know what it is to remove");
+    session.remove(2);
+    (0..2).for_each(|_| session.stays(7));
+    assert!(!session.is_removed());
+    assert_eq!(session.take_released(), [7]);
+    session.receive(Message::Removed(1)).unwrap();
+    assert_eq!(why(&session.receive(Message::Removed(2))), "more than was to be removed");
+    session.receive(Message::Removed(1)).unwrap();
+    assert!(session.is_removed());
 }
 
 fn why<T>(result: &Result<T, ProtocolError>) -> &'static str {
@@ -186,6 +208,8 @@ fn samples() -> Vec<Message> {
         Message::KeepAlive,
         Message::Invite([7; 32]),
         Message::Spread(Channels::with([1])),
+        Message::Remove(vec![Removal { list: 7, index: 0 }]),
+        Message::Removed(1),
     ]
 }
 
@@ -261,7 +285,12 @@ fn present() -> Standing<()> {
 }
 
 fn begin(root: Option<Entry>) -> Message {
-    Message::Begin(Box::new(Begin { root, names: OwnerNames::default(), single: false }))
+    Message::Begin(Box::new(Begin {
+        root,
+        names: OwnerNames::default(),
+        single: false,
+        places: Places::default(),
+    }))
 }
 
 fn entry(name: &[u8], kind: Kind) -> Entry {

@@ -123,6 +123,10 @@ fn serve(
     let index = index_for(permissions.state_dir.as_deref(), options);
     link.outgoing.state().limit_bandwidth(options.bandwidth_bytes_per_s);
     match &start.role {
+        Role::Source { .. } if permissions.read_only && options.removes_source() => {
+            let message = "this agent is read-only (--read-only): --remove-source-files is not for it";
+            Err(SessionError::refused(Exit::StartUp, message))
+        }
         Role::Source { arguments } => {
             let sources = Sources::open(permissions.root.as_deref(), arguments, options)?;
             let end = SourceEnd {

@@ -3,16 +3,20 @@
 //! As rsync has it, root takes every name but the system's own, everybody else those of users. An end takes of what the
 //! other one tells only what it may set itself, so a difference in rights is not a difference between trees.
 
+use crate::owners::Owners;
 use crate::tree::Handle;
-use protocol::attributes::{Attributes, AttributesError};
+use protocol::attributes::{Attributes, AttributesError, is_acl};
 use protocol::options::Preserve;
 use rustix::io::Errno;
 use std::sync::Arc;
+
+pub(crate) mod acl;
 
 /// Which names this end takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
     xattrs: bool,
+    acls: bool,
     is_root: bool,
 }
 
@@ -27,7 +31,8 @@ impl Taken {
     /// Those that `preserve` asks for and this process may set; none where it asks for none.
     pub(crate) fn new(preserve: &Preserve) -> Option<Taken> {
         let is_root = rustix::process::geteuid().is_root();
-        preserve.xattrs.then_some(Taken { xattrs: preserve.xattrs, is_root })
+        let (xattrs, acls) = (preserve.xattrs, preserve.acls);
+        (xattrs || acls).then_some(Taken { xattrs, acls, is_root })
     }
 
     pub(crate) fn is_root(self) -> bool {
@@ -35,16 +40,23 @@ impl Taken {
     }
 
     fn takes(self, name: &[u8]) -> bool {
+        if is_acl(name) {
+            return self.acls;
+        }
         let is_users = name.starts_with(b"user.");
         self.xattrs && (is_users || self.is_root && !name.starts_with(b"system.")) && !is_rsyncs(name)
     }
 
-    /// What this end takes of a set.
-    pub(crate) fn of(self, all: &Arc<Attributes>) -> Arc<Attributes> {
-        if all.iter().all(|(name, _)| self.takes(name)) {
+    /// What the source's set is to be here: what this end takes of it, and whom its ACLs name by the numbers of this machine.
+    pub(crate) fn here(self, all: &Arc<Attributes>, owners: &Owners<'_>) -> Arc<Attributes> {
+        if all.iter().all(|(name, _)| self.takes(name) && !is_acl(name)) {
             return Arc::clone(all);
         }
-        Arc::new(all.only(|name| self.takes(name)))
+        let mut here = all.only(|name| self.takes(name));
+        for (name, acl) in all.iter().filter(|(name, _)| is_acl(name)) {
+            here.replace(name, acl::mapped(acl, |who| owners.named(who)));
+        }
+        Arc::new(here)
     }
 
     /// An entry's.
@@ -53,6 +65,7 @@ impl Taken {
         let mut all = Vec::new();
         for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty() && self.takes(name)) {
             if let Some(value) = entry.attribute(name).map_err(ReadError::Errno)? {
+                let value = if is_acl(name) { acl::sorted(value) } else { value };
                 all.push((name.to_vec(), value));
             }
         }
@@ -63,8 +76,9 @@ impl Taken {
         Ok(Arc::new(set))
     }
 
-    /// Makes an entry's what they are to be. They are read anew: a change of owner, or of content, has dropped some.
-    pub(crate) fn set(self, entry: &impl Handle, wanted: &Attributes) -> Result<(), Errno> {
+    /// Makes an entry's what they are to be; whether that may have changed its mode. They are read anew: a change of owner,
+    /// or of content, has dropped some.
+    pub(crate) fn set(self, entry: &impl Handle, wanted: &Attributes) -> Result<bool, Errno> {
         let there = match self.read(entry) {
             Ok(there) => there,
             Err(ReadError::Errno(error)) => return Err(error),
@@ -76,7 +90,7 @@ impl Taken {
         for (name, value) in wanted.iter().filter(|(name, value)| there.value(name) != Some(value)) {
             entry.set_attribute(name, value)?;
         }
-        Ok(())
+        Ok(self.acls && !there.agree(wanted, is_acl))
     }
 }
 

@@ -43,10 +43,10 @@ pub(crate) struct Basis {
 impl Basis {
     /// Opens what there is for `target`; none where that is nothing.
     pub(crate) fn open(run: &Run<'_>, target: &Target) -> Result<Option<Basis>, Errno> {
-        let kept = target.device.and_then(|device| run.staging.kept(device, &target.path()));
+        let kept = run.kept(target);
         let old = match target.basis() {
             Some(_) => {
-                let file = run.tree.dir(&target.parent)?.open_file(target.name().as_bytes())?;
+                let file = target.open_basis(run)?;
                 let info = tree::settled_info_of(&file)?;
                 Some((file, info))
             }
@@ -282,7 +282,7 @@ pub(crate) fn hash_existing(run: &Run<'_>, target: &Target) -> Option<ContentHas
 }
 
 fn hash(run: &Run<'_>, target: &Target) -> io::Result<ContentHash> {
-    let file = run.tree.dir(&target.parent)?.open_file(target.name().as_bytes())?;
+    let file = target.open_basis(run)?;
     let before = tree::info_of(&file)?;
     if let Some(hash) = run.index.hash(&before) {
         return Ok(hash);

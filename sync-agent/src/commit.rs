@@ -6,6 +6,7 @@
 
 use crate::clock::Activity;
 use crate::error::SessionError;
+use crate::hard_links;
 use crate::index::FileValues;
 use crate::journal;
 use crate::receiver::Target;
@@ -63,6 +64,8 @@ pub(crate) enum Commit {
     Ready(Vec<Ready>),
     /// Commit what is there, and answer.
     Flush(Sender<()>),
+    /// Enough is in place to tell the source that it may go there.
+    Confirm,
 }
 
 const BATCH_ENTRIES: usize = 4096;
@@ -78,6 +81,7 @@ pub(crate) fn work(
     let mut batch = Vec::new();
     let mut bytes = 0;
     let mut due = Instant::now() + BATCH_TIME;
+    let is_delayed = run.options.placing.delayed;
     loop {
         let commit_now = select! {
             recv(commits) -> commit => commit.map_err(|_| RecvTimeoutError::Disconnected),
@@ -91,7 +95,7 @@ pub(crate) fn work(
                 }
                 bytes += ready.iter().map(|ready| ready.bytes).sum::<u64>();
                 batch.extend(ready);
-                if batch.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
+                if is_delayed || batch.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
                     continue;
                 }
                 commit(run, &mut batch)?;
@@ -100,7 +104,10 @@ pub(crate) fn work(
                 commit(run, &mut batch)?;
                 let _ = done.send(());
             }
-            Err(RecvTimeoutError::Timeout) => commit(run, &mut batch)?,
+            // What is delayed waits for the flush at the end.
+            Err(RecvTimeoutError::Timeout) if is_delayed => commit(run, &mut Vec::new())?,
+            Ok(Commit::Confirm) if is_delayed => commit(run, &mut Vec::new())?,
+            Ok(Commit::Confirm) | Err(RecvTimeoutError::Timeout) => commit(run, &mut batch)?,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
         bytes = 0;
@@ -120,7 +127,8 @@ pub(crate) fn finish_stopped(
             batch.extend(ready);
         }
     }
-    if run.is_full.load(Ordering::Acquire) { commit(run, &mut batch) } else { Ok(()) }
+    let may_commit = run.is_full.load(Ordering::Acquire) && !run.options.placing.delayed;
+    if may_commit { commit(run, &mut batch) } else { Ok(()) }
 }
 
 fn commit(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
@@ -130,6 +138,7 @@ fn commit(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
 fn commit_all(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError> {
     if !batch.is_empty() {
         confirm_values(run, |info| info.is_settled());
+        leave_scratch(run, batch);
         run.staging.sync()?;
         let mut parent = Parent::default();
         let (patches, renames): (Vec<Ready>, Vec<Ready>) =
@@ -147,7 +156,7 @@ fn commit_all(run: &Run<'_>, batch: &mut Vec<Ready>) -> Result<(), SessionError>
         patch_all(run, patches)?;
     }
     complete_directories(run);
-    Ok(())
+    run.confirm_removals()
 }
 
 /// An entry whose story is over: its directory can be let go.
@@ -181,7 +190,9 @@ pub(crate) fn place_waiting(run: &Run<'_>) {
     for ready in std::mem::take(&mut *lock(&run.waiting)) {
         if let Ok(dir) = parent.dir(run, &ready.target.parent) {
             // Not empty: what is in it stays, and the rename says so.
-            let _ = dir.remove_dir(ready.target.name().as_bytes());
+            let Target { parent, existing, .. } = &*ready.target;
+            let name = ready.target.name();
+            let _ = existing.map(|info| run.retirement.remove_dir(dir, parent, name, &info));
         }
         let Ended { directory, touched } = settle(run, &mut parent, ready);
         let mut session = lock(&run.session);
@@ -203,6 +214,16 @@ fn place(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Option<Ended> {
 
 fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
     let Ready { target, staged, content, .. } = ready;
+    let kept = match target.existing {
+        Some(_) => keep_old(run, parent, &target),
+        None => Ok(()),
+    };
+    if let Err(error) = kept {
+        staged.discard();
+        run.did_not_come(&target);
+        run.fail(&target, Operation::PutAside, error);
+        return Ended { directory: target.directory, touched: false };
+    }
     let placed = parent
         .dir(run, &target.parent)
         .and_then(|dir| staged.area.dir.rename(staged.name.as_bytes(), dir, target.name().as_bytes()));
@@ -210,11 +231,19 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
     match placed {
         Ok(()) => {
             staged.placed();
+            if let Some(partials) = run.partials {
+                partials.forget(run, &target);
+            }
+            tell_replaced(run, parent, &target);
+            run.links.placed(&target);
+            run.came(&target);
             match target.wanted.entry.kind {
+                _ if target.first.is_some() => run.linked(&target),
+                Kind::File { .. } if target.is_from_base() => run.created(&target),
                 Kind::File { .. } => {
                     run.transferred(&target, target.change, content.literal, content.matched);
                     if let Some(replaced) =
-                        target.basis().filter(|old| old.size_bytes >= limits::VALUES_FROM_BYTES)
+                        target.old_file().filter(|old| old.size_bytes >= limits::VALUES_FROM_BYTES)
                     {
                         run.index.forget_values(replaced);
                     }
@@ -230,6 +259,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
         }
         Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR) => {
             staged.discard();
+            run.did_not_come(&target);
             run.problem(Problem {
                 side: Side::Destination,
                 path: target.path(),
@@ -239,10 +269,56 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
         }
         Err(error) => {
             staged.discard();
+            run.did_not_come(&target);
             run.fail(&target, Operation::Rename, error);
         }
     }
     Ended { directory: target.directory, touched }
+}
+
+/// What the entry is about to replace gets its place among what is kept.
+fn keep_old(run: &Run<'_>, parent: &mut Parent, target: &Target) -> Result<(), Errno> {
+    if run.options.replaced.is_gone() {
+        return Ok(());
+    }
+    let dir = parent.dir(run, &target.parent)?;
+    run.retirement.keep(run.tree, dir, &target.parent, target.name())
+}
+
+/// Something that was kept was replaced.
+fn tell_replaced(run: &Run<'_>, parent: &mut Parent, target: &Target) {
+    if run.options.replaced.is_gone() || target.existing.is_none() {
+        return;
+    }
+    let told = parent
+        .dir(run, &target.parent)
+        .and_then(|dir| run.retirement.replaced(dir, &target.parent, target.name()));
+    if let Err(error) = told {
+        run.fail(target, Operation::PutAside, error);
+    }
+}
+
+/// What was written on another file system is copied to where a rename is all that is left to do.
+fn leave_scratch(run: &Run<'_>, batch: &mut Vec<Ready>) {
+    let (away, mut here): (Vec<Ready>, Vec<Ready>) =
+        batch.drain(..).partition(|ready| ready.staged.area.is_scratch());
+    for ready in away {
+        let Ready { target, staged, how, bytes, content } = ready;
+        let moved = run.area(&target).and_then(|area| staged.copy_to(&area, &target.wanted.metadata));
+        staged.discard();
+        match moved {
+            Ok(staged) => {
+                here.extend(hard_links::first_left_scratch(run, &target, &staged));
+                here.push(Ready { target, staged, how, bytes, content });
+            }
+            Err(error) => {
+                run.did_not_come(&target);
+                run.fail(&target, Operation::Write, error);
+                run.let_go(target.directory);
+            }
+        }
+    }
+    *batch = here;
 }
 
 /// Patches files in place. Their journals are on disk; that they are used is on disk before the first byte
@@ -318,6 +394,7 @@ fn open(run: &Run<'_>, ready: Ready) -> Option<(Ready, File)> {
         Ok(file) => Some((ready, file)),
         Err(error) => {
             run.fail(target, Operation::Write, error);
+            run.did_not_come(target);
             run.let_go(target.directory);
             ready.staged.discard();
             None
@@ -334,8 +411,14 @@ fn patch(run: &Run<'_>, ready: Ready, file: File) -> Option<Patched> {
         patched.map_err(|error| (Operation::Write, error)).and_then(|()| target.wanted.metadata.apply(&file));
     let values = content.values.filter(|_| applied.is_ok());
     match applied {
-        Ok(()) => run.transferred(&target, target.change, content.literal, content.matched),
-        Err((operation, error)) => run.fail(&target, operation, error),
+        Ok(()) => {
+            run.transferred(&target, target.change, content.literal, content.matched);
+            run.came(&target);
+        }
+        Err((operation, error)) => {
+            run.fail(&target, operation, error);
+            run.did_not_come(&target);
+        }
     }
     run.let_go(target.directory);
     is_patched.then_some(Patched { target, staged, values, file })

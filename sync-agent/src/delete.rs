@@ -5,6 +5,7 @@
 
 use crate::commit::Ready;
 use crate::merge::Extraneous;
+use crate::retire::Left;
 use crate::run::Run;
 use crate::tree::{Dir, Handle as _, Held};
 use crate::workers::lock;
@@ -14,17 +15,22 @@ use protocol::itemize::Item;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Exit, Operation};
 use rustix::io::Errno;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Removes what is extraneous; returns why it refuses to.
 pub(crate) fn delete_extraneous(run: &Run<'_>) -> Result<(), String> {
-    let all = std::mem::take(&mut *lock(&run.extraneous));
+    let mut all = std::mem::take(&mut *lock(&run.extraneous));
+    all.extend(missing_elsewhere(run));
     let refused = refusal(run, &all);
-    for Extraneous { directory, path, names, room } in all {
+    for Extraneous { directory, path, names, room, missing } in all {
         if refused.is_none() {
             match run.tree.dir(&path) {
                 Ok(dir) => {
                     for name in &names {
+                        remove(run, &dir, &path, name);
+                    }
+                    for name in missing.iter().filter(|name| may_go(run, &dir, &path, name)) {
                         remove(run, &dir, &path, name);
                     }
                     for name in room.iter().filter(|name| makes_room(run, &dir, &path, name)) {
@@ -36,9 +42,13 @@ pub(crate) fn delete_extraneous(run: &Run<'_>) -> Result<(), String> {
                     run.problem(crate::monitor::errno(side, &path, Operation::Open, error));
                 }
             }
-            lock(&run.session).touch(directory);
+            if let Some(directory) = directory {
+                lock(&run.session).touch(directory);
+            }
         }
-        run.let_go(directory);
+        if let Some(directory) = directory {
+            run.let_go(directory);
+        }
     }
     match refused {
         None => Ok(()),
@@ -48,6 +58,36 @@ pub(crate) fn delete_extraneous(run: &Run<'_>) -> Result<(), String> {
             Err(why)
         }
     }
+}
+
+/// Counterparts of missing arguments in directories that are not in the transfer.
+fn missing_elsewhere(run: &Run<'_>) -> Vec<Extraneous> {
+    let mut all: Vec<Extraneous> = Vec::new();
+    for (parent, name) in std::mem::take(&mut *lock(&run.missing)).iter().filter_map(RelPath::split_last) {
+        match all.iter_mut().find(|known| *known.path == parent) {
+            Some(known) => known.missing.push(name),
+            None if run.tree.dir(&parent).is_err() => {}
+            None => {
+                let (path, missing) = (Arc::new(parent), vec![name]);
+                all.push(Extraneous { directory: None, path, names: Vec::new(), room: Vec::new(), missing });
+            }
+        }
+    }
+    all
+}
+
+/// Whether a missing argument's counterpart goes: a directory that holds something only where deletions were asked for.
+fn may_go(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    let holds_something = || {
+        let below = dir.dir(name).and_then(|below| below.names());
+        below.is_ok_and(|names| !names.is_empty())
+    };
+    let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
+    if run.options.empties_directories() || !is_dir || !holds_something() {
+        return true;
+    }
+    run.monitor.note(&format!("cannot delete non-empty directory: {}", parent.join(name)));
+    false
 }
 
 fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
@@ -64,9 +104,10 @@ fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
     }
     let limit = options.max_entries?;
     let mut count = 0;
-    for Extraneous { path, names, room, .. } in all {
+    for Extraneous { path, names, room, missing, .. } in all {
         if let Ok(dir) = run.tree.dir(path) {
-            count += names.iter().map(|name| count_below(run, &dir, path, name)).sum::<u64>();
+            let missing = missing.iter().filter(|name| dir.info(name.as_bytes()).is_ok());
+            count += names.iter().chain(missing).map(|name| count_below(run, &dir, path, name)).sum::<u64>();
             count += room.iter().map(|name| count_below(run, &dir, path, name) - 1).sum::<u64>();
         }
     }
@@ -91,8 +132,8 @@ fn count_below(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> u64 {
         .sum::<u64>()
 }
 
-/// Removes an entry with everything below it that is not protected; reports what can't be. Whether it
-/// is gone.
+/// Removes an entry with everything below it that is not protected; reports what can't be. Whether nothing of it is
+/// left in its directory: a backup may be.
 fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let path = parent.join(name);
     let info = match dir.info(name.as_bytes()) {
@@ -101,19 +142,29 @@ fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
         Err(error) => return fail(run, &path, error),
     };
     let is_dir = info.is_dir();
+    if is_dir && run.is_behind_link(&info) {
+        let note = format!("{path} stays: a link that is kept at the destination leads to it");
+        run.monitor.note(&note);
+        return false;
+    }
+    let mut is_empty = true;
     if is_dir && !remove_content(run, dir, parent, name) {
         return false;
     }
     if !run.options.dry_run {
-        let removed = if is_dir { dir.remove_dir(name.as_bytes()) } else { dir.remove_file(name.as_bytes()) };
-        if let Err(error) = removed {
-            return fail(run, &path, error);
+        let removed = match is_dir {
+            true => run.retirement.remove_dir(dir, parent, name, &info).map(|()| Left::Elsewhere),
+            false => run.retirement.remove(run.tree, dir, parent, name),
+        };
+        match removed {
+            Ok(left) => is_empty = left == Left::Elsewhere,
+            Err(error) => return fail(run, &path, error),
         }
     }
     let entry = info.entry(name.clone(), b"-".to_vec(), protocol::entry::Timestamp::default());
     lock(&run.stats).deleted.count(&entry.map_or(Kind::Fifo, |entry| entry.kind));
     run.item(Item::Deleted { path, is_dir });
-    true
+    is_empty
 }
 
 /// Removes what is in a directory; whether all of it is gone.
@@ -164,20 +215,22 @@ fn holds_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> b
     let Ok(below) = dir.dir(name) else { return false };
     let path = parent.join(name);
     let names = below.names().unwrap_or_default();
-    !run.options.filter.is_empty()
+    let may_protect = !run.options.filter.is_empty() || !run.options.replaced.is_gone();
+    may_protect
         && names
             .iter()
             .filter_map(|name| Name::new(name).ok())
             .any(|name| is_protected(run, &below, &path, &name) || holds_protected(run, &below, &path, &name))
 }
 
-/// Whether the filter keeps an entry of the destination from being deleted.
+/// Whether the filter keeps an entry of the destination from being deleted, or it is what earlier runs kept.
 pub(crate) fn is_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let filter = &run.options.filter;
-    !filter.is_empty() && {
+    let is_excluded = !filter.is_empty() && {
         let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
         filter.excludes(parent.join(name).as_bytes(), is_dir, FilterSide::Receiver)
-    }
+    };
+    is_excluded || run.retirement.protects(dir, name)
 }
 
 fn fail(run: &Run<'_>, path: &RelPath, error: Errno) -> bool {

@@ -4,23 +4,30 @@
 //! slows a source that is faster than the disk.
 
 use crate::attributes::Taken;
+use crate::bases::{self, BaseTrees};
 use crate::clock::Activity;
 use crate::commit::{self, Commit};
 use crate::delete;
 use crate::error::SessionError;
+use crate::hard_links::{self, Links};
 use crate::index::Index;
 use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
 use crate::merge;
 use crate::metadata::Translation;
 use crate::monitor::{Monitor, Progress};
 use crate::owners::Ownership;
+use crate::partial::Partials;
 use crate::receiver::{self, Receiver as Writer, Task};
+use crate::removal::Removals;
+use crate::retire::{self, Retirement};
 use crate::run::Run;
 use crate::scan::beneath;
+use crate::sides::Sides;
 use crate::staging::{self, Staging};
 use crate::tree::{self, Dir, Follow, Handle as _, Tree, Walk};
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use protocol::arguments::{Missing, Relative};
 use protocol::destination::{DestinationEvent, DestinationSession, Standing};
 use protocol::message::{Begin, Data, Finished, Message};
 use protocol::options::SyncOptions;
@@ -73,6 +80,14 @@ struct Root {
     made: bool,
 }
 
+/// What stands beside the destination, opened.
+struct Beside<'a> {
+    staging: Staging,
+    bases: BaseTrees,
+    retirement: Retirement<'a>,
+    partials: Option<Partials>,
+}
+
 impl DestinationEnd<'_> {
     /// Makes the destination what the source is.
     ///
@@ -110,8 +125,10 @@ impl DestinationEnd<'_> {
             Ownership::new(self.options).map_err(|why| SessionError::refused(Exit::Usage, why))?;
         let taken = Taken::new(&self.options.preserve);
         let translation = Translation { options: self.options, ownership, umask: self.umask, taken };
-        let staging = Staging::default();
-        let result = self.run_threads(outgoing, incoming, session, &begin, &root, &translation, &staging);
+        let sides = self.sides(&root)?;
+        let beside = self.open_beside(&sides, &root)?;
+        let staging = &beside.staging;
+        let result = self.run_threads(outgoing, incoming, session, &begin, &root, &translation, &beside);
         if result.is_err() {
             let is_full = matches!(&result, Err(error) if error.exit() == Exit::Full);
             staging.close(&root.tree, !is_full);
@@ -176,6 +193,9 @@ impl DestinationEnd<'_> {
             }
             Err(error) => return Err(cannot(error)),
         }
+        if self.options.arguments.make_path {
+            return self.make_whole_root(begin);
+        }
         let (parent, name) = self.split_destination().ok_or_else(|| cannot(Errno::NOENT))?;
         let (tree, dir) = self.open_tree(&parent).map_err(|error| match error {
             Errno::NOENT => SessionError::refused(
@@ -200,6 +220,53 @@ impl DestinationEnd<'_> {
         Ok(Root { tree, dir: Some(dir), single_name: None, made: true })
     }
 
+    /// The root of a run that makes the whole path to it (`--mkpath`).
+    fn make_whole_root(&self, begin: &Begin) -> Result<Root, SessionError> {
+        let is_single = begin.single && !self.argument.ends_with(b"/");
+        let (parent, name) = match self.split_destination() {
+            Some((parent, name)) if is_single => (parent, Some(name)),
+            _ => (self.argument.to_vec(), None),
+        };
+        let (tree, dir, made) = self.make_path(&parent)?;
+        if made > 0 {
+            let what = if made == 1 { "directory" } else { "directories" };
+            self.monitor.note(&format!("created {made} {what} for {}", protocol::path::escaped(&parent)));
+        }
+        let is_absent = made > 0 && self.options.dry_run;
+        Ok(Root { tree, dir: (!is_absent).then_some(dir), single_name: name, made: is_absent })
+    }
+
+    /// Makes what is missing of `path`; of a dry run the deepest directory that is there. Says how many were missing.
+    fn make_path(&self, path: &[u8]) -> Result<(Tree, Dir, usize), SessionError> {
+        let cannot = |path: &[u8], error: Errno| {
+            SessionError::io(format!("make the directory {:?}", protocol::path::escaped(path)), error)
+        };
+        let start: &[u8] = if path.starts_with(b"/") { b"/" } else { b"." };
+        let mut reached = start.to_vec();
+        let mut opened = self.open_tree(start).map_err(|error| cannot(start, error))?;
+        let mut made = 0;
+        for name in path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+            reached.push(b'/');
+            reached.extend_from_slice(name);
+            let there = if made > 0 { Err(Errno::NOENT) } else { self.open_tree(&reached) };
+            opened = match there {
+                Ok(there) => there,
+                Err(Errno::NOENT) => {
+                    made += 1;
+                    if self.options.dry_run {
+                        continue;
+                    }
+                    opened.1.make_dir(name).map_err(|error| cannot(&reached, error))?;
+                    let held = opened.1.hold(name).and_then(|held| held.set_mode(0o777 & !self.umask));
+                    held.map_err(|error| cannot(&reached, error))?;
+                    self.open_tree(&reached).map_err(|error| cannot(&reached, error))?
+                }
+                Err(error) => return Err(cannot(&reached, error)),
+            };
+        }
+        Ok((opened.0, opened.1, made))
+    }
+
     fn open_tree(&self, argument: &[u8]) -> Result<(Tree, Dir), Errno> {
         let tree = match self.root {
             None => Tree::open(tree::path_of(argument), Follow::Never)?,
@@ -209,7 +276,17 @@ impl DestinationEnd<'_> {
             }
         };
         let dir = tree.dir(&RelPath::root())?;
-        Ok((tree, dir))
+        let keeps_links = self.options.links.keep_directories
+            || self.options.arguments.relative == Relative::WithoutImplied;
+        Ok((if keeps_links { tree.following_beneath() } else { tree }, dir))
+    }
+
+    /// The source's arguments that are not there, if that is to matter here.
+    fn missing(&self, begin: &Begin) -> Vec<RelPath> {
+        match self.options.arguments.missing {
+            Missing::Deleted => begin.places.missing.clone(),
+            Missing::Reported | Missing::Ignored => Vec::new(),
+        }
     }
 
     fn split_destination(&self) -> Option<(Vec<u8>, Name)> {
@@ -221,6 +298,59 @@ impl DestinationEnd<'_> {
         let name = Name::new(&trimmed[cut..]).ok()?;
         let parent = if cut == 0 { b".".to_vec() } else { trimmed[..cut].to_vec() };
         Some((parent, name))
+    }
+
+    // What stands beside it.
+
+    /// Where the paths of options start.
+    fn sides(&self, root: &Root) -> Result<Sides<'_>, SessionError> {
+        let cannot = |error: Errno| SessionError::io("look at the destination", error);
+        let to_parent = root.single_name.is_some() || root.dir.is_none();
+        match (self.root, &root.dir) {
+            (Some(held), _) => {
+                let parent = self.split_destination().filter(|_| to_parent).map(|(parent, _)| parent);
+                let argument = parent.as_deref().unwrap_or(self.argument);
+                let home = beneath(argument).ok_or_else(|| cannot(Errno::XDEV))?;
+                Ok(Sides::held(held, home, self.umask))
+            }
+            (None, Some(dir)) => Ok(Sides::of(dir.try_clone().map_err(cannot)?, self.umask)),
+            (None, None) => Ok(Sides::of_absent(root.tree.dir(&RelPath::root()).map_err(cannot)?)),
+        }
+    }
+
+    fn open_beside<'a>(&self, sides: &'a Sides<'a>, root: &Root) -> Result<Beside<'a>, SessionError> {
+        let options = self.options;
+        let bases = BaseTrees::open(&options.bases, sides, self.monitor)?;
+        let nothing =
+            Beside { staging: Staging::default(), bases, retirement: Retirement::Gone, partials: None };
+        let Some(home) = &root.dir else { return Ok(nothing) };
+        let retirement = Retirement::open(&options.replaced, sides, home, options.dry_run)
+            .map_err(|error| retire::refused(&options.replaced, error))?;
+        if options.dry_run {
+            return Ok(Beside { retirement, ..nothing });
+        }
+        let partials = match &options.placing.partial_dir {
+            None => None,
+            Some(path) => {
+                let opened = Partials::open(path, sides);
+                Some(opened.map_err(|error| bases::refused("--partial-dir", path, error))?)
+            }
+        };
+        Ok(Beside { staging: self.staging(sides, home)?, retirement, partials, ..nothing })
+    }
+
+    fn staging(&self, sides: &Sides<'_>, home: &Dir) -> Result<Staging, SessionError> {
+        let Some(path) = &self.options.placing.temp_dir else { return Ok(Staging::default()) };
+        let opened = sides.open(path).and_then(|dir| {
+            let (scratch, own) = (dir.own_info()?, home.own_info()?);
+            // On one file system with the destination it saves nothing.
+            if scratch.device == own.device {
+                Ok(Staging::default())
+            } else {
+                Staging::with_scratch(&dir, &own)
+            }
+        });
+        opened.map_err(|error| bases::refused("--temp-dir", path, error))
     }
 
     /// What must hold before the first byte moves; returns what keeps other runs away.
@@ -270,7 +400,7 @@ impl DestinationEnd<'_> {
         begin: &Begin,
         root: &Root,
         translation: &Translation<'_>,
-        staging: &Staging,
+        beside: &Beside<'_>,
     ) -> Result<Finished, SessionError> {
         let (stop, stopped) = bounded::<()>(0);
         let outgoing = outgoing.stoppable(stopped.clone());
@@ -287,7 +417,11 @@ impl DestinationEnd<'_> {
             monitor: self.monitor,
             progress: self.progress,
             index: self.index,
-            staging,
+            staging: &beside.staging,
+            bases: &beside.bases,
+            retirement: &beside.retirement,
+            partials: beside.partials.as_ref(),
+            links: Links::default(),
             single_name: root.single_name.clone(),
             session: Mutex::new(session),
             room: Condvar::new(),
@@ -301,6 +435,10 @@ impl DestinationEnd<'_> {
             worst: Mutex::new(Exit::Done),
             area_homes: Mutex::new(Vec::new()),
             is_named: begin.root.is_none(),
+            places: &begin.places,
+            missing: Mutex::new(self.missing(begin)),
+            behind_links: Mutex::default(),
+            removals: Removals::default(),
             file_systems: Mutex::new(HashMap::new()),
             empty_source: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -343,8 +481,12 @@ impl DestinationEnd<'_> {
             spawn(scope, "commit", failure, move || commit::work(run, &to_commit, &stopped_committer));
 
             let received = self.begin(run, begin, root).and_then(|()| {
-                self.receive(run, incoming, failure, &woken, &writers)?;
-                self.finish(run, failure)
+                let is_over = || lock(&run.session).is_idle();
+                self.receive(run, incoming, failure, &woken, &writers, is_over)?;
+                let refused = self.complete(run, failure)?;
+                let is_over = || lock(&run.session).is_removed();
+                self.receive(run, incoming, failure, &woken, &writers, is_over)?;
+                Ok(self.finish(run, refused))
             });
             run.stopped.store(true, Ordering::Relaxed);
             drop(stop);
@@ -383,7 +525,7 @@ impl DestinationEnd<'_> {
         run.advance()
     }
 
-    /// Takes in what the source says until nothing more is to come.
+    /// Takes in what the source says until what is waited for `is_over`.
     fn receive(
         &self,
         run: &Run<'_>,
@@ -391,12 +533,13 @@ impl DestinationEnd<'_> {
         failure: &Failure,
         woken: &Receiver<()>,
         writers: &[Sender<Data>],
+        is_over: impl Fn() -> bool,
     ) -> Result<(), SessionError> {
         loop {
             if let Some(error) = failure.take() {
                 return Err(error);
             }
-            if lock(&run.session).is_idle() {
+            if is_over() {
                 return Ok(());
             }
             let since = Instant::now();
@@ -424,13 +567,14 @@ impl DestinationEnd<'_> {
                 }
                 DestinationEvent::Spent(times) => *lock(&run.source_times) = times,
                 DestinationEvent::Aborted(abort) => return Err(SessionError::Peer(abort)),
-                DestinationEvent::Begin(_) | DestinationEvent::Nothing => {}
+                DestinationEvent::Begin(_) | DestinationEvent::Removed | DestinationEvent::Nothing => {}
             }
         }
     }
 
-    /// Everything has arrived: commit it, delete, set the last metadata, make it durable.
-    fn finish(&self, run: &Run<'_>, failure: &Failure) -> Result<Finished, SessionError> {
+    /// Everything has arrived: commit it, delete, set the last metadata, make it durable; then the source may remove it.
+    /// Returns why deletions were refused, if they were.
+    fn complete(&self, run: &Run<'_>, failure: &Failure) -> Result<Option<String>, SessionError> {
         let (done, committed) = bounded(1);
         select! {
             send(run.commits, Commit::Flush(done)) -> _ => select! {
@@ -442,6 +586,7 @@ impl DestinationEnd<'_> {
         if let Some(error) = failure.take() {
             return Err(error);
         }
+        hard_links::give_up_waiting(run);
         let refused = delete::delete_extraneous(run).err();
         commit::place_waiting(run);
         if !self.options.dry_run {
@@ -452,14 +597,19 @@ impl DestinationEnd<'_> {
             commit::complete_directories(run);
             run.sync().map_err(|error| SessionError::io("write the destination to disk (syncfs)", error))?;
             commit::confirm_values(run, tree::Info::settle);
+            run.confirm_removals()?;
         }
+        Ok(refused)
+    }
+
+    fn finish(&self, run: &Run<'_>, refused: Option<String>) -> Finished {
         if let Some(message) = refused {
             self.monitor.note(&message);
         }
         let stats = *lock(&run.stats);
         let exit = *lock(&run.worst);
         let (times, source_times) = (self.progress.clock.times(), *lock(&run.source_times));
-        Ok(Finished { stats, exit, times, source_times })
+        Finished { stats, exit, times, source_times }
     }
 }
 

@@ -4,26 +4,32 @@
 //! metadata) is done at once or handed to the committer, files are asked for. What is here and was
 //! not listed is noted as extraneous, and nothing is removed before the end.
 
+use crate::bases::{self, Alternate, Neighbours};
 use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::delete;
 use crate::error::SessionError;
+use crate::hard_links;
 use crate::metadata::Metadata;
 use crate::monitor::{Progress, errno};
 use crate::owners::Owners;
 use crate::receiver::{Flight, Target, Task};
 use crate::run::Run;
 use crate::sink;
+use crate::staging::Staged;
 use crate::tree::{Dir, Handle as _, Info, Names, Walk};
 use crate::workers::lock;
+use protocol::attributes::HardLink;
+use protocol::bases::{Agreement, BaseKind, Fuzzy, agreement, change as change_from, must_compare};
 use protocol::decide::{Action, decide};
 use protocol::destination::{DirectoryId, ReadyPiece, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::itemize::{Change, Content};
 use protocol::limits;
+use protocol::links;
 use protocol::message::{Message, Piece, Request, Want};
 use protocol::path::{Name, RelPath};
-use protocol::stats::{Operation, Problem, Side};
+use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,16 +44,23 @@ pub(crate) struct OwnListing {
     extraneous: Vec<Name>,
     room: Vec<Name>,
     path: Arc<RelPath>,
+    /// The same directory of the alternate bases.
+    bases: Vec<(usize, Dir)>,
+    /// What missing files may be like; looked for when the first is missing.
+    neighbours: Option<Neighbours>,
 }
 
 /// What the end of the run removes in one directory.
 #[derive(Debug)]
 pub(crate) struct Extraneous {
-    pub(crate) directory: DirectoryId,
+    /// None for one that is not in the transfer.
+    pub(crate) directory: Option<DirectoryId>,
     pub(crate) path: Arc<RelPath>,
     pub(crate) names: Vec<Name>,
     /// Directories whose content makes room for something else of their name.
     pub(crate) room: Vec<Name>,
+    /// Counterparts of source arguments that are not there.
+    pub(crate) missing: Vec<Name>,
 }
 
 /// The merge of one piece.
@@ -161,7 +174,12 @@ fn open(
         extraneous: Vec::new(),
         room: Vec::new(),
         path: Arc::new(path.clone()),
+        bases: Vec::new(),
+        neighbours: None,
     };
+    if !run.bases.is_empty() {
+        own.bases = run.bases.dirs(path);
+    }
     if !matches!(standing, Standing::Absent) {
         let dir = walk.dir(run.tree, path)?;
         let info = dir.own_info()?;
@@ -200,26 +218,31 @@ fn note_extraneous(
     is_empty: bool,
     own: &mut OwnListing,
 ) {
-    let room = std::mem::take(&mut own.room);
+    let mut room = std::mem::take(&mut own.room);
     let mut names = std::mem::take(&mut own.extraneous);
     if !is_complete {
-        // The source has reported why.
+        // The source has reported why, or did not list all of it on purpose.
         names.clear();
     }
-    if names.is_empty() && room.is_empty() || !run.options.delete.extraneous {
-        return;
+    if !run.options.empties_directories() {
+        room.clear();
     }
     let path = Arc::clone(&own.path);
-    let is_top = path.is_root() || run.is_named && path.depth() == 1;
+    let missing = run.missing_in(&path);
+    names.retain(|name| !missing.contains(name));
+    if names.is_empty() && room.is_empty() && missing.is_empty() {
+        return;
+    }
+    let is_top = path.is_root() || run.is_named && path.depth() == 1 || run.places.asked.contains(&path);
     if is_top && is_empty && !names.is_empty() && own.names.len() == names.len() {
         run.source_is_empty();
     }
     lock(&run.session).hold(directory);
-    lock(&run.extraneous).push(Extraneous { directory, path, names, room });
+    lock(&run.extraneous).push(Extraneous { directory: Some(directory), path, names, room, missing });
 }
 
 impl Merge<'_, '_> {
-    fn entry(&mut self, index: usize, entry: Entry) {
+    fn entry(&mut self, index: usize, mut entry: Entry) {
         let existing = match self.existing(&entry) {
             Ok(existing) => existing,
             Err(error) => return self.fail(&entry, Operation::Stat, error),
@@ -228,11 +251,28 @@ impl Merge<'_, '_> {
             let path = self.own.path.join(&entry.name);
             return self.run.monitor.note(&format!("skipping non-regular file {:?}", path.to_string()));
         }
+        if let Kind::Symlink { target } = &mut entry.kind {
+            *target = self.run.options.links.munging.at_destination(std::mem::take(target));
+            if self.leaves_out(&entry.name, target) {
+                return;
+            }
+        }
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
         let info = existing.as_ref().map(|(info, _)| info);
+        let listed = (!self.own.bases.is_empty()).then(|| entry.clone());
         let wanted = self.run.translation.wanted(entry, info, &mut self.owners);
         let there = existing.as_ref().map(|(_, entry)| entry);
         let (action, change) = decide(&wanted.entry, there, self.run.options);
-        if matches!(action, Action::Skip | Action::Keep) && !wanted.entry.is_dir() {
+        let alternate = match listed {
+            Some(listed) if action != Action::Skip => self.alternate(&listed, there, change),
+            _ => None,
+        };
+        let link = wanted.entry.link();
+        let is_settled = matches!(action, Action::Skip | Action::Keep) && !wanted.entry.is_dir();
+        if is_settled && link.is_none() && alternate.is_none() {
+            if action == Action::Keep {
+                self.run.is_there(self.list, index);
+            }
             self.done.0 += 1;
             self.done.1 += wanted.entry.size_bytes();
             return;
@@ -241,17 +281,134 @@ impl Merge<'_, '_> {
             directory: self.directory,
             parent: Arc::clone(&self.own.path),
             list: self.list,
-            index: u32::try_from(index).unwrap_or(u32::MAX),
+            index,
             wanted,
-            change,
+            change: alternate.as_ref().map_or(change, |alternate| alternate.change),
             existing: existing.map(|(info, _)| info),
             device: self.own.info.map(|info| info.device),
             changes: 0,
             mismatches: 0,
             is_misaligned: false,
             is_suspect: false,
+            first: None,
+            alternate,
         };
+        match link {
+            Some(link) => self.one_of_several(action, target, link),
+            None => self.bring(action, target),
+        }
+    }
+
+    fn bring(&mut self, action: Action, target: Target) {
+        match target.alternate.as_ref().map(|alternate| alternate.agrees) {
+            Some(agrees) if !target.wanted.entry.is_dir() => self.from_base(agrees, target),
+            _ => self.act(action, target),
+        }
+    }
+
+    /// An entry that shares its inode with others.
+    fn one_of_several(&mut self, action: Action, target: Target, link: HardLink) {
+        if !link.leads && action != Action::Skip && !self.run.links.are_left_out(link) {
+            if target.existing.is_some_and(|info| info.is_dir()) {
+                self.own.room.push(target.name().clone());
+            }
+            return hard_links::follow(self.run, target, link.group);
+        }
+        if target.alternate.is_some() {
+            return self.bring(action, target);
+        }
+        match action {
+            Action::Skip if target.existing.is_none() => self.run.links.leave_out(&target),
+            Action::Skip | Action::Keep => hard_links::first_stays(self.run, &target),
+            _ => {}
+        }
+        if matches!(action, Action::Skip | Action::Keep) {
+            return self.run.done(&target);
+        }
         self.act(action, target);
+    }
+
+    /// What the alternate bases have of an entry, the best of it first. Where a file is already, only what agrees in all is
+    /// better, as rsync has it.
+    fn alternate(
+        &mut self,
+        listed: &Entry,
+        there: Option<&Entry>,
+        otherwise: Change,
+    ) -> Option<Box<Alternate>> {
+        let options = self.run.options;
+        let exists = there.is_some_and(|there| there.kind.same_kind(&listed.kind));
+        let must_compare = must_compare(listed, options);
+        let leaves_out = self.run.bases.kind() == BaseKind::Compare;
+        if exists && (!listed.is_file() || must_compare || self.run.bases.kind() == BaseKind::Copy) {
+            return None;
+        }
+        let name = listed.name.as_bytes();
+        let mut found = Vec::new();
+        for (base, dir) in &self.own.bases {
+            let Ok(info) = dir.info(name) else { continue };
+            let link = if info.is_link() { dir.read_link(name).ok() } else { None };
+            let Some(mut entry) = info.entry(listed.name.clone(), link.unwrap_or_default(), LONG_AGO) else {
+                continue;
+            };
+            self.look_closer(listed, dir, &info, &mut entry);
+            let compared = self.run.translation.wanted(listed.clone(), Some(&info), &mut self.owners).entry;
+            let Some(agrees) = agreement(&compared, &entry, options) else { continue };
+            // A further name that is left out would have nothing to be a link to: names of one inode are made.
+            let agrees =
+                if leaves_out && listed.link().is_some() { agrees.min(Agreement::Content) } else { agrees };
+            let is_itself = exists && self.own.dir.as_ref().is_some_and(|own| is_one(own, &info, name));
+            if is_itself && agrees == Agreement::All {
+                return None;
+            }
+            let change = change_from(&compared, &entry, agrees, options);
+            found.push(Alternate {
+                base: Some(*base),
+                name: None,
+                info,
+                agrees,
+                change,
+                otherwise,
+                next: None,
+            });
+        }
+        found.retain(|alternate| !exists || alternate.agrees == Agreement::All);
+        // Of those that agree as well as each other the first one stays first.
+        found.sort_by_key(|alternate| std::cmp::Reverse(alternate.agrees));
+        if must_compare && found.first().is_some_and(|best| best.agrees >= Agreement::Content) {
+            found.retain(|alternate| alternate.agrees >= Agreement::Content);
+        } else {
+            found.truncate(1);
+        }
+        found.into_iter().rev().fold(None, |next, alternate| Some(Box::new(Alternate { next, ..alternate })))
+    }
+
+    fn from_base(&mut self, agrees: Agreement, target: Target) {
+        let is_left_out = agrees == Agreement::All && self.run.bases.kind() == BaseKind::Compare;
+        if !target.wanted.entry.is_file() {
+            if !is_left_out {
+                return self.act(Action::Make, target);
+            }
+            self.run.is_there(target.list, target.index);
+            return self.run.done(&target);
+        }
+        if agrees == Agreement::Kind {
+            return self.act(Action::Transfer { has_basis: true }, target);
+        }
+        if target.existing.is_some_and(|info| info.is_dir()) {
+            self.own.room.push(target.name().clone());
+        }
+        if must_compare(&target.wanted.entry, self.run.options) {
+            return self.compare(target);
+        }
+        if !self.run.takes_from_base(&target) {
+            return;
+        }
+        let mut session = lock(&self.run.session);
+        session.hold(self.directory);
+        session.reserve(self.list);
+        drop(session);
+        self.run.task(Task::FromBase(Arc::new(target)));
     }
 
     /// Whether the options copy this kind of thing. Only root can make a device; as with owners, others do without.
@@ -267,7 +424,23 @@ impl Merge<'_, '_> {
         }
     }
 
-    /// Moves on in the own listing up to `entry`'s name; what lies before is extraneous.
+    /// Whether a link that may lead out of the copied tree is left out.
+    fn leaves_out(&self, name: &Name, target: &[u8]) -> bool {
+        let options = self.run.options;
+        if !options.links.only_inside {
+            return false;
+        }
+        let path = self.own.path.join(name);
+        let leads_out = links::leads_out(&path, target);
+        if leads_out && options.itemize {
+            let target = protocol::path::escaped(target);
+            let note = format!("ignoring unsafe symlink {:?} -> {target:?}", path.to_string());
+            self.run.monitor.note(&note);
+        }
+        leads_out
+    }
+
+    /// Moves on in the own listing up to the name of `entry`; what lies before is extraneous.
     fn existing(&mut self, entry: &Entry) -> Result<Option<(Info, Entry)>, Errno> {
         let name = &entry.name;
         while let Some(own) = self.own.names.at(self.own.position) {
@@ -276,7 +449,7 @@ impl Merge<'_, '_> {
             }
             self.own.position += 1;
             if own == name.as_bytes() {
-                return self.look(entry).map(Some);
+                return self.look(entry).and_then(|found| self.behind_kept_link(entry, found)).map(Some);
             }
             let own = own.to_vec();
             self.note(&own);
@@ -290,11 +463,40 @@ impl Merge<'_, '_> {
         let info = dir.info(name.as_bytes())?;
         let target = if info.is_link() { dir.read_link(name.as_bytes())? } else { Vec::new() };
         let mut entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
+        self.look_closer(listed, dir, &info, &mut entry);
+        Ok((info, entry))
+    }
+
+    /// Adds what the source tells of the entry besides, as it is here in `dir`.
+    fn look_closer(&self, listed: &Entry, dir: &Dir, info: &Info, entry: &mut Entry) {
+        if listed.atime().is_some() {
+            entry.extra.get_or_insert_default().atime = Some(info.atime);
+        }
         if let Some(taken) = self.run.translation.taken.filter(|_| listed.attributes().is_some()) {
             // What can't be read differs; setting it says why.
-            entry.set_attributes(dir.hold(name.as_bytes()).ok().and_then(|held| taken.read(&held).ok()));
+            let held = dir.hold(listed.name.as_bytes());
+            entry.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
         }
-        Ok((info, entry))
+    }
+
+    /// Where a directory of the source meets a link to a directory that is kept: that directory.
+    fn behind_kept_link(&self, entry: &Entry, found: (Info, Entry)) -> Result<(Info, Entry), Errno> {
+        if !entry.is_dir() || !found.0.is_link() {
+            return Ok(found);
+        }
+        let path = self.own.path.join(&entry.name);
+        if !self.run.keeps_link(&path) {
+            return Ok(found);
+        }
+        match self.run.tree.info_followed(&path) {
+            Ok(info) if info.is_dir() => {
+                self.run.keep_behind_link(&info);
+                let entry = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
+                Ok((info, entry))
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(found),
+            Err(error) => Err(error),
+        }
     }
 
     fn rest_is_extraneous(&mut self) {
@@ -338,6 +540,9 @@ impl Merge<'_, '_> {
     }
 
     fn directory(&mut self, action: Action, target: Target) {
+        if self.run.is_bare(&target.path()) {
+            return self.bare_directory(action, &target);
+        }
         let name = target.wanted.entry.name.clone();
         let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.metadata.clone()));
         let standing = match action {
@@ -367,6 +572,37 @@ impl Merge<'_, '_> {
         self.standings.push((name, standing));
     }
 
+    /// One that only has to be there (`--no-implied-dirs`): what exists stays as it is, what does not is made like any
+    /// new directory, and neither is a line.
+    fn bare_directory(&mut self, action: Action, target: &Target) {
+        let stays = Standing::Present { metadata: None, differs: false };
+        let standing = match action {
+            Action::Make if self.run.options.dry_run => Standing::Absent,
+            Action::Make => match self.make_directory(target) {
+                Ok(()) => {
+                    self.give_default_mode(target);
+                    stays
+                }
+                Err(problem) => {
+                    self.run.problem(problem);
+                    Standing::Skipped
+                }
+            },
+            Action::Skip if !target.existing.is_some_and(|info| info.is_dir()) => Standing::Skipped,
+            _ => stays,
+        };
+        self.run.done(target);
+        self.standings.push((target.name().clone(), standing));
+    }
+
+    fn give_default_mode(&self, target: &Target) {
+        let held = self.own.dir.as_ref().and_then(|dir| dir.hold(target.name().as_bytes()).ok());
+        let mode = 0o777 & !self.run.translation.umask;
+        if let Some(Err(error)) = held.map(|held| held.set_mode(mode)) {
+            self.run.fail(target, Operation::SetMode, error);
+        }
+    }
+
     /// Who is not root needs the right to write in a directory while its content is copied; its own
     /// mode comes back at the end. Returns whether the mode is another one now.
     fn make_accessible(&mut self, target: &Target) -> bool {
@@ -385,9 +621,14 @@ impl Merge<'_, '_> {
         let fail = |operation, error| errno(Side::Destination, &target.path(), operation, error);
         let dir = self.own.dir.as_ref().ok_or_else(|| fail(Operation::Create, Errno::NOENT))?;
         if target.existing.is_some() {
-            dir.remove_file(name).map_err(|error| fail(Operation::Remove, error))?;
+            let removed = self.run.retirement.remove(self.run.tree, dir, &self.own.path, target.name());
+            removed.map_err(|error| fail(Operation::Remove, error))?;
         }
         dir.make_dir(name).map_err(|error| fail(Operation::Create, error))?;
+        if target.existing.is_some() {
+            let told = self.run.retirement.replaced(dir, &self.own.path, target.name());
+            told.map_err(|error| fail(Operation::PutAside, error))?;
+        }
         lock(&self.run.session).touch(self.directory);
         Ok(())
     }
@@ -396,7 +637,11 @@ impl Merge<'_, '_> {
     fn make(&mut self, target: Target) {
         if self.run.options.dry_run {
             self.run.created(&target);
+            hard_links::first_is_staged(self.run, &target, None);
             return self.run.done(&target);
+        }
+        if let Some(staged) = bases::link(self.run, &target) {
+            return self.commit_made(target, staged);
         }
         let made = self.run.area(&target).and_then(|area| {
             let staged = area.name();
@@ -420,15 +665,28 @@ impl Merge<'_, '_> {
             staged.discard();
             return self.fail(&target.wanted.entry, operation, error);
         }
+        self.commit_made(target, staged);
+    }
+
+    fn commit_made(&mut self, target: Target, staged: Staged) {
+        hard_links::first_is_staged(self.run, &target, Some(&staged));
         lock(&self.run.session).hold(self.directory);
         let (target, how) = (Arc::new(target), Placement::Rename);
         self.run.commit(vec![Ready { target, staged, how, bytes: 0, content: sink::Content::default() }]);
     }
 
-    fn transfer(&mut self, target: Target) {
+    fn transfer(&mut self, mut target: Target) {
         let size = target.wanted.entry.size_bytes();
+        let options = self.run.options;
+        if options.fuzzy != Fuzzy::Off
+            && !options.whole_file
+            && target.basis().is_none()
+            && size > limits::SMALL_FILE_BYTES
+        {
+            target.alternate = self.similar(&target).map(Box::new);
+        }
         let basis_bytes = target.basis().map_or(0, |info| info.size_bytes);
-        let kept = target.device.is_some_and(|device| self.run.staging.has_kept(device, &target.path()));
+        let kept = self.run.has_kept(&target);
         let worth_a_delta = size.min(basis_bytes) > limits::SMALL_FILE_BYTES && !self.run.options.whole_file
             || kept && size > limits::SMALL_FILE_BYTES
             || self.run.options.inplace && basis_bytes > 0 && size > limits::SMALL_FILE_BYTES;
@@ -441,6 +699,13 @@ impl Merge<'_, '_> {
         } else {
             self.asked.whole.push(target);
         }
+    }
+
+    /// A file of another name that a missing one may be like.
+    fn similar(&mut self, target: &Target) -> Option<Alternate> {
+        let OwnListing { neighbours, names, dir, bases, .. } = &mut *self.own;
+        let look = || Neighbours::of(self.run.options.fuzzy, names, dir.as_ref(), bases);
+        neighbours.get_or_insert_with(look).most_similar(&target.wanted.entry, target.change)
     }
 
     fn compare(&mut self, target: Target) {
@@ -461,7 +726,14 @@ impl Merge<'_, '_> {
         if entry.is_dir() {
             self.standings.push((entry.name.clone(), Standing::Skipped));
         }
-        self.run.problem(errno(Side::Destination, &path, operation, error));
+        let problem = match error {
+            // The only call that is held to the root by the system alone.
+            Errno::XDEV if operation == Operation::Stat => {
+                Problem { side: Side::Destination, path, operation, cause: Cause::LeadsOut }
+            }
+            error => errno(Side::Destination, &path, operation, error),
+        };
+        self.run.problem(problem);
     }
 }
 
@@ -493,6 +765,11 @@ pub(crate) fn root_standing(
     }
     let metadata = (!run.options.dry_run).then(|| Box::new(wanted.metadata));
     Ok(Standing::Present { metadata, differs: !change.is_none() })
+}
+
+/// Whether `info` is of what has that name in `dir`.
+fn is_one(dir: &Dir, info: &Info, name: &[u8]) -> bool {
+    dir.info(name).is_ok_and(|own| (own.device, own.inode) == (info.device, info.inode))
 }
 
 /// For entries of this end: how young a time is only matters at the source.

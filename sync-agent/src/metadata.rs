@@ -33,6 +33,7 @@ pub(crate) struct Metadata {
     group: Option<u32>,
     mode: Option<u16>,
     mtime: Option<Timestamp>,
+    atime: Option<Timestamp>,
     attributes: Option<(Taken, Arc<Attributes>)>,
 }
 
@@ -63,19 +64,34 @@ impl Translation<'_> {
             entry.mode
         } else {
             let fresh = entry.mode & 0o777 & !self.umask;
-            replaced.map_or(fresh, |info| info.raw_mode & 0o7777)
+            replaced.map_or(fresh, |info| self.kept_mode(&entry, info))
         };
         entry.mode = mode;
         if let Some(info) = existing {
             entry.uid = owner.unwrap_or(info.uid);
             entry.gid = group.unwrap_or(info.gid);
         }
-        let mtime = self.options.preserve.times.then_some(entry.mtime);
+        let mtime = self.options.preserve.keeps_time_of(&entry.kind).then_some(entry.mtime);
+        let atime = entry.atime();
         let mode = (!is_link(&entry)).then_some(mode);
-        let attributes =
-            self.taken.and_then(|taken| entry.attributes().map(|attributes| (taken, taken.of(attributes))));
+        let attributes = self.taken.and_then(|taken| Some((taken, taken.here(entry.attributes()?, owners))));
         entry.set_attributes(attributes.as_ref().map(|(_, attributes)| Arc::clone(attributes)));
-        Wanted { entry, metadata: Metadata { owner, group, mode, mtime, attributes } }
+        Wanted { entry, metadata: Metadata { owner, group, mode, mtime, atime, attributes } }
+    }
+
+    /// The mode of what is there, where permission bits are not kept; with `--executability` whether it may be executed
+    /// is the source's all the same.
+    fn kept_mode(&self, entry: &Entry, info: &Info) -> u16 {
+        let mode = info.raw_mode & 0o7777;
+        if !self.options.preserve.executability || !entry.is_file() {
+            return mode;
+        }
+        match (entry.mode & 0o111, mode & 0o111) {
+            (0, _) => mode & !0o111,
+            // Who may read it may execute it.
+            (_, 0) => mode | (mode & 0o444) >> 2,
+            _ => mode,
+        }
     }
 }
 
@@ -94,6 +110,28 @@ impl Wanted {
 }
 
 impl Metadata {
+    /// All of what an entry has.
+    pub(crate) fn of(info: &Info) -> Metadata {
+        Metadata::exactly(info.uid, info.gid, info.raw_mode & 0o7777, info.mtime)
+    }
+
+    /// All of it, as given.
+    pub(crate) fn exactly(uid: u32, gid: u32, mode: u16, mtime: Timestamp) -> Metadata {
+        Metadata {
+            owner: Some(uid),
+            group: Some(gid),
+            mode: Some(mode),
+            mtime: Some(mtime),
+            atime: None,
+            attributes: None,
+        }
+    }
+
+    /// Sets the access time alone.
+    pub(crate) fn apply_atime(&self, entry: &impl Handle) -> Result<(), Errno> {
+        if self.atime.is_some() { entry.set_times(None, self.atime) } else { Ok(()) }
+    }
+
     /// Sets it.
     pub(crate) fn apply(&self, entry: &impl Handle) -> Result<(), MetadataError> {
         let info = entry.info().map_err(|error| (Operation::Stat, error))?;
@@ -109,16 +147,16 @@ impl Metadata {
                     let mode = info.raw_mode & 0o7777 | 0o200;
                     entry.set_mode(mode).map_err(|error| (Operation::SetMode, error))?;
                 }
-                taken.set(entry, attributes).map_err(|error| (Operation::SetAttributes, error))?;
-                if locked { self.mode.or(Some(info.raw_mode & 0o7777)) } else { plan.mode }
+                let set = taken.set(entry, attributes).map_err(|error| (Operation::SetAttributes, error))?;
+                if locked || set { self.mode.or(Some(info.raw_mode & 0o7777)) } else { plan.mode }
             }
             None => plan.mode,
         };
         if let Some(mode) = mode.filter(|_| !info.is_link()) {
             entry.set_mode(mode).map_err(|error| (Operation::SetMode, error))?;
         }
-        if let Some(mtime) = plan.mtime {
-            entry.set_mtime(mtime).map_err(|error| (Operation::SetTimes, error))?;
+        if plan.mtime.is_some() || plan.atime.is_some() {
+            entry.set_times(plan.mtime, plan.atime).map_err(|error| (Operation::SetTimes, error))?;
         }
         Ok(())
     }
@@ -131,7 +169,8 @@ impl Metadata {
         let mode =
             self.mode.filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
         let mtime = self.mtime.filter(|&mtime| mtime != info.mtime);
-        Plan { owner, group, mode, mtime }
+        let atime = self.atime.filter(|&atime| atime != info.atime);
+        Plan { owner, group, mode, mtime, atime }
     }
 }
 
@@ -140,4 +179,5 @@ struct Plan {
     group: Option<u32>,
     mode: Option<u16>,
     mtime: Option<Timestamp>,
+    atime: Option<Timestamp>,
 }

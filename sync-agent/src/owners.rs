@@ -1,5 +1,6 @@
 //! Owner and group: numbers to names at the source, names to numbers at the destination.
 
+use crate::attributes::acl::Named;
 use crate::workers::lock;
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 use protocol::message::OwnerNames;
@@ -75,6 +76,15 @@ impl Owners<'_> {
         match self.user {
             Some((last, here)) if last == uid => here,
             _ => self.user.insert((uid, self.ownership.user(uid, self.names))).1,
+        }
+    }
+
+    /// What somebody that an ACL names is here.
+    pub(crate) fn named(&self, who: Named) -> u32 {
+        let Owners { ownership, names, .. } = self;
+        match who {
+            Named::User(id) => ownership.mapped(&ownership.users, id, &names.users, user_id),
+            Named::Group(id) => ownership.mapped(&ownership.groups, id, &names.groups, group_id),
         }
     }
 

@@ -4,10 +4,12 @@
 //! the committer only if its BLAKE3 is the one that the source computed while it read. As long as what
 //! arrives is what the old file has at the same place, nothing is written at all.
 
+use crate::bases::{self, Alternate};
 use crate::basis::{self, OldValues};
 use crate::clock::Activity;
 use crate::commit::{self, Placement, Ready};
 use crate::error::SessionError;
+use crate::hard_links;
 use crate::journal::Journal;
 use crate::metadata::Wanted;
 use crate::run::Run;
@@ -16,6 +18,7 @@ use crate::staging::Staged;
 use crate::tree::Info;
 use crate::workers::lock;
 use protocol::ContentHash;
+use protocol::bases::Agreement;
 use protocol::decide::{Action, content_differs, content_same};
 use protocol::destination::DirectoryId;
 use protocol::itemize::Change;
@@ -52,6 +55,10 @@ pub(crate) struct Target {
     pub(crate) is_misaligned: bool,
     /// Its content was found to be another one: what an index says of it is not to be trusted.
     pub(crate) is_suspect: bool,
+    /// It becomes a further name of this entry.
+    pub(crate) first: Option<RelPath>,
+    /// A file elsewhere that it is made from.
+    pub(crate) alternate: Option<Box<Alternate>>,
 }
 
 impl Target {
@@ -64,8 +71,30 @@ impl Target {
     }
 
     /// The regular file that has its name now.
-    pub(crate) fn basis(&self) -> Option<&Info> {
+    pub(crate) fn old_file(&self) -> Option<&Info> {
         self.existing.as_ref().filter(|info| info.is_file())
+    }
+
+    /// The regular file that blocks of it may be found in.
+    pub(crate) fn basis(&self) -> Option<&Info> {
+        self.alternate.as_ref().map(|alternate| &alternate.info).or(self.old_file())
+    }
+
+    pub(crate) fn open_basis(&self, run: &Run<'_>) -> Result<File, Errno> {
+        match &self.alternate {
+            Some(alternate) => alternate.open(run, self),
+            None => run.tree.dir(&self.parent)?.open_file(self.name().as_bytes()),
+        }
+    }
+
+    /// Whether it is made from a file that has the same content.
+    pub(crate) fn is_from_base(&self) -> bool {
+        self.alternate.as_ref().is_some_and(|alternate| alternate.agrees >= Agreement::Content)
+    }
+
+    pub(crate) fn without_alternate(&self) -> Target {
+        let change = self.alternate.as_ref().map_or(self.change, |alternate| alternate.otherwise);
+        Target { alternate: None, change, ..self.clone() }
     }
 }
 
@@ -76,6 +105,8 @@ pub(crate) enum Task {
     Delta(Arc<Target>),
     /// Hash the file for a comparison that was asked for under this number.
     Hash(u32, Arc<Target>),
+    /// Make it from a file of an alternate base.
+    FromBase(Arc<Target>),
 }
 
 /// A file that was asked for.
@@ -110,6 +141,7 @@ pub(crate) fn carry_out(run: &Run<'_>, task: &Task) -> Result<(), SessionError> 
             }
             compare(run, *file)
         }
+        Task::FromBase(target) => bases::make_file(run, target),
     }
 }
 
@@ -198,7 +230,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     /// Keeps what was written of files that are not complete, for the next run.
     pub(crate) fn keep_parts(self) {
-        self.sinks.into_values().for_each(Sink::keep_part);
+        self.sinks.into_values().for_each(|sink| sink.keep_part(self.run));
     }
 
     fn flight(&self, file: u32) -> Option<(Want, Arc<Target>)> {
@@ -252,6 +284,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn end(&mut self, file: u32, read: ReadFile) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
+        let target = Arc::clone(&sink.target);
         if sink.is_broken() {
             return self.give_up(file, &sink.target);
         }
@@ -259,16 +292,21 @@ impl<'a, 'r> Receiver<'a, 'r> {
             // As after a mismatch: once more, whole.
             return self.mismatch(file, &sink.target);
         }
+        let stays = sink.is_old_file() && self.run.options.replaced.is_gone();
+        if !stays && let Err(error) = sink.leave_old(self.run) {
+            self.not_written(&mut sink, error)?;
+            return match sink.into_output() {
+                Output::NoBasis => self.mismatch(file, &target),
+                _ => self.give_up(file, &target),
+            };
+        }
         let Some(content) = sink.verify(&read.hash) else {
             sink.discard();
             return self.mismatch(file, &sink.target);
         };
         let target = at_mtime(&sink.target, read, sink.size_bytes);
-        if sink.is_old_file() {
+        if stays {
             return self.unchanged(file, target, content);
-        }
-        if let Err(error) = sink.leave_old(self.run) {
-            self.not_written(&mut sink, error)?;
         }
         match sink.into_output() {
             Output::Staged(staged, out) => self.complete(file, target, staged, &out, content),
@@ -307,7 +345,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if let Some(existing) = existing {
             return self.small_patch(file, target, &existing, content);
         }
-        let created = self.run.area(&target).and_then(|area| area.create_small());
+        let created = self.run.scratch(&target).and_then(|area| area.create_small());
         let (staged, out) = match created {
             Ok(created) => created,
             Err(error) => return self.failed_here(file, &target, Operation::Create, &error.into()),
@@ -388,6 +426,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.run.done(&target);
         let bytes = target.wanted.entry.size_bytes();
         let how = Placement::Rename;
+        hard_links::first_is_staged(self.run, &target, Some(&staged));
         self.ready.push(Ready { target: Arc::new(target), staged, how, bytes, content });
         self.resolved.push(file);
         Ok(())
@@ -404,6 +443,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
         match applied {
             Ok(()) => {
                 self.run.transferred(&target, target.change, 0, content.matched);
+                hard_links::first_stays(self.run, &target);
+                self.run.is_there(target.list, target.index);
                 if let (Some(values), Ok(dir)) = (content.values, self.run.tree.dir(&target.parent)) {
                     commit::keep_values(self.run, &target, dir.info(target.name().as_bytes()), &values);
                 }
@@ -424,7 +465,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
     fn failed(&mut self, file: u32, failure: Failure) -> Result<(), SessionError> {
         let Some((want, target)) = self.flight(file) else { return Ok(()) };
         if let Some(sink) = self.sinks.remove(&file) {
-            sink.keep_part();
+            sink.keep_part(self.run);
         }
         let cause = match failure {
             Failure::Changed if target.changes < limits::CHANGE_RETRIES => {
@@ -558,14 +599,27 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
         flight.theirs = None;
         (Arc::clone(&flight.target), ours, size_bytes, theirs)
     };
-    let our_bytes = target.existing.map(|info| info.size_bytes);
+    let our_bytes = target.basis().map(|info| info.size_bytes);
     match ours {
         None => run.let_go(target.directory),
         Some(hash) if hash == theirs.hash && our_bytes == Some(size_bytes) => {
+            if target.is_from_base() {
+                return take_from_base(run, file, &target);
+            }
             match content_same(target.change) {
                 (Action::SetMetadata, _) => run.set_metadata(&target),
-                _ => run.done(&target),
+                _ => {
+                    run.done(&target);
+                    hard_links::first_stays(run, &target);
+                    run.is_there(target.list, target.index);
+                }
             }
+            run.let_go(target.directory);
+        }
+        Some(_) if target.is_from_base() => return try_next_base(run, file, &target, size_bytes),
+        Some(_) if run.options.only_grown && our_bytes >= Some(size_bytes) => {
+            run.done(&target);
+            hard_links::first_stays(run, &target);
             run.let_go(target.directory);
         }
         Some(_) => {
@@ -581,4 +635,34 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
         }
     }
     run.resolve(file)
+}
+
+/// The file of an alternate base has the content: the new one is made from it.
+fn take_from_base(run: &Run<'_>, file: u32, target: &Arc<Target>) -> Result<(), SessionError> {
+    if run.takes_from_base(target) {
+        lock(&run.session).reserve(target.list);
+        run.task(Task::FromBase(Arc::clone(target)));
+    } else {
+        run.let_go(target.directory);
+    }
+    run.resolve(file)
+}
+
+/// It has another content: the next one may have it, else it is a basis.
+fn try_next_base(run: &Run<'_>, file: u32, target: &Target, size_bytes: u64) -> Result<(), SessionError> {
+    let Some(alternate) = &target.alternate else { return run.resolve(file) };
+    if let Some(next) = &alternate.next {
+        let target = Target { change: next.change, alternate: Some(next.clone()), ..target.clone() };
+        return retry(run, file, target, Some(Want::Hash));
+    }
+    let basis = Alternate { agrees: Agreement::Kind, ..Alternate::clone(alternate) };
+    let change = content_differs(target.change, run.options);
+    let target = Target { change, alternate: Some(Box::new(basis)), ..target.clone() };
+    if run.options.dry_run {
+        run.would_transfer(&target);
+        run.let_go(target.directory);
+        return run.resolve(file);
+    }
+    let small = size_bytes <= limits::SMALL_FILE_BYTES || run.options.whole_file;
+    retry(run, file, target, small.then_some(Want::Whole))
 }

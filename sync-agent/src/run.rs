@@ -1,27 +1,35 @@
 //! What all threads of a destination's end share, and the small steps that several of them take.
 
+use crate::bases::BaseTrees;
 use crate::commit::{Commit, Ready, Unconfirmed};
 use crate::error::SessionError;
+use crate::hard_links::{self, Links};
 use crate::index::Index;
 use crate::link::Outgoing;
 use crate::merge::{Extraneous, Merged, OwnListing};
 use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
+use crate::partial::Partials;
 use crate::receiver::{Flight, Target, Task};
-use crate::staging::{Area, Staging};
-use crate::tree::{Dir, Tree};
+use crate::removal::Removals;
+use crate::retire::Retirement;
+use crate::staging::{Area, Staged, Staging};
+use crate::tree::{Dir, Info, Tree};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
+use protocol::arguments::{Places, Relative};
+use protocol::bases::{Agreement, BaseKind};
 use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
 use protocol::entry::Entry;
-use protocol::itemize::{Change, Item};
+use protocol::itemize::{Change, Content, Item};
 use protocol::message::{Message, Request, Want};
 use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Exit, Operation, Problem, Side, Stats, Times};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -34,6 +42,10 @@ pub(crate) struct Run<'r> {
     pub(crate) progress: &'r Progress,
     pub(crate) index: &'r Index,
     pub(crate) staging: &'r Staging,
+    pub(crate) links: Links,
+    pub(crate) bases: &'r BaseTrees,
+    pub(crate) retirement: &'r Retirement<'r>,
+    pub(crate) partials: Option<&'r Partials>,
     /// The name that the one entry of the transfer gets here, if it is another one.
     pub(crate) single_name: Option<Name>,
     pub(crate) session: Mutex<DestinationSession<Metadata>>,
@@ -53,6 +65,13 @@ pub(crate) struct Run<'r> {
     pub(crate) area_homes: Mutex<Vec<DirectoryId>>,
     /// The source arguments name directories themselves, not their contents.
     pub(crate) is_named: bool,
+    /// Where the arguments stand.
+    pub(crate) places: &'r Places,
+    /// Those of them that are not there and whose counterparts are still to be removed.
+    pub(crate) missing: Mutex<Vec<RelPath>>,
+    /// Directories that links which were kept lead to, by device and inode.
+    pub(crate) behind_links: Mutex<HashSet<((u32, u32), u64)>>,
+    pub(crate) removals: Removals,
     /// A directory of each file system of the destination, to sync it at the end.
     pub(crate) file_systems: Mutex<HashMap<(u32, u32), Dir>>,
     pub(crate) empty_source: AtomicBool,
@@ -161,6 +180,7 @@ impl Run<'_> {
         if ready.is_empty() {
             return;
         }
+        self.will_be_there(ready.iter().map(|ready| &*ready.target));
         // Whoever waits for a committer that is behind must not wait for one that has given up.
         if let Err(TrySendError::Full(ready)) = self.commits.try_send(Commit::Ready(ready)) {
             select! {
@@ -181,6 +201,35 @@ impl Run<'_> {
             self.keep_open(&home);
         }
         Ok(area)
+    }
+
+    /// Where the content of a file is written: in the scratch directory, if the operator named one and a rename from the
+    /// area would take no less copying.
+    pub(crate) fn scratch(&self, target: &Target) -> Result<Arc<Area>, Errno> {
+        match self.staging.scratch(target.device) {
+            Some(scratch) => Ok(scratch),
+            None => self.area(target),
+        }
+    }
+
+    /// What an earlier run left of a file, with its length.
+    pub(crate) fn kept(&self, target: &Target) -> Option<(File, u64)> {
+        let kept = target.device.and_then(|device| self.staging.kept(device, &target.path()));
+        kept.or_else(|| self.partials?.open_part(self, target))
+    }
+
+    /// Whether there is anything of that kind.
+    pub(crate) fn has_kept(&self, target: &Target) -> bool {
+        target.device.is_some_and(|device| self.staging.has_kept(device, &target.path()))
+            || self.partials.is_some_and(|partials| partials.open_part(self, target).is_some())
+    }
+
+    /// Keeps what was written of a file, for another try or the next run.
+    pub(crate) fn keep_part(&self, target: &Target, staged: Staged, length: u64) {
+        match self.partials {
+            Some(partials) => partials.keep(self, target, staged, length),
+            None => staged.keep(length),
+        }
     }
 
     /// Takes over what an earlier run left in a directory that is being merged.
@@ -230,6 +279,42 @@ impl Run<'_> {
         lock(&self.file_systems).values().try_for_each(Dir::sync_file_system)
     }
 
+    /// Whether the directory at `path` is there for what is in it alone (`--no-implied-dirs`).
+    pub(crate) fn is_bare(&self, path: &RelPath) -> bool {
+        self.options.arguments.relative == Relative::WithoutImplied && self.places.implies(path)
+    }
+
+    /// Whether a link at `path` may stand for the directory that it points to.
+    pub(crate) fn keeps_link(&self, path: &RelPath) -> bool {
+        self.options.links.keep_directories || self.is_bare(path)
+    }
+
+    /// What a link that was kept leads to is not extraneous.
+    pub(crate) fn keep_behind_link(&self, info: &Info) {
+        lock(&self.behind_links).insert((info.device, info.inode));
+    }
+
+    /// Whether a link that was kept leads to this directory.
+    pub(crate) fn is_behind_link(&self, info: &Info) -> bool {
+        lock(&self.behind_links).contains(&(info.device, info.inode))
+    }
+
+    /// Takes the names in `directory` of source arguments that are not there.
+    pub(crate) fn missing_in(&self, directory: &RelPath) -> Vec<Name> {
+        if self.places.missing.is_empty() {
+            return Vec::new();
+        }
+        let mut names = Vec::new();
+        lock(&self.missing).retain(|path| match path.split_last() {
+            Some((parent, name)) if parent == *directory => {
+                names.push(name);
+                false
+            }
+            _ => true,
+        });
+        names
+    }
+
     pub(crate) fn source_is_empty(&self) {
         self.empty_source.store(true, Ordering::Relaxed);
     }
@@ -266,6 +351,10 @@ impl Run<'_> {
     }
 
     fn updated(&self, target: &Target, change: Change) {
+        if change.is_none() {
+            // All of it was here, under another name: as rsync, nothing is said of it.
+            return;
+        }
         let kind = target.wanted.entry.kind.clone();
         self.item(Item::Updated { path: target.path(), kind, change });
     }
@@ -290,13 +379,28 @@ impl Run<'_> {
     /// A directory, link or node was made (or would be).
     pub(crate) fn created(&self, target: &Target) {
         let mut stats = lock(&self.stats);
-        if target.change.new {
+        if target.change.new || target.alternate.is_some() {
             stats.created.count(&target.wanted.entry.kind);
         } else {
             stats.metadata_updated += 1;
         }
         drop(stats);
         self.updated(target, target.change);
+    }
+
+    /// An entry was made a further name of another one (or would be).
+    pub(crate) fn linked(&self, target: &Target) {
+        let mut stats = lock(&self.stats);
+        if target.change.new {
+            stats.created.count(&target.wanted.entry.kind);
+        } else {
+            stats.metadata_updated += 1;
+        }
+        drop(stats);
+        let (path, kind) = (target.path(), target.wanted.entry.kind.clone());
+        let first = target.first.clone().unwrap_or_default();
+        let change = Change { content: Content::Linked, value: false, ..target.change };
+        self.item(Item::Linked { path, kind, change, first });
     }
 
     /// Metadata was set (or will be, or would be).
@@ -320,9 +424,37 @@ impl Run<'_> {
         self.updated(target, change);
     }
 
+    /// Deals with a file that an alternate base has, as far as nothing has to be made; whether it has to.
+    pub(crate) fn takes_from_base(&self, target: &Target) -> bool {
+        let agrees = target.alternate.as_ref().map(|alternate| alternate.agrees);
+        let is_left_out = self.bases.kind() == BaseKind::Compare && agrees == Some(Agreement::All);
+        if !is_left_out && !self.options.dry_run {
+            return true;
+        }
+        self.done(target);
+        if !is_left_out {
+            self.created(target);
+            hard_links::first_is_staged(self, target, None);
+            return false;
+        }
+        self.is_there(target.list, target.index);
+        if target.existing.is_some() && !self.options.dry_run {
+            let removed = self
+                .tree
+                .dir(&target.parent)
+                .and_then(|dir| self.retirement.remove(self.tree, &dir, &target.parent, target.name()));
+            match removed {
+                Ok(_) => lock(&self.session).touch(target.directory),
+                Err(error) => self.fail(target, Operation::Remove, error),
+            }
+        }
+        false
+    }
+
     /// A dry run comes to a file that would be transferred.
     pub(crate) fn would_transfer(&self, target: &Target) {
         self.transferred(target, target.change, 0, 0);
+        hard_links::first_is_staged(self, target, None);
         self.done(target);
     }
 
@@ -330,6 +462,7 @@ impl Run<'_> {
     pub(crate) fn set_metadata(&self, target: &Target) {
         self.done(target);
         if self.options.dry_run {
+            hard_links::first_stays(self, target);
             return self.changed_metadata(target);
         }
         let held = self
@@ -338,7 +471,11 @@ impl Run<'_> {
             .and_then(|dir| dir.hold(target.wanted.entry.name.as_bytes()))
             .map_err(|error| (Operation::Open, error));
         match held.and_then(|held| target.wanted.metadata.apply(&held)) {
-            Ok(()) => self.changed_metadata(target),
+            Ok(()) => {
+                self.changed_metadata(target);
+                hard_links::first_stays(self, target);
+                self.is_there(target.list, target.index);
+            }
             Err((operation, error)) => self.fail(target, operation, error),
         }
     }

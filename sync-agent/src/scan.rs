@@ -4,16 +4,19 @@
 //! bounded by the siblings along one path. What was listed is remembered (name and attributes) until
 //! the destination releases it; the window bounds that.
 
-use crate::attributes::{ReadError, Taken};
+use crate::attributes::{ReadError, Taken, acl};
 use crate::clock::Activity;
 use crate::error::SessionError;
+use crate::hard_links::Numbers;
 use crate::link::{LinkState, Outgoing};
 use crate::monitor::{Monitor, Progress, errno};
+use crate::origin::{self, Argument, LookError, OpenError, Origin};
 use crate::owners;
 use crate::packer::Packer;
-use crate::tree::{self, Dir, Follow, Held, Info, Tree};
+use crate::tree::{self, Dir, Held, Info};
 use crate::workers::lock;
-use protocol::attributes::Attributes;
+use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
+use protocol::attributes::{Attributes, is_acl};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::Side as FilterSide;
 use protocol::limits;
@@ -40,6 +43,8 @@ pub struct Sources {
     missing: Vec<Problem>,
     /// One of the others stood for its contents: nothing is known to be extraneous anywhere.
     misses_contents: bool,
+    /// Where they stand, as far as the destination must know.
+    places: Places,
 }
 
 impl Sources {
@@ -53,30 +58,43 @@ impl Sources {
         arguments: &[Vec<u8>],
         options: &SyncOptions,
     ) -> Result<Sources, SessionError> {
-        let mut sources =
-            Sources { origins: Vec::new(), skipped: Vec::new(), missing: Vec::new(), misses_contents: false };
+        let mut sources = Sources {
+            origins: Vec::new(),
+            skipped: Vec::new(),
+            missing: Vec::new(),
+            misses_contents: false,
+            places: Places::default(),
+        };
+        let ArgumentRules { relative, missing, .. } = options.arguments;
         if u16::try_from(arguments.len()).is_err() {
             let message = "more than 65,535 sources; name the directories that they are in";
             return Err(SessionError::refused(Exit::Usage, message));
         }
         let mut first = None;
+        let enters = options.recursive || options.directories;
         for argument in arguments {
-            match Origin::open(root, argument, options) {
-                Ok(origin) if !options.recursive && origin.is_directory(options) => {
-                    let name = origin.only.as_ref().map_or(&b"."[..], Name::as_bytes);
-                    sources.skipped.push(format!("skipping directory {}", protocol::path::escaped(name)));
+            let parsed = Argument::parse(argument, relative)?;
+            let (asked, is_contents) = (parsed.asked().clone(), parsed.is_contents());
+            match parsed.open(root, options) {
+                Ok(origin) if !enters && origin.is_directory(options.links.followed) => {
+                    sources.skipped.push(format!("skipping directory {asked}"));
                 }
+                // Nothing of it is copied: the directories above it would be empty.
+                Ok(origin) if relative != Relative::No && is_left_out(&origin, options) => {}
                 Ok(origin) => sources.origins.push(origin),
                 Err(OpenError::Refused(error)) => return Err(error),
+                Err(OpenError::Errno(Errno::NOENT)) if missing != Missing::Reported && !is_contents => {
+                    sources.places.missing.push(asked);
+                }
                 Err(OpenError::Errno(cause)) => {
-                    let name = split_argument(argument).ok().and_then(|(_, name)| name);
-                    sources.misses_contents |= name.is_none();
+                    sources.misses_contents |= is_contents;
                     let path = beneath(argument).unwrap_or_default();
                     sources.missing.push(errno(Side::Source, &path, Operation::Open, cause));
                     first.get_or_insert((argument, cause));
                 }
             }
         }
+        sources.place(options)?;
         match first {
             Some((argument, cause)) if sources.origins.is_empty() && sources.skipped.is_empty() => {
                 Err(cannot_open(argument, cause))
@@ -84,67 +102,37 @@ impl Sources {
             _ => Ok(sources),
         }
     }
-}
 
-/// Why a source argument is not opened.
-enum OpenError {
-    /// It is not there, or not to be read: others may be.
-    Errno(Errno),
-    /// It is not allowed.
-    Refused(SessionError),
-}
-
-impl From<Errno> for OpenError {
-    fn from(errno: Errno) -> OpenError {
-        OpenError::Errno(errno)
-    }
-}
-
-/// One source argument, opened.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    /// The tree; paths below it are paths of the transfer.
-    pub(crate) tree: Tree,
-    /// Only this name of the tree's root is copied; none: all of its content.
-    only: Option<Name>,
-}
-
-impl Origin {
-    /// Opens a source argument: with a trailing slash its contents, without one the thing itself.
-    /// Beneath `root`, if given, and then the argument is relative to it.
-    fn open(root: Option<&Dir>, argument: &[u8], options: &SyncOptions) -> Result<Origin, OpenError> {
-        let refused = |why: &str| {
-            let shown = protocol::path::escaped(argument);
-            OpenError::Refused(SessionError::refused(Exit::Selection, format!("{shown:?} {why}")))
-        };
-        let (directory, only) = split_argument(argument).map_err(|why| refused(&why.to_string()))?;
-        if argument.split(|&byte| byte == b'/').any(|part| part == tree::STAGING_NAME) {
-            return Err(refused("holds what is not complete yet: it can't be a source"));
-        }
-        let follow = if options.copy_links { Follow::Anywhere } else { Follow::Never };
-        let tree = match root {
-            None => Tree::open(tree::path_of(&directory), follow),
-            Some(root) => {
-                let path = beneath(&directory)
-                    .ok_or_else(|| refused("leads out of the directory that this agent is held to"))?;
-                Tree::open_beneath(root, &path, follow)
+    /// Says where the arguments stand, as far as the options make that the destination's business.
+    fn place(&mut self, options: &SyncOptions) -> Result<(), SessionError> {
+        let places = &mut self.places;
+        match options.arguments.missing {
+            // Another argument of that name is there.
+            Missing::Deleted => {
+                places.missing.retain(|path| self.origins.iter().all(|it| it.asked() != *path))
             }
-        }?;
-        if let Some(name) = &only {
-            let path = RelPath::root().join(name);
-            let there = tree.dir(&RelPath::root())?.info(name.as_bytes());
-            if options.copy_links { tree.info_followed(&path).or(there) } else { there }?;
+            _ => places.missing.clear(),
         }
-        Ok(Origin { tree, only })
+        if options.arguments.relative != Relative::No {
+            places.asked = self.origins.iter().map(Origin::asked).collect();
+        }
+        let paths = places.asked.iter().chain(&places.missing);
+        let bytes: usize = paths.map(|path| path.as_bytes().len() + PLACE_BYTES).sum();
+        if bytes > limits::FRAME_BYTES / 2 {
+            let message = "the source arguments are too long for one run; split it";
+            return Err(SessionError::refused(Exit::Usage, message));
+        }
+        Ok(())
     }
+}
 
-    fn is_directory(&self, options: &SyncOptions) -> bool {
-        let Some(name) = &self.only else { return true };
-        let followed = || self.tree.info_followed(&RelPath::root().join(name));
-        let own = || self.tree.dir(&RelPath::root()).and_then(|dir| dir.info(name.as_bytes()));
-        let info = if options.copy_links { followed() } else { own() };
-        info.is_ok_and(|info| info.is_dir())
-    }
+/// What a path takes on the wire beside its bytes, at most.
+const PLACE_BYTES: usize = 9;
+
+/// Whether the filter leaves out what an argument names.
+fn is_left_out(origin: &Origin, options: &SyncOptions) -> bool {
+    let (path, is_dir) = (origin.asked(), origin.is_directory(options.links.followed));
+    !path.is_root() && options.filter.excludes(path.as_bytes(), is_dir, FilterSide::Sender)
 }
 
 /// A path relative to an agent's root, as a type; none where it would lead out.
@@ -164,22 +152,6 @@ fn cannot_open(argument: &[u8], cause: Errno) -> SessionError {
     };
     let cause = std::io::Error::from(cause);
     SessionError::refused(Exit::Partial, format!("cannot open the source {shown:?}: {cause}{hint}"))
-}
-
-/// The directory to open and the one name to take of it.
-fn split_argument(argument: &[u8]) -> Result<(Vec<u8>, Option<Name>), protocol::path::PathError> {
-    let or_here = |path: &[u8]| if path.is_empty() { b".".to_vec() } else { path.to_vec() };
-    let whole = argument.is_empty()
-        || argument.ends_with(b"/")
-        || matches!(argument, b"." | b"..")
-        || argument.ends_with(b"/.")
-        || argument.ends_with(b"/..");
-    if whole {
-        return Ok((or_here(argument), None));
-    }
-    let cut = argument.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1);
-    let name = Name::new(&argument[cut..])?;
-    Ok((or_here(&argument[..cut]), Some(name)))
 }
 
 /// What is remembered of a listed entry until its piece is released.
@@ -220,6 +192,8 @@ pub(crate) struct Scan<'a> {
     taken: Option<Taken>,
     /// What failed before anything could be said.
     early: Mutex<Option<Problem>>,
+    /// The inodes with several names.
+    links: Numbers,
     stack: Mutex<Stack>,
     changed: Condvar,
     next_list: AtomicU32,
@@ -240,6 +214,31 @@ struct Found {
     listed: Listed,
     /// The directory to list for it.
     below: Option<Job>,
+}
+
+/// A directory as one of the arguments has it.
+struct Opened {
+    origin: u16,
+    way: Way,
+    names: tree::Names,
+}
+
+/// How an argument has a directory.
+enum Way {
+    /// It is listed.
+    Listed(Dir),
+    /// It is on the way to what was asked for; the one name in it is this.
+    Implied(Info),
+}
+
+impl Opened {
+    /// The directory's own attributes; of one that is only on the way those of what follows.
+    fn own_info(&self) -> Result<Info, Errno> {
+        match &self.way {
+            Way::Listed(dir) => dir.own_info(),
+            Way::Implied(info) => Ok(*info),
+        }
+    }
 }
 
 /// A name that could not be looked at; that was reported.
@@ -285,6 +284,7 @@ impl<'a> Scan<'a> {
             names: owners::Names::default(),
             taken: Taken::new(&options.preserve),
             early: Mutex::new(None),
+            links: Numbers::default(),
             stack: Mutex::new(Stack { jobs: vec![top], ..Stack::default() }),
             changed: Condvar::new(),
             next_list: AtomicU32::new(0),
@@ -296,31 +296,30 @@ impl<'a> Scan<'a> {
     pub(crate) fn begin(&self) -> Result<Begin, SessionError> {
         let now = tree::now();
         let origins = &self.sources.origins[..];
-        let mut begin = Begin { root: None, names: protocol::message::OwnerNames::default(), single: false };
-        if let Some(origin) = origins.iter().find(|origin| origin.only.is_none()) {
-            let info = origin.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
+        let places = self.sources.places.clone();
+        let mut begin =
+            Begin { root: None, names: protocol::message::OwnerNames::default(), single: false, places };
+        let tops = origins.iter().find_map(|origin| Some((origin, origin.root_info()?)));
+        if let Some((origin, info)) = tops {
             let info = info.map_err(|error| SessionError::io("read the source directory", error))?;
-            begin.names = self.names.of([(info.uid, info.gid)].into_iter());
             let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
             begin.root = info.entry(name, Vec::new(), now);
-            if let (Some(root), Some(taken)) = (&mut begin.root, self.taken) {
-                let held = origin.tree.dir(&RelPath::root()).and_then(|dir| dir.hold_self());
-                match attributes(taken, held, RelPath::root) {
+            if let (Some(root), Some(taken), true) =
+                (&mut begin.root, self.taken, origin.is_top(&RelPath::root()))
+            {
+                match attributes(taken, origin.hold_root(), RelPath::root) {
                     Ok(attributes) => root.set_attributes(attributes),
                     Err(problem) => *lock(&self.early) = Some(problem),
                 }
             }
+            begin.names = self.names.of(begin.root.iter().flat_map(ids));
         }
         // Nothing at all makes no directory either.
         begin.single = origins.is_empty();
-        if let [Origin { tree, only: Some(name) }] = origins {
-            let dir = tree.dir(&RelPath::root());
-            let info = if self.options.copy_links {
-                tree.info_followed(&RelPath::root().join(name))
-            } else {
-                dir.and_then(|dir| dir.info(name.as_bytes()))
-            };
-            begin.single = info.is_ok_and(|info| !info.is_dir());
+        if let [origin] = origins
+            && origin.is_single()
+        {
+            begin.single = !origin.is_directory(self.options.links.followed);
         }
         Ok(begin)
     }
@@ -399,21 +398,20 @@ impl<'a> Scan<'a> {
     fn list(&self, job: &Job, sheet: &mut Sheet) -> Result<(), SessionError> {
         let since = Instant::now();
         let directory = Arc::new(job.path.clone());
-        // A mount point that is not entered is listed as empty, but nothing is known of its content.
-        let mut complete = !job.origins.is_empty() && !job.misses_origin;
+        let mut unseen = job.misses_origin;
         let mut opened = Vec::new();
         for &origin in &job.origins {
             match self.open(job, origin, sheet) {
-                Ok((dir, names)) => opened.push((origin, dir, names)),
+                Ok(found) => opened.push(found),
                 Err(error) => {
-                    complete = false;
+                    unseen = true;
                     self.problem(errno(Side::Source, &job.path, Operation::List, error));
                 }
             }
         }
         let mut names: Vec<(&[u8], usize)> = Vec::new();
-        for (position, (_, _, listed)) in opened.iter().enumerate() {
-            names.extend(listed.iter().map(|name| (name, position)));
+        for (position, from) in opened.iter().enumerate() {
+            names.extend(from.names.iter().map(|name| (name, position)));
         }
         if opened.len() > 1 {
             names.sort();
@@ -436,7 +434,7 @@ impl<'a> Scan<'a> {
                 }
                 Ok(None) => {}
                 // It is there: what the destination has of it is not extraneous.
-                Err(Unseen) => complete = false,
+                Err(Unseen) => unseen = true,
             }
             if part.is_full() && !rest.is_empty() {
                 let full = std::mem::replace(&mut part, Part::with_room(rest.len()));
@@ -444,28 +442,44 @@ impl<'a> Scan<'a> {
             }
         }
         self.progress.clock.add(Activity::Scan, since);
+        // A mount point that is not entered is listed as empty, but nothing is known of its content.
+        let known = job.origins.iter().any(|&origin| self.lists_all(origin, &job.path));
+        let complete = known && (!unseen || self.options.delete.ignore_errors);
         let end = if complete { End::Complete } else { End::Incomplete };
         self.add(sheet, &directory, part, &mut jobs, end)
     }
 
-    fn open(&self, job: &Job, origin: u16, sheet: &mut Sheet) -> Result<(Dir, tree::Names), Errno> {
-        let at = usize::from(origin);
+    fn open(&self, job: &Job, number: u16, sheet: &mut Sheet) -> Result<Opened, Errno> {
+        let at = usize::from(number);
         let origin = &self.sources.origins[at];
+        if let Some((name, info)) = origin.implied(&job.path) {
+            let names = tree::Names::single(name.as_bytes());
+            return Ok(Opened { origin: number, way: Way::Implied(*info), names });
+        }
         sheet.walks.resize_with(self.sources.origins.len(), tree::Walk::default);
-        let dir = sheet.walks[at].dir(&origin.tree, &job.path)?;
-        let names = match &origin.only {
-            Some(name) if job.path.is_root() => tree::Names::single(name.as_bytes()),
-            None if !self.options.recursive => tree::Names::default(),
-            _ => dir.names()?,
+        let dir = origin.dir(&mut sheet.walks[at], &job.path)?;
+        let names = match origin.only(&job.path) {
+            Some(name) => tree::Names::single(name.as_bytes()),
+            None => dir.names()?,
         };
-        Ok((dir, names))
+        Ok(Opened { origin: number, way: Way::Listed(dir), names })
     }
 
-    fn above(&self, job: &Job, opened: &[(u16, Dir, tree::Names)]) -> Option<Arc<Above>> {
-        if !self.options.copy_links {
+    /// Whether all that an argument has of a directory is listed, so that what is not is extraneous.
+    fn lists_all(&self, origin: u16, directory: &RelPath) -> bool {
+        let origin = &self.sources.origins[usize::from(origin)];
+        origin.implied(directory).is_none() && origin.only(directory).is_none()
+    }
+
+    fn above(&self, job: &Job, opened: &[Opened]) -> Option<Arc<Above>> {
+        if !self.options.links.followed.any() {
             return None;
         }
-        let info = opened.first()?.1.own_info().ok()?;
+        let first = opened.first()?;
+        if matches!(first.way, Way::Implied(_)) {
+            return job.above.clone();
+        }
+        let info = first.own_info().ok()?;
         let parent = job.above.clone();
         Some(Arc::new(Above { device: info.device, inode: info.inode, parent }))
     }
@@ -476,7 +490,7 @@ impl<'a> Scan<'a> {
         job: &Job,
         name: &[u8],
         candidates: &[(&[u8], usize)],
-        opened: &[(u16, Dir, tree::Names)],
+        opened: &[Opened],
         above: Option<&Arc<Above>>,
     ) -> Result<Option<Found>, Unseen> {
         let name = Name::new(name).map_err(|_| Unseen)?;
@@ -485,7 +499,18 @@ impl<'a> Scan<'a> {
             self.problem(errno(Side::Source, &job.path, Operation::List, Errno::NAMETOOLONG));
             return Err(Unseen);
         }
-        let (origin, dir, _) = &opened[candidates[0].1];
+        let Opened { origin, way, .. } = &opened[candidates[0].1];
+        let dir = match way {
+            Way::Listed(dir) => dir,
+            Way::Implied(info) => {
+                let Some(entry) = info.entry(name.clone(), Vec::new(), now_for(info)) else {
+                    return Ok(None);
+                };
+                let below = Some(self.below(job, &path(), info, candidates, opened, above).ok_or(Unseen)?);
+                let listed = Listed { name, info: *info, origin: *origin, followed: false };
+                return Ok(Some(Found { entry, listed, below }));
+            }
+        };
         let (info, followed) = match self.info(dir, *origin, &job.path, &name) {
             Ok(found) => found,
             Err(problem) => {
@@ -495,12 +520,13 @@ impl<'a> Scan<'a> {
             }
         };
         // What the options don't copy is listed all the same: it exists, so its name is not extraneous.
-        if (info.is_dir() && !self.options.recursive) || self.is_excluded(&job.path, &name, info.is_dir()) {
+        let enters = self.options.recursive || self.options.directories;
+        if (info.is_dir() && !enters) || self.is_excluded(&job.path, &name, info.is_dir()) {
             return Ok(None);
         }
         let target = if info.is_link() {
             match dir.read_link(name.as_bytes()) {
-                Ok(target) => target,
+                Ok(target) => self.options.links.munging.at_source(target),
                 Err(error) => {
                     self.problem(errno(Side::Source, &path(), Operation::ReadLink, error));
                     return Err(Unseen);
@@ -511,19 +537,33 @@ impl<'a> Scan<'a> {
         };
         let Some(mut entry) = info.entry(name.clone(), target, now_for(&info)) else { return Ok(None) };
         if let Some(taken) = self.taken {
-            let tree = &self.sources.origins[usize::from(*origin)].tree;
-            let held = if followed { tree.hold_followed(&path()) } else { dir.hold(name.as_bytes()) };
+            let origin = &self.sources.origins[usize::from(*origin)];
+            let held = if followed { origin.hold_followed(&path()) } else { dir.hold(name.as_bytes()) };
             match attributes(taken, held, path) {
                 Ok(attributes) => entry.set_attributes(attributes),
                 Err(problem) => self.problem(problem),
             }
         }
+        self.tell_more(&mut entry, &info);
         let below = if entry.is_dir() {
             Some(self.below(job, &path(), &info, candidates, opened, above).ok_or(Unseen)?)
         } else {
             None
         };
         Ok(Some(Found { entry, listed: Listed { name, info, origin: *origin, followed }, below }))
+    }
+
+    /// What attributes alone can tell, where it is asked for.
+    fn tell_more(&self, entry: &mut Entry, info: &Info) {
+        let keep = &self.options.preserve;
+        if keep.hard_links
+            && let Some(link) = self.links.of(info)
+        {
+            entry.extra.get_or_insert_default().link = Some(link);
+        }
+        if keep.atimes && !info.is_dir() && !info.is_link() {
+            entry.extra.get_or_insert_default().atime = Some(info.atime);
+        }
     }
 
     fn info(
@@ -543,20 +583,16 @@ impl<'a> Scan<'a> {
             },
             error => errno(Side::Source, &path(), Operation::Stat, error),
         };
-        let info = dir.info(name.as_bytes()).map_err(fail)?;
-        if !self.options.copy_links || !info.is_link() {
-            return Ok((info, false));
-        }
-        match self.sources.origins[usize::from(origin)].tree.info_followed(&path()) {
-            Ok(info) => Ok((info, true)),
-            Err(Errno::NOENT) => Err(Problem {
+        let origin = &self.sources.origins[usize::from(origin)];
+        origin.look(dir, directory, name, self.options.links.followed).map_err(|error| match error {
+            LookError::Errno(error) => fail(error),
+            LookError::Dangling => Problem {
                 side: Side::Source,
                 path: path(),
                 operation: Operation::Stat,
                 cause: Cause::DanglingLink,
-            }),
-            Err(error) => Err(errno(Side::Source, &path(), Operation::Stat, error)),
-        }
+            },
+        })
     }
 
     fn is_excluded(&self, directory: &RelPath, name: &Name, is_dir: bool) -> bool {
@@ -571,7 +607,7 @@ impl<'a> Scan<'a> {
         path: &RelPath,
         info: &Info,
         candidates: &[(&[u8], usize)],
-        opened: &[(u16, Dir, tree::Names)],
+        opened: &[Opened],
         above: Option<&Arc<Above>>,
     ) -> Option<Job> {
         let mut next = above;
@@ -583,19 +619,49 @@ impl<'a> Scan<'a> {
             }
             next = ancestor.parent.as_ref();
         }
-        let is_dir = |&&(name, position): &&(&[u8], usize)| {
-            let (_, dir, _) = &opened[position];
-            dir.info(name).is_ok_and(|info| info.is_dir())
+        let is_dir = |&&(name, position): &&(&[u8], usize)| match &opened[position].way {
+            Way::Listed(dir) => dir.info(name).is_ok_and(|info| info.is_dir()),
+            Way::Implied(_) => true,
         };
-        let others = candidates[1..].iter().filter(is_dir).map(|&(_, position)| opened[position].0);
-        let device = self.options.one_file_system.then(|| job.device.unwrap_or(opened_device(opened)));
-        let entered = device.is_none_or(|device| device == info.device);
-        let origins = if entered {
-            std::iter::once(opened[candidates[0].1].0).chain(others).collect()
-        } else {
-            Vec::new()
-        };
+        let others = candidates[1..].iter().filter(is_dir).map(|&(_, position)| opened[position].origin);
+        let origins: Vec<u16> = std::iter::once(opened[candidates[0].1].origin).chain(others).collect();
+        let device = self.device(job, path, info, &origins, opened);
+        let is_here = device.is_none_or(|device| device == info.device);
+        let origins = if is_here { self.entering(origins, path) } else { Vec::new() };
         Some(Job { path: path.clone(), origins, device, misses_origin: false, above: above.cloned() })
+    }
+
+    /// The file system that is not left below `path`, if one is not: that of the argument.
+    fn device(
+        &self,
+        job: &Job,
+        path: &RelPath,
+        info: &Info,
+        origins: &[u16],
+        opened: &[Opened],
+    ) -> Option<(u32, u32)> {
+        if !self.options.one_file_system || job.device.is_some() {
+            return job.device;
+        }
+        let origin = &self.sources.origins[usize::from(*origins.first()?)];
+        if origin.implied(&job.path).is_some() {
+            return None;
+        }
+        let is_argument = origin.asked() == *path;
+        if is_argument { Some(info.device) } else { opened.first()?.own_info().ok().map(|info| info.device) }
+    }
+
+    /// Those of `origins` that are listed at `path`: all, or where the run does not descend those on their way.
+    fn entering(&self, origins: Vec<u16>, path: &RelPath) -> Vec<u16> {
+        if self.options.recursive {
+            return origins;
+        }
+        let all = &self.sources.origins;
+        let is_on_its_way = |&origin: &u16| {
+            let origin = &all[usize::from(origin)];
+            origin.implied(path).is_some() || origin.only(path).is_some() || origin.is_top(path)
+        };
+        origins.into_iter().filter(is_on_its_way).collect()
     }
 
     fn add(
@@ -607,11 +673,10 @@ impl<'a> Scan<'a> {
         end: End,
     ) -> Result<(), SessionError> {
         let keep = &self.options.preserve;
-        let ids = part.entries.iter().map(|entry| (entry.uid, entry.gid));
-        let names = if keep.numeric_ids || !(keep.owner || keep.group) {
+        let names = if keep.numeric_ids || !(keep.owner || keep.group || keep.acls) {
             protocol::message::OwnerNames::default()
         } else {
-            self.names.of(ids)
+            self.names.of(part.entries.iter().flat_map(ids))
         };
         Progress::add(&self.progress.listed_entries, part.entries.len() as u64);
         Progress::add(&self.progress.listed_bytes, part.entries.iter().map(Entry::size_bytes).sum());
@@ -696,9 +761,15 @@ fn attributes(
     Err(Problem { side, path: path(), operation, cause })
 }
 
-fn opened_device(opened: &[(u16, Dir, tree::Names)]) -> (u32, u32) {
-    let info = opened.first().and_then(|(_, dir, _)| dir.own_info().ok());
-    info.map_or((0, 0), |info| info.device)
+/// The users and groups that an entry mentions, in pairs; 0 is nobody that needs a name.
+fn ids(entry: &Entry) -> impl Iterator<Item = (u32, u32)> {
+    let attributes = entry.attributes().into_iter().flat_map(|attributes| attributes.iter());
+    let named = attributes.filter(|(name, _)| is_acl(name)).flat_map(|(_, acl)| acl::named(acl));
+    let named = named.map(|who| match who {
+        acl::Named::User(id) => (id, 0),
+        acl::Named::Group(id) => (0, id),
+    });
+    std::iter::once((entry.uid, entry.gid)).chain(named)
 }
 
 /// The clock is only asked for files: a young time matters for content alone.
@@ -779,11 +850,18 @@ impl Part {
     }
 }
 
+/// The directory that paths of the transfer are below for a source argument of this machine, if it is there.
+#[must_use]
+pub fn base(argument: &[u8], options: &SyncOptions) -> Option<std::path::PathBuf> {
+    let argument = Argument::parse(argument, options.arguments.relative).ok()?;
+    std::fs::canonicalize(tree::path_of(argument.base())).ok()
+}
+
 /// Whether `path` names a directory by itself (a trailing slash or a dot at its end).
 #[must_use]
 pub fn names_contents(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt as _;
-    matches!(split_argument(path.as_os_str().as_bytes()), Ok((_, None)))
+    origin::stands_for_contents(path.as_os_str().as_bytes())
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ impl<'a> Sender<'a> {
         };
         let origin = &self.sources.origins[usize::from(listed.origin)];
         let file = if listed.followed {
-            origin.tree.open_followed(&job.piece.directory.join(&listed.name))
+            origin.open_followed(&job.piece.directory.join(&listed.name))
         } else {
             self.directory(&job.piece, listed.origin).and_then(|dir| dir.open_file(listed.name.as_bytes()))
         };
@@ -226,7 +226,7 @@ impl<'a> Sender<'a> {
             self.directory = None;
             let at = usize::from(origin);
             self.walks.resize_with(self.sources.origins.len(), Walk::default);
-            let dir = self.walks[at].dir(&self.sources.origins[at].tree, &piece.directory)?;
+            let dir = self.sources.origins[at].dir(&mut self.walks[at], &piece.directory)?;
             self.directory = Some((origin, Arc::clone(&piece.directory), dir));
         }
         self.directory.as_ref().map(|(_, _, dir)| dir).ok_or(Errno::NOENT)

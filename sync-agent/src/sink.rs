@@ -245,8 +245,8 @@ impl Sink {
             return Ok(());
         }
         let path = self.target.path();
-        let area = run.area(&self.target).map_err(io::Error::from)?;
         if let Some(existing) = patched(run, &self.target) {
+            let area = run.area(&self.target).map_err(io::Error::from)?;
             let (staged, file) = area.create_journal(&path).map_err(io::Error::from)?;
             match Journal::begin(file, &path, &existing) {
                 Ok(journal) => self.output = Output::Patch(staged, Box::new(journal)),
@@ -257,7 +257,8 @@ impl Sink {
             }
             return Ok(());
         }
-        let (staged, file) = area.create(&path).map_err(io::Error::from)?;
+        let scratch = run.scratch(&self.target).map_err(io::Error::from)?;
+        let (staged, file) = scratch.create(&path).map_err(io::Error::from)?;
         let copied = match basis.and_then(Basis::as_old) {
             Some(old) => self.copy_front(run, old, &file),
             None => Ok(()),
@@ -330,8 +331,9 @@ impl Sink {
 
     /// Whether all of the new content is that of the old file.
     pub(crate) fn is_old_file(&self) -> bool {
-        let old_bytes = self.target.basis().map(|info| info.size_bytes);
-        matches!(self.output, Output::Same) && old_bytes == Some(self.size_bytes)
+        let old_bytes = self.target.old_file().map(|info| info.size_bytes);
+        let is_own = self.target.alternate.is_none();
+        is_own && matches!(self.output, Output::Same) && old_bytes == Some(self.size_bytes)
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -347,9 +349,9 @@ impl Sink {
     }
 
     /// Keeps what was written, for another try or the next run.
-    pub(crate) fn keep_part(self) {
+    pub(crate) fn keep_part(self, run: &Run<'_>) {
         match self.output {
-            Output::Staged(staged, _) => staged.keep(self.position),
+            Output::Staged(staged, _) => run.keep_part(&self.target, staged, self.position),
             Output::Patch(staged, _) => staged.discard(),
             Output::Same | Output::NoBasis | Output::Broken => {}
         }
@@ -360,13 +362,16 @@ impl Sink {
     }
 }
 
-/// The old file, if it is to be patched in place; not one with other names, which are other files of the source.
+/// The old file, if it is to be patched in place; not one with other names, which are other files of the source, nor one that
+/// gets other names meanwhile, for that changes it before the patch does, nor one that is to be kept as it was.
 pub(crate) fn patched(run: &Run<'_>, target: &Target) -> Option<Info> {
-    target.basis().copied().filter(|info| run.options.inplace && info.links == 1)
+    let in_place = run.options.inplace && run.options.replaced.is_gone() && target.alternate.is_none();
+    let is_alone = |info: &Info| info.links == 1 && target.wanted.entry.link().is_none();
+    target.old_file().copied().filter(|info| in_place && is_alone(info))
 }
 
 /// Copies the bytes `at..to` to the same place of another file. Where the file system can, both share them.
-fn copy_range(from: &File, into: &File, at: u64, to: u64) -> Result<(), CopyError> {
+pub(crate) fn copy_range(from: &File, into: &File, at: u64, to: u64) -> Result<(), CopyError> {
     let (mut read_at, mut write_at) = (at, at);
     while read_at < to {
         let left = usize::try_from(to - read_at).unwrap_or(usize::MAX).min(1 << 30);

@@ -4,6 +4,7 @@ use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
 use crate::monitor::{Monitor, Progress};
+use crate::removal::Remover;
 use crate::scan::{Listings, Scan, Sources};
 use crate::sender::{Feed, Job, Sender};
 use crate::workers::{Failure, lock, spawn};
@@ -64,7 +65,7 @@ impl SourceEnd<'_> {
         let failure = &Failure::new();
         let feeds = &Mutex::new(HashMap::<u32, Arc<Feed>>::new());
         let listings = &Listings {
-            session: Mutex::new(SourceSession::default()),
+            session: Mutex::new(self.session()),
             window: Condvar::new(),
             pieces: Mutex::default(),
         };
@@ -88,7 +89,7 @@ impl SourceEnd<'_> {
                 });
             }
             let served = begun.and_then(|()| {
-                self.receive(incoming, listings, feeds, failure, |jobs| {
+                self.receive(incoming, outgoing, listings, feeds, failure, |jobs| {
                     let _ = to_senders.send(jobs);
                 })
             });
@@ -107,15 +108,22 @@ impl SourceEnd<'_> {
     }
 
     /// Takes in what the destination says, until its last word. Never waits for a worker.
+    fn session(&self) -> SourceSession {
+        let session = SourceSession::new(self.options.removes_source());
+        if self.options.remembers_listing() { session.remembering() } else { session }
+    }
+
     fn receive(
         &self,
         incoming: &Incoming,
+        outgoing: &Outgoing,
         listings: &Listings,
         feeds: &Mutex<HashMap<u32, Arc<Feed>>>,
         failure: &Failure,
         serve: impl Fn(Vec<Job>),
     ) -> Result<Finished, SessionError> {
         let timeout_s = self.options.timeout_s;
+        let remover = Remover::new(self.sources);
         loop {
             let expired = if timeout_s == 0 {
                 never()
@@ -140,12 +148,23 @@ impl SourceEnd<'_> {
                         feed.push(blocks.as_slice());
                     }
                 }
+                SourceEvent::Remove(removals) => {
+                    for removal in &removals {
+                        let piece = lock(&listings.pieces).get(&removal.list).cloned();
+                        let removed = piece.map_or(Ok(()), |piece| remover.remove(&piece, removal.index));
+                        if let Err(problem) = removed {
+                            self.monitor.problem(problem);
+                        }
+                    }
+                    outgoing.say(&Message::Removed(u32::try_from(removals.len()).unwrap_or(u32::MAX)))?;
+                }
                 SourceEvent::Released(lists) => {
-                    let mut pieces = lock(&listings.pieces);
-                    lists.iter().for_each(|list| {
-                        pieces.remove(list);
-                    });
-                    drop(pieces);
+                    if !self.options.remembers_listing() {
+                        let mut pieces = lock(&listings.pieces);
+                        lists.iter().for_each(|list| {
+                            pieces.remove(list);
+                        });
+                    }
                     listings.window.notify_all();
                 }
                 SourceEvent::Reports(reports) => reports.into_iter().for_each(|report| match report {

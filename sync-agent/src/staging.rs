@@ -1,18 +1,22 @@
 //! Where files are before they have their names: a private directory inside the destination.
 //!
 //! Every file system of the destination has an area of its own, so that a rename is all that a commit
-//! takes. A staged file is called after a hash of its path: what a run left behind is found by the next
+//! takes. With `--temp-dir` on another file system content is written there first, and copied to such an area when it is
+//! complete. A staged file is called after a hash of its path: what a run left behind is found by the next
 //! one and serves as a basis (`.keep`), never as content by itself. Everything else in an area belongs to
 //! nobody and is removed.
 
 use crate::error::SessionError;
 use crate::journal;
+use crate::metadata::Metadata;
+use crate::retire::hash;
 use crate::tree::{Dir, Info, STAGING_NAME, Tree};
 use crate::workers::lock;
 use protocol::path::RelPath;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +27,8 @@ type Key = [u8; 16];
 #[derive(Debug, Default)]
 pub(crate) struct Staging {
     areas: Mutex<HashMap<(u32, u32), Arc<Area>>>,
+    /// An area outside the destination, with its device (`--temp-dir`).
+    scratch: Option<((u32, u32), Arc<Area>)>,
 }
 
 /// The staging directory of one file system.
@@ -30,11 +36,19 @@ pub(crate) struct Staging {
 pub(crate) struct Area {
     /// The staging directory itself.
     pub(crate) dir: Dir,
-    /// The directory that it is in.
-    home: RelPath,
+    home: Home,
     /// What an earlier run, or an earlier try, left of a file; its length in bytes.
     kept: Mutex<HashMap<Key, u64>>,
     next: AtomicU64,
+}
+
+/// The directory that an area is in.
+#[derive(Debug)]
+enum Home {
+    /// One of the destination's.
+    InTree(RelPath),
+    /// Another one; and the area's name in it.
+    Scratch(Dir, String),
 }
 
 /// A new file in an area.
@@ -107,6 +121,28 @@ impl Staging {
         self.area(tree, path, device).map(|(_, opened)| opened.is_some())
     }
 
+    /// With an area in `dir`, for files that go to another file system. It is called after the destination, which this run
+    /// has for itself: others may use the same directory.
+    pub(crate) fn with_scratch(dir: &Dir, destination: &Info) -> Result<Staging, Errno> {
+        let (major, minor) = destination.device;
+        let staging = String::from_utf8_lossy(STAGING_NAME);
+        let name = format!("{staging}-{major}-{minor}-{}", destination.inode);
+        let area = Area::open_in(dir, name.as_bytes(), Home::Scratch(dir.try_clone()?, name.clone()))?;
+        area.recover()?;
+        Ok(Staging { scratch: Some((dir.own_info()?.device, Arc::new(area))), ..Staging::default() })
+    }
+
+    /// The area outside the destination, if there is one and a rename from it would not do for this device either.
+    pub(crate) fn scratch(&self, device: Option<(u32, u32)>) -> Option<Arc<Area>> {
+        self.scratch.as_ref().filter(|(own, _)| Some(*own) != device).map(|(_, area)| Arc::clone(area))
+    }
+
+    /// Where what is left of a file of this device may be.
+    fn areas_of(&self, device: (u32, u32)) -> impl Iterator<Item = Arc<Area>> {
+        let area = lock(&self.areas).get(&device).cloned();
+        area.into_iter().chain(self.scratch(Some(device)))
+    }
+
     pub(crate) fn areas(&self) -> Vec<Arc<Area>> {
         lock(&self.areas).values().cloned().collect()
     }
@@ -131,17 +167,17 @@ impl Staging {
 
     /// What is left of `path`, as a file to read, with its length.
     pub(crate) fn kept(&self, device: (u32, u32), path: &RelPath) -> Option<(File, u64)> {
-        let area = lock(&self.areas).get(&device).cloned()?;
         let key = key(path);
-        let length = *lock(&area.kept).get(&key)?;
-        let file = area.dir.open_file(file_name(&key, KEEP).as_bytes()).ok()?;
-        Some((file, length))
+        self.areas_of(device).find_map(|area| {
+            let length = *lock(&area.kept).get(&key)?;
+            let file = area.dir.open_file(file_name(&key, KEEP).as_bytes()).ok()?;
+            Some((file, length))
+        })
     }
 
     /// Whether anything at all was left for a file of this path.
     pub(crate) fn has_kept(&self, device: (u32, u32), path: &RelPath) -> bool {
-        let area = lock(&self.areas).get(&device).cloned();
-        area.is_some_and(|area| {
+        self.areas_of(device).any(|area| {
             let kept = lock(&area.kept);
             !kept.is_empty() && kept.contains_key(&key(path))
         })
@@ -150,13 +186,15 @@ impl Staging {
     /// Removes what is no longer of use and the areas that are empty then. `keep` says whether what
     /// earlier tries left may still be of use to a later run.
     pub(crate) fn close(&self, tree: &Tree, keep: bool) {
-        for area in lock(&self.areas).drain().map(|(_, area)| area) {
+        let scratch = self.scratch.iter().map(|(_, area)| Arc::clone(area));
+        for area in lock(&self.areas).drain().map(|(_, area)| area).chain(scratch) {
             if !keep {
                 let _ = area.clear();
             }
-            if let Ok(home) = tree.dir(&area.home) {
-                let _ = home.remove_dir(STAGING_NAME);
-            }
+            let _ = match &area.home {
+                Home::InTree(home) => tree.dir(home).and_then(|home| home.remove_dir(STAGING_NAME)),
+                Home::Scratch(home, name) => home.remove_dir(name.as_bytes()),
+            };
         }
     }
 }
@@ -175,20 +213,28 @@ fn home(tree: &Tree, path: &RelPath, device: (u32, u32)) -> Result<RelPath, Errn
 
 impl Area {
     fn open(tree: &Tree, home: &RelPath) -> Result<Area, Errno> {
-        let parent = tree.dir(home)?;
-        match parent.make_dir(STAGING_NAME) {
+        let area = Area::open_in(&tree.dir(home)?, STAGING_NAME, Home::InTree(home.clone()))?;
+        area.roll_forward(tree)?;
+        area.recover()?;
+        Ok(area)
+    }
+
+    fn open_in(parent: &Dir, name: &[u8], home: Home) -> Result<Area, Errno> {
+        match parent.make_dir(name) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
-        let name = protocol::path::Name::new(STAGING_NAME).map_err(|_| Errno::INVAL)?;
+        let name = protocol::path::Name::new(name).map_err(|_| Errno::INVAL)?;
         let dir = parent.dir(&name)?;
         if !is_trusted(&dir.own_info()?) {
             return Err(Errno::PERM);
         }
-        let area = Area { dir, home: home.clone(), kept: Mutex::default(), next: AtomicU64::new(0) };
-        area.roll_forward(tree)?;
-        area.recover()?;
-        Ok(area)
+        Ok(Area { dir, home, kept: Mutex::default(), next: AtomicU64::new(0) })
+    }
+
+    /// Whether a rename from here leads nowhere.
+    pub(crate) fn is_scratch(&self) -> bool {
+        matches!(self.home, Home::Scratch(..))
     }
 
     /// Carries out the journals of files that an earlier run was patching in place when it ended.
@@ -286,6 +332,27 @@ impl Staged {
                 lock(&self.area.kept).insert(key, length);
             }
             Err(_) => self.discard(),
+        }
+    }
+
+    /// Copies it to an area on another file system, and reads both again to compare them.
+    pub(crate) fn copy_to(&self, area: &Arc<Area>, metadata: &Metadata) -> Result<Staged, Errno> {
+        let (copy, mut out) = area.create_small()?;
+        let copied = self.area.dir.open_file(self.name.as_bytes()).and_then(|mut file| {
+            io::copy(&mut file, &mut out)
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            let was = hash(self.area.dir.open_file(self.name.as_bytes())?)?;
+            if was != hash(area.dir.open_file(copy.name.as_bytes())?)? {
+                return Err(Errno::IO);
+            }
+            metadata.apply(&out).map_err(|(_, error)| error)
+        });
+        match copied {
+            Ok(()) => Ok(copy),
+            Err(error) => {
+                copy.discard();
+                Err(error)
+            }
         }
     }
 

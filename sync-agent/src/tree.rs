@@ -2,8 +2,9 @@
 //!
 //! Nothing is ever opened by an absolute path, and below a tree's root no symbolic link is followed
 //! (`openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`, `O_NOFOLLOW` on the last name), so a
-//! directory swapped for a link between two calls leads nowhere. `--copy-links` is the one exception,
-//! and a tree that is held to a root stays beneath it even then.
+//! directory swapped for a link between two calls leads nowhere. The exceptions are a source that follows links
+//! (`--copy-links` and its kin; held to a root it stays beneath that even then) and a destination that keeps its
+//! links to directories (`--keep-dirlinks`), which never leaves its own root.
 
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::path::{Name, RelPath};
@@ -22,7 +23,7 @@ mod handle;
 pub use handle::Handle;
 
 /// Where this program keeps what is not complete yet, inside a destination; neither end ever copies,
-/// lists or deletes it.
+/// lists or deletes it, nor anything whose name begins so.
 pub const STAGING_NAME: &[u8] = b".sync-agent-staging";
 
 /// What a symbolic link is to a tree.
@@ -66,6 +67,8 @@ pub struct Info {
     pub size_bytes: u64,
     /// Last change of content.
     pub mtime: Timestamp,
+    /// When it was read last.
+    pub atime: Timestamp,
     /// Last change of content or metadata.
     pub ctime: Timestamp,
     /// Device that holds it.
@@ -92,6 +95,12 @@ impl Tree {
         Ok(Tree { base, prefix: RelPath::root(), follow })
     }
 
+    /// The tree below an open directory, in which no link is followed.
+    #[must_use]
+    pub fn below(root: Dir) -> Tree {
+        Tree { base: root.0, prefix: RelPath::root(), follow: Follow::Never }
+    }
+
     /// The tree at `path` beneath `base`, out of which no link leads.
     ///
     /// # Errors
@@ -105,12 +114,28 @@ impl Tree {
         Ok(Tree { base, prefix: path.clone(), follow: Follow::Beneath })
     }
 
+    /// The same tree, in which a link stands for what it points to, as long as that is beneath the root and the link
+    /// is not absolute.
+    #[must_use]
+    pub fn following_beneath(self) -> Tree {
+        Tree { follow: Follow::Beneath, ..self }
+    }
+
     /// A directory of the tree.
     ///
     /// # Errors
     /// It is not a directory, can't be opened, or a link stands in the way.
     pub fn dir(&self, path: &RelPath) -> Result<Dir, Errno> {
         self.resolve(path, DIRECTORY).map(Dir)
+    }
+
+    /// A directory of the tree that no link leads to, also where links are followed.
+    ///
+    /// # Errors
+    /// As [`Tree::dir`].
+    pub fn dir_without_links(&self, path: &RelPath) -> Result<Dir, Errno> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        resolve(&self.dir(&RelPath::root())?.0, path, DIRECTORY, how).map(Dir)
     }
 
     /// What stands at the end of a link (or the entry itself), following links as the tree allows.
@@ -185,6 +210,9 @@ impl Walk {
     /// As [`Tree::dir`].
     pub fn hold(&mut self, tree: &Tree, path: &RelPath) -> Result<Held, Errno> {
         match path.split_last() {
+            Some(_) if tree.follow != Follow::Never => {
+                tree.resolve(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC).map(Held)
+            }
             Some((parent, name)) => self.parent(tree, parent)?.hold(name.as_bytes()),
             None => tree.dir(path)?.hold_self(),
         }
@@ -371,6 +399,41 @@ impl Dir {
         fs::mknodat(&self.0, name, kind, Mode::RUSR | Mode::WUSR, fs::makedev(major, minor))
     }
 
+    /// Gives what has `name` another one, `to_name` in `to`; a link is not followed.
+    ///
+    /// # Errors
+    /// The system's; `EEXIST`, `EXDEV`, `EPERM` where the file system knows no hard links.
+    pub fn link(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
+        fs::linkat(&self.0, name, &to.0, to_name, AtFlags::empty())
+    }
+
+    /// A directory by a path of the operator's, from this one; links in it are followed.
+    ///
+    /// # Errors
+    /// It is not a directory or can't be opened.
+    pub fn open_from(&self, path: &[u8]) -> Result<Dir, Errno> {
+        retry(|| fs::openat(&self.0, path, DIRECTORY, Mode::empty())).map(Dir)
+    }
+
+    /// The same, but not out of this directory, by whatever links or `..` there are in `path`.
+    ///
+    /// # Errors
+    /// As [`Dir::open_from`]; `EXDEV` where it leads out.
+    pub fn open_beneath(&self, path: &[u8]) -> Result<Dir, Errno> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        resolve_bytes(&self.0, path, DIRECTORY, how).map(Dir)
+    }
+
+    /// Where the directory is now, for the operator and for later runs.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn path(&self) -> Result<Vec<u8>, Errno> {
+        use rustix::fd::AsRawFd as _;
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        fs::readlinkat(fs::CWD, path, Vec::new()).map(|path| path.into_bytes())
+    }
+
     /// Moves `name` to `to_name` in `to`, replacing what is there.
     ///
     /// # Errors
@@ -483,12 +546,13 @@ impl Dir {
     }
 }
 
-fn times(mtime: Timestamp) -> Timestamps {
+fn times(mtime: Option<Timestamp>, atime: Option<Timestamp>) -> Timestamps {
     const UTIME_OMIT: i64 = (1 << 30) - 2;
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: i64::from(mtime.nanos) },
-    }
+    let spec = |time: Option<Timestamp>| match time {
+        Some(time) => Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    };
+    Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
 }
 
 /// Appends exactly `length` bytes of a file from `at`, without clearing the memory first.
@@ -528,6 +592,7 @@ impl Info {
             gid: statx.stx_gid,
             size_bytes: statx.stx_size,
             mtime: time(&statx.stx_mtime),
+            atime: time(&statx.stx_atime),
             ctime: time(&statx.stx_ctime),
             device: (statx.stx_dev_major, statx.stx_dev_minor),
             inode: statx.stx_ino,
@@ -676,8 +741,8 @@ impl Names {
         if matches!(name, b"." | b"..") {
             return;
         }
-        if name == STAGING_NAME {
-            self.has_staging = true;
+        if name.starts_with(STAGING_NAME) {
+            self.has_staging |= name == STAGING_NAME;
             return;
         }
         let from = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);

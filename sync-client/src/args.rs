@@ -2,7 +2,7 @@
 //! with their topics, in [`crate::job`].
 
 use crate::job::typed::{flag, value};
-use crate::job::{connection, deletion, metadata, output, selection, transfer, update};
+use crate::job::{bases, connection, deletion, links, metadata, output, places, selection, transfer, update};
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::OsString;
@@ -10,60 +10,22 @@ use std::ffi::OsString;
 /// What rsync 3.5.0 has and this program has not (yet): refused by name, never ignored. `=` marks those
 /// that take a value.
 const REFUSED: &[&str] = &[
-    "acls",
-    "hard-links",
     "sparse",
-    "atimes",
     "open-noatime",
     "crtimes",
-    "omit-dir-times",
-    "omit-link-times",
-    "executability",
     "fake-super",
     "super",
     "copy-devices",
     "write-devices",
     "preallocate",
-    "copy-unsafe-links",
-    "safe-links",
-    "munge-links",
-    "copy-dirlinks",
-    "keep-dirlinks",
-    "dirs",
-    "old-dirs",
-    "relative",
-    "no-implied-dirs",
-    "mkpath",
-    "backup",
-    "backup-dir=",
-    "suffix=",
-    "append",
-    "append-verify",
-    "delete-before",
-    "delete-during",
-    "delete-delay",
-    "delete-after",
     "delete-excluded",
-    "ignore-errors",
-    "ignore-missing-args",
-    "delete-missing-args",
-    "remove-source-files",
-    "force",
     "max-size=",
     "min-size=",
     "max-alloc=",
-    "partial-dir=",
-    "delay-updates",
     "prune-empty-dirs",
     "usermap=",
     "groupmap=",
     "contimeout=",
-    "modify-window=",
-    "temp-dir=",
-    "fuzzy",
-    "compare-dest=",
-    "copy-dest=",
-    "link-dest=",
     "filter=",
     "cvs-exclude",
     "files-from=",
@@ -116,22 +78,9 @@ const REFUSED: &[&str] = &[
 
 /// Letters of [`REFUSED`] options, with whether they take a value.
 const REFUSED_LETTERS: &[(char, &str, bool)] = &[
-    ('A', "acls", false),
-    ('H', "hard-links", false),
     ('S', "sparse", false),
-    ('U', "atimes", false),
     ('N', "crtimes", false),
-    ('O', "omit-dir-times", false),
-    ('J', "omit-link-times", false),
-    ('E', "executability", false),
-    ('k', "copy-dirlinks", false),
-    ('K', "keep-dirlinks", false),
-    ('d', "dirs", false),
-    ('R', "relative", false),
-    ('b', "backup", false),
     ('m', "prune-empty-dirs", false),
-    ('T', "temp-dir=", true),
-    ('y', "fuzzy", false),
     ('f', "filter=", true),
     ('F', "F", false),
     ('C', "cvs-exclude", false),
@@ -166,6 +115,7 @@ pub fn command() -> Command {
         .subcommand(crate::register::command())
         .subcommand(crate::key::command())
         .subcommand(crate::proxy::command())
+        .subcommand(crate::trash::command())
         .subcommand(
             Command::new("demo")
                 .about("Show a whole migration of a small sample, on this machine, over real SSH")
@@ -223,8 +173,9 @@ fn sync() -> Command {
         Some('n'),
         "Change nothing; with -i or -v, say what would be done",
     ));
-    let command = transfer::arguments(update::arguments(deletion::arguments(command)));
-    let command = selection::arguments(command);
+    let command = transfer::arguments(update::window(update::arguments(deletion::arguments(command))));
+    let command = bases::arguments(command);
+    let command = places::arguments(links::arguments(selection::arguments(command)));
     let command = connection::arguments(command);
     let command = output::arguments(command)
         .arg(flag("itemize-changes", Some('i'), "Print a line of letters for each change, as rsync does"))
@@ -292,7 +243,7 @@ fn verify() -> Command {
                 .value_parser(value_parser!(OsString)),
         )
         .arg(flag("numeric-ids", None, "Compare owners by number, not by name"));
-    let command = selection::arguments(command);
+    let command = links::arguments(selection::arguments(update::window(command)));
     let command = connection::arguments(command);
     output::arguments(command)
 }

@@ -97,9 +97,9 @@ impl Console {
 
     fn name(&self, item: &Item) -> String {
         let (path, is_dir, target) = match item {
-            Item::Updated { path, kind, .. } => {
+            Item::Updated { path, kind, .. } | Item::Linked { path, kind, .. } => {
                 let target = match kind {
-                    Kind::Symlink { target } => Some(target),
+                    Kind::Symlink { target } if matches!(item, Item::Updated { .. }) => Some(target),
                     _ => None,
                 };
                 (path, *kind == Kind::Directory, target)
@@ -114,12 +114,18 @@ impl Console {
             name.push_str(" -> ");
             name.push_str(&self.escaped(target));
         }
+        if let Item::Linked { first, .. } = item {
+            name.push_str(" => ");
+            name.push_str(&self.escaped(first.as_bytes()));
+        }
         name
     }
 
     fn letters(&self, item: &Item) -> String {
         match item {
-            Item::Updated { kind, change, .. } => letters(kind, change, self.arrow, self.options.times),
+            Item::Updated { kind, change, .. } | Item::Linked { kind, change, .. } => {
+                letters(kind, change, self.arrow, self.options.times)
+            }
             Item::Deleted { .. } => "*deleting  ".to_owned(),
         }
     }
@@ -322,6 +328,7 @@ impl Monitor for Console {
         match &item {
             _ if self.options.itemize => self.line(&format!("{} {name}", self.letters(&item))),
             Item::Deleted { .. } => self.line(&format!("deleting {name}")),
+            Item::Linked { .. } => self.line(&name),
             // Without -i, rsync names what it transfers or makes, not what only gets other attributes.
             Item::Updated { change, kind, .. }
                 if change.content != Content::Kept || *kind == Kind::Directory =>
@@ -499,14 +506,23 @@ fn cause(cause: &Cause) -> String {
                 .to_owned()
         }
         Cause::NotEmpty => {
-            "a directory that is not empty stands in its place; --delete removes it".to_owned()
+            "a directory that is not empty stands in its place; --force or --delete removes it".to_owned()
         }
-        Cause::DanglingLink => "the symbolic link points to nothing (--copy-links)".to_owned(),
-        Cause::LinkLoop => "the symbolic link leads back into a directory above it (--copy-links)".to_owned(),
+        Cause::DanglingLink => "the symbolic link that is to be followed points to nothing".to_owned(),
+        Cause::LinkLoop => "the symbolic link that is to be followed leads back into a directory above it".to_owned(),
+        Cause::FirstNameMissing => {
+            "the name that it shares its content with was not copied (see there); run again".to_owned()
+        }
         Cause::TooManyAttributes => {
             "it has more extended attributes than the 256 KiB that are carried; the destination's stay as they are".to_owned()
         }
         Cause::ChangedKind => "it is no longer the kind of thing that was listed".to_owned(),
+        Cause::LeadsOut => {
+            "the symbolic link that is to be kept leads out of the destination, or is absolute; make it relative, or \
+             mount the directory in its place"
+                .to_owned()
+        }
+        Cause::ChangedSince => "it changed after it was copied; run again".to_owned(),
     }
 }
 

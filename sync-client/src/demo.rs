@@ -353,6 +353,7 @@ impl NewMachine<'_> {
             connection,
             output: OutputOptions::default(),
             state_dir: None,
+            deletes_first: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Joins two endpoints, wherever they are: in this process or behind SSH.
 
+use crate::clearing::{self, Once};
 use crate::job::{Connection, Job, Side};
 use crate::ssh::system;
 use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
@@ -129,6 +130,16 @@ impl RunError {
 /// # Errors
 /// Why the run could not be finished.
 pub fn sync(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
+    let Some((clearing, copying)) = clearing::sessions(job) else { return session(job, environment, watch) };
+    let once = Once::new(watch.monitor);
+    let progress = Progress::default();
+    let first = Watch { monitor: &once, progress: &progress, stop: watch.stop.clone() };
+    let cleared = session(&clearing, environment, &first)?;
+    let copied = session(&copying, environment, &Watch { progress: watch.progress, ..first })?;
+    Ok(clearing::joined(&cleared, copied))
+}
+
+fn session(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
     match (&job.source.host, &job.destination.host) {
         (None, None) => local(job, environment, watch),
         (Some(_), _) => pull(job, environment, watch),
@@ -178,6 +189,14 @@ fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
     };
     let Some(destination) = canonical(argument).or_else(to_be_made) else { return Ok(()) };
     for path in &job.source.paths {
+        if job.options.removes_source()
+            && sync_agent::scan::base(path, &job.options) == Some(destination.clone())
+        {
+            return refused(
+                "--remove-source-files would remove what it did not copy: the source and the destination are the same"
+                    .to_owned(),
+            );
+        }
         let Some(source) = canonical(path).filter(|source| source.is_dir()) else { continue };
         let names_contents = sync_agent::scan::names_contents(OsStr::from_bytes(path).as_ref());
         if let Ok(inside) = destination.strip_prefix(&source)

@@ -9,6 +9,7 @@
 pub mod args;
 pub mod bench;
 mod chmod;
+mod clearing;
 pub mod console;
 pub mod demo;
 pub mod dns;
@@ -26,3 +27,4 @@ pub mod prompts;
 pub mod proxy;
 pub mod register;
 pub mod ssh;
+pub mod trash;

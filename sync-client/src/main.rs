@@ -19,7 +19,7 @@ use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Job, UsageError};
 use sync_client::migration::{self, Operator};
 use sync_client::prompts::Prompts;
-use sync_client::{args, bench, demo, key, probe, proxy, register};
+use sync_client::{args, bench, demo, key, probe, proxy, register, trash};
 
 fn main() -> ExitCode {
     let matches = match args::command().try_get_matches() {
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Some(("demo", _)) => demo::run(&environment),
         Some(("probe", matches)) => migrate("probe", matches, &environment),
         Some(("proxy", matches)) => proxy::run(matches, &prompts()),
+        Some(("trash", matches)) => trash::run(matches, &prompts()),
         Some(("completions", matches)) => completions(matches),
         Some(("man", matches)) => manual(matches),
         _ => of_plan.map_or(Exit::Usage.code(), |(name, matches)| migrate(&name, matches, &environment)),

@@ -20,6 +20,7 @@ mod trees;
 mod wire;
 
 use destination_end::*;
+use protocol::arguments::Places;
 use protocol::decide::{Action, decide};
 use protocol::destination::{DestinationEvent, DestinationSession, DirectoryId, ReadyPiece, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};

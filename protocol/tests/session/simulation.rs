@@ -213,7 +213,12 @@ impl Simulation {
             Event::Begin => {
                 self.source.begun = true;
                 self.source.scanning.push(Cursor { path: RelPath::root(), position: 0 });
-                let begin = Begin { root: None, names: OwnerNames::default(), single: false };
+                let begin = Begin {
+                    root: None,
+                    names: OwnerNames::default(),
+                    single: false,
+                    places: Places::default(),
+                };
                 self.say_to_destination(&Message::Begin(Box::new(begin)));
             }
             Event::List => {

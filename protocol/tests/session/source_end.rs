@@ -275,7 +275,10 @@ impl SourceEnd {
                 assert!(self.session.is_finished());
                 self.finished = true;
             }
-            SourceEvent::Reports(_) | SourceEvent::Aborted(_) | SourceEvent::Nothing => {}
+            SourceEvent::Reports(_)
+            | SourceEvent::Remove(_)
+            | SourceEvent::Aborted(_)
+            | SourceEvent::Nothing => {}
         }
         Ok(())
     }

@@ -97,7 +97,7 @@ impl Drop for Scratch {
         let is_removed = self.home.remove_dir(STAGING_NAME).is_ok();
         // As if nothing had been, unless somebody else changed the directory meanwhile.
         if is_removed && is_untouched {
-            let _ = self.home.hold_self().and_then(|held| held.set_mtime(before.mtime));
+            let _ = self.home.hold_self().and_then(|held| held.set_times(Some(before.mtime), None));
         }
     }
 }

@@ -36,11 +36,11 @@ pub trait Handle {
     /// The system's.
     fn set_mode(&self, mode: u16) -> Result<(), Errno>;
 
-    /// Sets the modification time and leaves the access time.
+    /// Sets modification and access time where given.
     ///
     /// # Errors
     /// The system's.
-    fn set_mtime(&self, mtime: Timestamp) -> Result<(), Errno>;
+    fn set_times(&self, mtime: Option<Timestamp>, atime: Option<Timestamp>) -> Result<(), Errno>;
 
     /// The names of its extended attributes, each ended by a NUL; none on a file system that has no attributes.
     ///
@@ -109,8 +109,8 @@ impl Handle for Held {
         fs::chmodat(fs::CWD, self.proc_path(), Mode::from_raw_mode(u32::from(mode)), AtFlags::empty())
     }
 
-    fn set_mtime(&self, mtime: Timestamp) -> Result<(), Errno> {
-        fs::utimensat(&self.0, c"", &times(mtime), AtFlags::EMPTY_PATH)
+    fn set_times(&self, mtime: Option<Timestamp>, atime: Option<Timestamp>) -> Result<(), Errno> {
+        fs::utimensat(&self.0, c"", &times(mtime, atime), AtFlags::EMPTY_PATH)
     }
 }
 
@@ -131,7 +131,7 @@ impl Handle for File {
         fs::fchmod(self, Mode::from_raw_mode(u32::from(mode)))
     }
 
-    fn set_mtime(&self, mtime: Timestamp) -> Result<(), Errno> {
-        fs::futimens(self, &times(mtime))
+    fn set_times(&self, mtime: Option<Timestamp>, atime: Option<Timestamp>) -> Result<(), Errno> {
+        fs::futimens(self, &times(mtime, atime))
     }
 }

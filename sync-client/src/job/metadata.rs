@@ -4,7 +4,7 @@ use super::UsageError;
 use super::typed::{Order, flag, list, no, value, values};
 use crate::chmod;
 use clap::{ArgMatches, Command};
-use protocol::options::Preserve;
+use protocol::options::{OmitTimes, Preserve};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -39,6 +39,18 @@ pub(crate) fn arguments(command: Command) -> Command {
             "Keep extended attributes (as root all but the system's, else those of users)",
         ))
         .arg(no("xattrs", Some('X')))
+        .arg(flag("acls", Some('A'), "Keep ACLs (implies --perms)"))
+        .arg(no("acls", Some('A')))
+        .arg(flag("hard-links", Some('H'), "Keep names of one file as names of one file"))
+        .arg(no("hard-links", Some('H')))
+        .arg(flag("atimes", Some('U'), "Keep access times of files"))
+        .arg(no("atimes", Some('U')))
+        .arg(flag("omit-dir-times", Some('O'), "Leave the modification times of directories alone"))
+        .arg(no("omit-dir-times", Some('O')))
+        .arg(flag("omit-link-times", Some('J'), "Leave the modification times of symbolic links alone"))
+        .arg(no("omit-link-times", Some('J')))
+        .arg(flag("executability", Some('E'), "Keep whether files may be executed, where --perms is off"))
+        .arg(no("executability", Some('E')))
         .arg(flag("numeric-ids", None, "Owner and group by number, not by name"))
         .arg(value("chown", "USER:GROUP", "Owner and group of everything, by name or number"))
         .arg(list("chmod", "CHANGES", "Change permission bits, for example D755,F644 or go-w"))
@@ -62,7 +74,7 @@ pub(crate) fn preserve(matches: &ArgMatches) -> Preserve {
     let is_on = |name| is_kept(matches, name);
     Preserve {
         links: is_on("links"),
-        perms: is_on("perms"),
+        perms: is_on("perms") || kept_beside(matches, "acls"),
         owner: is_on("owner"),
         group: is_on("group"),
         times: is_on("times"),
@@ -70,6 +82,14 @@ pub(crate) fn preserve(matches: &ArgMatches) -> Preserve {
         specials: is_on("specials"),
         numeric_ids: matches.get_flag("numeric-ids"),
         xattrs: kept_beside(matches, "xattrs"),
+        acls: kept_beside(matches, "acls"),
+        hard_links: kept_beside(matches, "hard-links"),
+        atimes: kept_beside(matches, "atimes"),
+        omit_times: OmitTimes {
+            directories: kept_beside(matches, "omit-dir-times"),
+            links: kept_beside(matches, "omit-link-times"),
+        },
+        executability: kept_beside(matches, "executability"),
     }
 }
 

@@ -6,16 +6,20 @@ use crate::args::refused_option;
 use crate::bench::BenchJob;
 use crate::location::{Host, Location};
 use clap::ArgMatches;
+use places::Descent;
 use protocol::options::{Delete, Preserve, QuickCheck, SyncOptions};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use typed::{amount, number, text, values};
 
+pub(crate) mod bases;
 pub(crate) mod connection;
 pub(crate) mod deletion;
+pub(crate) mod links;
 pub(crate) mod metadata;
 pub(crate) mod output;
+pub(crate) mod places;
 pub(crate) mod selection;
 pub(crate) mod transfer;
 pub(crate) mod typed;
@@ -26,7 +30,7 @@ pub(crate) use connection::through;
 pub use output::OutputOptions;
 
 /// Everything `sync` or `verify` is to do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Job {
     /// Where the data is.
     pub source: Side,
@@ -40,6 +44,8 @@ pub struct Job {
     pub output: OutputOptions,
     /// Where this end keeps its index, instead of the user's state directory.
     pub state_dir: Option<PathBuf>,
+    /// What is to be deleted goes before anything is copied.
+    pub deletes_first: bool,
 }
 
 /// One side of a transfer: paths on one machine.
@@ -76,11 +82,10 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
     let (source, destination) = sides(matches)?;
     let is_local = source.host.is_none() && destination.host.is_none();
     let on = |name: &str| matches.get_flag(name);
-    let recursive = metadata::is_kept(matches, "recursive");
-    let delete = deletion::resolve(matches, recursive)?;
+    let Descent { recursive, directories } = places::descent(matches);
+    let delete = deletion::resolve(matches, recursive || directories)?;
     let options = SyncOptions {
         recursive,
-        copy_links: on("copy-links"),
         one_file_system: on("one-file-system"),
         preserve: metadata::preserve(matches),
         quick_check: update::quick_check(matches),
@@ -104,7 +109,14 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
             || matches.contains_id("log-file"),
         bandwidth_bytes_per_s: connection::bandwidth(matches)?,
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        links: links::resolve(matches, &source),
+        arguments: places::rules(matches),
+        time_window: update::time_window(matches),
+        directories,
+        remove_source_files: on("remove-source-files"),
+        ..SyncOptions::default()
     };
+    let options = bases::resolve(matches, options)?;
     let output = OutputOptions {
         itemize: on("itemize-changes"),
         stats: on("stats"),
@@ -113,7 +125,8 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
         ..output::resolve(matches)
     };
     let connection = connection::resolve(matches)?;
-    Ok(Job { source, destination, options, connection, output, state_dir: state_dir(matches) })
+    let (state_dir, deletes_first) = (state_dir(matches), deletion::comes_first(matches));
+    Ok(Job { source, destination, options, connection, output, state_dir, deletes_first })
 }
 
 /// Resolves `verify`'s arguments.
@@ -125,7 +138,6 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
     let preserve = Preserve::all(matches.get_flag("numeric-ids"));
     let options = SyncOptions {
         recursive: true,
-        copy_links: matches.get_flag("copy-links"),
         one_file_system: matches.get_flag("one-file-system"),
         preserve,
         quick_check: QuickCheck::Checksum,
@@ -136,6 +148,8 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         itemize: true,
         bandwidth_bytes_per_s: connection::bandwidth(matches)?,
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        links: links::resolve(matches, &source),
+        time_window: update::time_window(matches),
         ..SyncOptions::default()
     };
     let output =
@@ -147,6 +161,7 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         connection: connection::resolve(matches)?,
         output,
         state_dir: None,
+        deletes_first: false,
     })
 }
 
@@ -165,7 +180,7 @@ pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
     let output = OutputOptions { json, quiet, ..OutputOptions::default() };
     let connection = connection::resolve(matches)?;
     Ok(BenchJob {
-        job: Job { source, destination, options, connection, output, state_dir: None },
+        job: Job { source, destination, options, connection, output, state_dir: None, deletes_first: false },
         seconds: number(matches, "seconds", 2.0, 0.05..=60.0)?,
         size_bytes: text(matches, "size")?.map_or(Ok(256 << 20), |size| bench_size(&size))?,
         change_percent: number(matches, "change", 1.0, 0.0..=100.0)?,
@@ -271,7 +286,8 @@ mod tests {
         ];
         let matches = crate::args::command().try_get_matches_from(line).unwrap();
         let job = super::sync(matches.subcommand().unwrap().1, 0o022).unwrap();
-        assert!(job.options.copy_links && job.options.recursive && job.options.delete.extraneous);
+        assert_eq!(job.options.links.followed, protocol::links::Followed::All);
+        assert!(job.options.recursive && job.options.delete.extraneous);
         assert_eq!(job.options.compression, Compression::Zstd { level: 3 });
         assert_eq!(job.connection.ssh.identities, [PathBuf::from("KEY")]);
         assert_eq!(job.source.paths, [b"SRC/".to_vec()]);
@@ -298,12 +314,7 @@ mod tests {
 
     #[test]
     fn what_rsync_has_and_this_has_not_is_refused_by_name() {
-        for (line, name) in [
-            ("-aH a b", "--hard-links"),
-            ("-a --link-dest=x a b", "--link-dest"),
-            ("-a --files-from=x a b", "--files-from"),
-            ("-a -f x a b", "--filter"),
-        ] {
+        for (line, name) in [("-a --files-from=x a b", "--files-from"), ("-a -f x a b", "--filter")] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(name), "{line}: {error}");
         }
@@ -337,6 +348,54 @@ mod tests {
         assert_eq!(job.options.chmod.len(), 2);
         assert_eq!((job.connection.identities.len(), job.connection.known_hosts.len()), (2, 2));
         assert_eq!((job.connection.port, job.output.verbose), (Some(2), 2));
+    }
+
+    #[test]
+    fn a_window_is_in_seconds_and_a_negative_one_counts_nanoseconds() {
+        use protocol::window::TimeWindow;
+        for (line, window) in [
+            ("-a a b", TimeWindow::Exact),
+            ("-a -@2 a b", TimeWindow::Seconds(2)),
+            ("-a --modify-window=0 a b", TimeWindow::Seconds(0)),
+            ("-a -@2 -@-1 a b", TimeWindow::Exact),
+        ] {
+            assert_eq!(parse(line).unwrap().options.time_window, window, "{line}");
+        }
+        assert!(parse("-a -@1.5 a b").is_err() && parse("-a -@1s a b").is_err());
+    }
+
+    #[test]
+    fn deletions_happen_at_one_time_and_need_directories_that_are_entered() {
+        let delete = |line: &str| parse(line).map(|job| (job.options.delete.extraneous, job.deletes_first));
+        for (line, expected) in [
+            ("-a a b", (false, false)),
+            ("-a --del a b", (true, false)),
+            ("-a --delete-before --delete a b", (true, true)),
+            ("-a --delete-after a b", (true, false)),
+            ("-d --delete-delay a b", (true, false)),
+        ] {
+            assert_eq!(delete(line).unwrap(), expected, "{line}");
+        }
+        for line in ["-a --delete-before --delete-after a b", "--delete-during a b", "-a --max-delete=x a b"]
+        {
+            assert!(delete(line).is_err(), "{line}");
+        }
+        assert_eq!(parse("-a --delete --max-delete=-1 a b").unwrap().options.delete.max_entries, Some(0));
+    }
+
+    #[test]
+    fn directories_are_entered_made_or_skipped() {
+        for (line, recursive, directories) in [
+            ("-a a b", true, false),
+            ("-ad a b", true, false),
+            ("-d a b", false, true),
+            ("-d --no-d a b", false, false),
+            ("-a --no-r -d a b", false, true),
+            ("-a --old-dirs a b", false, true),
+        ] {
+            let options = parse(line).unwrap().options;
+            assert_eq!((options.recursive, options.directories), (recursive, directories), "{line}");
+        }
     }
 
     #[test]

@@ -14,7 +14,6 @@ pub(crate) fn arguments(command: Command) -> Command {
         .arg(list("exclude-from", "FILE", "Read exclude patterns from FILE (- is standard input)"))
         .arg(list("include-from", "FILE", "Read include patterns from FILE (- is standard input)"))
         .arg(flag("one-file-system", Some('x'), "Do not cross into other file systems"))
-        .arg(flag("copy-links", Some('L'), "Copy what symbolic links point to"))
 }
 
 /// The filter rules in the order in which they were given.

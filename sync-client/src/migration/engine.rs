@@ -15,6 +15,7 @@ use crate::job::{Connection, Job, OutputOptions, Side};
 use crossbeam_channel::Receiver;
 use protocol::filter::FilterRules;
 use protocol::itemize::{Content, Item};
+use protocol::links::{Followed, Links};
 use protocol::options::{Compression, Delete, Preserve, QuickCheck, SyncOptions};
 use protocol::path::escaped;
 use protocol::stats::{Exit, Problem};
@@ -156,14 +157,13 @@ fn job(plan: &Plan, set: &DataSet, warmth: Warmth) -> Result<Job, StepError> {
     let is_limited = warmth == Warmth::Bulk;
     let options = SyncOptions {
         recursive: true,
-        copy_links: set.copy_links,
         preserve: preserve(set),
         quick_check: QuickCheck::Checksum,
         delete: Delete {
             extraneous: set.delete,
             // A rehearsal counts what would be refused.
             max_entries: (warmth != Warmth::Rehearsal).then_some(plan.limits.max_delete),
-            allow_empty_source: false,
+            ..Delete::default()
         },
         filter,
         compression: Compression::Auto,
@@ -171,11 +171,16 @@ fn job(plan: &Plan, set: &DataSet, warmth: Warmth) -> Result<Job, StepError> {
         itemize: true,
         bandwidth_bytes_per_s: if is_limited { plan.limits.bulk_bytes_per_s } else { 0 },
         timeout_s: plan.source.ssh.as_ref().map_or(0, |ssh| ssh.timeout_s),
+        links: Links {
+            followed: if set.copy_links { Followed::All } else { Followed::None },
+            ..Links::default()
+        },
         ..SyncOptions::default()
     };
     let connection = with_own_index(connection, set);
     let state_dir = Some(plan.state_dir.as_path().join("index").join(set.name.as_str()));
-    Ok(Job { source, destination, options, connection, output: OutputOptions::default(), state_dir })
+    let output = OutputOptions::default();
+    Ok(Job { source, destination, options, connection, output, state_dir, deletes_first: false })
 }
 
 /// A forced command in `authorized_keys` passes over the arguments; then the agent's own index serves one data set.

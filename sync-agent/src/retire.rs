@@ -1,0 +1,364 @@
+//! What becomes of what a run replaces or deletes: gone, a backup, or in the trash.
+//!
+//! What is replaced gets its second name before the new content takes the first one over, so at any moment the name
+//! holds the old or the new content; what is deleted is moved, which is one step too. Where a second name can't be
+//! given (another file system, or one without hard links) it is copied, compared and written to disk before. If it
+//! can't be kept, it is left as it is.
+//!
+//! Called by the committer, by the deletion, and where a directory takes a file's place.
+
+use crate::bases;
+use crate::error::SessionError;
+use crate::metadata::Metadata;
+use crate::sides::Sides;
+use crate::trash::Trash;
+use crate::tree::{self, Dir, Handle as _, Info, STAGING_NAME, Tree};
+use crate::workers::lock;
+use protocol::path::{Name, RelPath};
+use protocol::replaced::Replaced;
+use protocol::stats::Exit;
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) enum Retirement<'a> {
+    Gone,
+    Backup(Backups<'a>),
+    Trash(Trash),
+}
+
+/// Where a deleted entry is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Not in its directory.
+    Elsewhere,
+    /// In its directory, under another name.
+    Beside,
+}
+
+impl<'a> Retirement<'a> {
+    /// As asked for; a trash is opened at once, the directory for backups when the first is made.
+    pub(crate) fn open(
+        asked: &Replaced,
+        sides: &'a Sides<'a>,
+        home: &Dir,
+        dry_run: bool,
+    ) -> Result<Retirement<'a>, Errno> {
+        match asked {
+            Replaced::Gone => Ok(Retirement::Gone),
+            Replaced::Backup { directory, suffix } => {
+                let elsewhere = match directory {
+                    Some(path) => Some(Elsewhere::new(path, sides)?),
+                    None => None,
+                };
+                Ok(Retirement::Backup(Backups { suffix: suffix.clone(), turn: Mutex::default(), elsewhere }))
+            }
+            Replaced::Trash { directory } => {
+                let opened = if dry_run { sides.open(directory) } else { sides.open_or_make(directory) };
+                match opened {
+                    Err(Errno::NOENT) if dry_run => Ok(Retirement::Gone),
+                    opened => Trash::open(&opened?, home).map(Self::Trash),
+                }
+            }
+        }
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match self {
+            Retirement::Backup(backups) => Some(lock(&backups.turn)),
+            Retirement::Gone | Retirement::Trash(_) => None,
+        }
+    }
+
+    /// Keeps what has `name` before it is replaced: until then the name stays with it.
+    pub(crate) fn keep(&self, tree: &Tree, dir: &Dir, parent: &RelPath, name: &Name) -> Result<(), Errno> {
+        let to = match self {
+            Retirement::Gone => return Ok(()),
+            Retirement::Backup(backups) => backups.place(tree, dir, parent, name)?,
+            Retirement::Trash(trash) => (trash.place(tree, parent)?, name.as_bytes().to_vec()),
+        };
+        match dir.info(name.as_bytes()) {
+            Err(Errno::NOENT) => return Ok(()),
+            Ok(info) if info.is_dir() => return Ok(()),
+            result => result?,
+        };
+        let _turn = self.turn();
+        second_name(dir, name.as_bytes(), &to.0, &to.1)
+    }
+
+    /// What took the place of something that was kept is there now.
+    pub(crate) fn replaced(&self, dir: &Dir, parent: &RelPath, name: &Name) -> Result<(), Errno> {
+        match self {
+            Retirement::Trash(trash) => trash.replaced(&parent.join(name), &dir.info(name.as_bytes())?),
+            Retirement::Gone | Retirement::Backup(_) => Ok(()),
+        }
+    }
+
+    /// Takes anything but a directory away.
+    pub(crate) fn remove(
+        &self,
+        tree: &Tree,
+        dir: &Dir,
+        parent: &RelPath,
+        name: &Name,
+    ) -> Result<Left, Errno> {
+        let (to, to_name) = match self {
+            Retirement::Gone => return dir.remove_file(name.as_bytes()).map(|()| Left::Elsewhere),
+            Retirement::Backup(backups) => {
+                if backups.is_one_beside(name) {
+                    return dir.remove_file(name.as_bytes()).map(|()| Left::Elsewhere);
+                }
+                backups.place(tree, dir, parent, name)?
+            }
+            Retirement::Trash(trash) => (trash.place(tree, parent)?, name.as_bytes().to_vec()),
+        };
+        match dir.rename(name.as_bytes(), &to, &to_name) {
+            Err(Errno::XDEV) => {
+                let _turn = self.turn();
+                copy(dir, name.as_bytes(), &to, &to_name)?;
+                dir.remove_file(name.as_bytes())?;
+            }
+            result => result?,
+        }
+        match self {
+            Retirement::Trash(trash) => trash.taken(&parent.join(name))?,
+            Retirement::Backup(Backups { elsewhere: None, .. }) => return Ok(Left::Beside),
+            Retirement::Gone | Retirement::Backup(_) => {}
+        }
+        Ok(Left::Elsewhere)
+    }
+
+    /// Removes a directory that is empty now; it was `info` before it was emptied.
+    pub(crate) fn remove_dir(
+        &self,
+        dir: &Dir,
+        parent: &RelPath,
+        name: &Name,
+        info: &Info,
+    ) -> Result<(), Errno> {
+        dir.remove_dir(name.as_bytes())?;
+        match self {
+            Retirement::Trash(trash) => trash.removed_dir(&parent.join(name), info),
+            Retirement::Gone | Retirement::Backup(_) => Ok(()),
+        }
+    }
+
+    /// Whether this is what earlier runs kept, which no deletion takes.
+    pub(crate) fn protects(&self, dir: &Dir, name: &Name) -> bool {
+        let kept_in = match self {
+            Retirement::Gone => return false,
+            Retirement::Backup(backups) if backups.elsewhere.is_none() => return backups.is_one_beside(name),
+            Retirement::Backup(backups) => match backups.elsewhere.as_ref().and_then(Elsewhere::identity) {
+                Some(identity) => identity,
+                None => return false,
+            },
+            Retirement::Trash(trash) => trash.identity(),
+        };
+        dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir() && (info.device, info.inode) == kept_in)
+    }
+}
+
+/// What was asked for can't be done here.
+pub(crate) fn refused(asked: &Replaced, error: Errno) -> SessionError {
+    match asked {
+        Replaced::Trash { directory } if error == Errno::XDEV => {
+            let why = format!(
+                "--trash {:?} is not on the destination's file system, or outside the directory that the agent is held \
+                 to: everything in it is moved, not copied; nothing was changed",
+                protocol::path::escaped(directory)
+            );
+            SessionError::refused(Exit::Selection, why)
+        }
+        Replaced::Trash { directory } => bases::refused("--trash", directory, error),
+        Replaced::Backup { directory, .. } => {
+            bases::refused("--backup-dir", directory.as_deref().unwrap_or_default(), error)
+        }
+        Replaced::Gone => SessionError::io("open what is beside the destination", error),
+    }
+}
+
+/// `--backup`.
+#[derive(Debug)]
+pub(crate) struct Backups<'a> {
+    suffix: Vec<u8>,
+    /// Threads that make backups take turns: what is not complete has one name.
+    turn: Mutex<()>,
+    elsewhere: Option<Elsewhere<'a>>,
+}
+
+/// `--backup-dir`.
+#[derive(Debug)]
+struct Elsewhere<'a> {
+    path: Vec<u8>,
+    sides: &'a Sides<'a>,
+    opened: Mutex<Option<Arc<Dir>>>,
+    /// The directory of the last backup: most are followed by a sibling.
+    last: Mutex<Option<(RelPath, Arc<Dir>)>>,
+}
+
+impl Backups<'_> {
+    /// The directory and the name that a backup gets.
+    fn place(
+        &self,
+        tree: &Tree,
+        dir: &Dir,
+        parent: &RelPath,
+        name: &Name,
+    ) -> Result<(Arc<Dir>, Vec<u8>), Errno> {
+        let to = match &self.elsewhere {
+            None => Arc::new(dir.try_clone()?),
+            Some(elsewhere) => elsewhere.directory(tree, parent)?,
+        };
+        Ok((to, [name.as_bytes(), &self.suffix].concat()))
+    }
+
+    fn is_one_beside(&self, name: &Name) -> bool {
+        self.elsewhere.is_none() && name.as_bytes().ends_with(&self.suffix)
+    }
+}
+
+impl<'a> Elsewhere<'a> {
+    fn new(path: &[u8], sides: &'a Sides<'a>) -> Result<Elsewhere<'a>, Errno> {
+        let opened = match sides.open(path) {
+            Ok(dir) => Some(Arc::new(dir)),
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Elsewhere { path: path.to_vec(), sides, opened: Mutex::new(opened), last: Mutex::default() })
+    }
+
+    fn identity(&self) -> Option<((u32, u32), u64)> {
+        let info = lock(&self.opened).as_ref()?.own_info().ok()?;
+        Some((info.device, info.inode))
+    }
+
+    fn root(&self) -> Result<Arc<Dir>, Errno> {
+        let mut opened = lock(&self.opened);
+        if let Some(dir) = &*opened {
+            return Ok(Arc::clone(dir));
+        }
+        let dir = Arc::new(self.sides.open_or_make(&self.path)?);
+        *opened = Some(Arc::clone(&dir));
+        Ok(dir)
+    }
+
+    fn directory(&self, tree: &Tree, path: &RelPath) -> Result<Arc<Dir>, Errno> {
+        let mut last = lock(&self.last);
+        if let Some((_, dir)) = last.as_ref().filter(|(known, _)| known == path) {
+            return Ok(Arc::clone(dir));
+        }
+        let dir = Arc::new(same_directory(self.root()?.as_ref(), tree, path)?);
+        *last = Some((path.clone(), Arc::clone(&dir)));
+        Ok(dir)
+    }
+}
+
+/// The directory at `path` below `root`; those of it that are missing get owner and mode of the destination's.
+pub(crate) fn same_directory(root: &Dir, tree: &Tree, path: &RelPath) -> Result<Dir, Errno> {
+    let Some((above, name)) = path.split_last() else { return root.try_clone() };
+    match Tree::below(root.try_clone()?).dir(path) {
+        Err(Errno::NOENT) => {}
+        opened => return opened,
+    }
+    let parent = same_directory(root, tree, &above)?;
+    match parent.make_dir(name.as_bytes()) {
+        Ok(()) => {
+            let like = tree.dir(path)?.own_info()?;
+            // Who is not root gives what he can; the mode comes last, an owner clears bits of it.
+            let held = parent.hold(name.as_bytes())?;
+            let _ = held.set_owner(Some(like.uid), Some(like.gid));
+            let needed = if rustix::process::geteuid().is_root() { 0 } else { 0o700 };
+            held.set_mode(like.raw_mode & 0o7777 | needed)?;
+        }
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    parent.dir(&name)
+}
+
+/// Gives what has `name` a second one, in place of whatever file has that.
+fn second_name(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
+    match dir.link(name, to, to_name) {
+        Err(Errno::EXIST) => {}
+        Err(error) if is_no_link(error) => return copy(dir, name, to, to_name),
+        linked => return linked,
+    }
+    let identity = |info: Info| (info.device, info.inode);
+    if to.info(to_name).map(identity) == dir.info(name).map(identity) {
+        // A run that was killed before it replaced the file had come as far.
+        return Ok(());
+    }
+    let _ = to.remove_file(STAGED_NAME);
+    match dir.link(name, to, STAGED_NAME) {
+        Err(error) if is_no_link(error) => return copy(dir, name, to, to_name),
+        linked => linked?,
+    }
+    rename_staged(to, to_name)
+}
+
+/// What is not complete yet of a backup.
+const STAGED_NAME: &[u8] = b".sync-agent-staging-backup";
+const _: () = assert!(STAGED_NAME.len() > STAGING_NAME.len());
+
+fn is_no_link(error: Errno) -> bool {
+    matches!(error, Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS)
+}
+
+fn rename_staged(to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
+    to.rename(STAGED_NAME, to, to_name).inspect_err(|_| {
+        let _ = to.remove_file(STAGED_NAME);
+    })
+}
+
+/// Copies an entry with its metadata, in place of whatever file has the name; it is on disk then.
+fn copy(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
+    let info = dir.info(name)?;
+    let _ = to.remove_file(STAGED_NAME);
+    let made = if info.is_file() { copy_file(dir, name, to) } else { make_same(dir, name, &info, to) };
+    let complete = made.and_then(|()| {
+        let held = to.hold(STAGED_NAME)?;
+        Metadata::of(&info).apply(&held).map_err(|(_, error)| error)
+    });
+    if let Err(error) = complete {
+        let _ = to.remove_file(STAGED_NAME);
+        return Err(error);
+    }
+    if info.is_file() {
+        let file = to.open_file(STAGED_NAME)?;
+        file.sync_all().map_err(errno)?;
+    }
+    rename_staged(to, to_name)?;
+    to.sync_entries()
+}
+
+fn copy_file(dir: &Dir, name: &[u8], to: &Dir) -> Result<(), Errno> {
+    let mut from = dir.open_file(name)?;
+    let before = tree::info_of(&from)?;
+    let mut copied = to.create_file(STAGED_NAME)?;
+    io::copy(&mut from, &mut copied).map_err(errno)?;
+    copied.sync_data().map_err(errno)?;
+    let same = hash(dir.open_file(name)?)? == hash(to.open_file(STAGED_NAME)?)?;
+    if same && before.same_content(&tree::info_of(&from)?) { Ok(()) } else { Err(Errno::STALE) }
+}
+
+pub(crate) fn hash(file: File) -> Result<blake3::Hash, Errno> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file).map_err(errno)?;
+    Ok(hasher.finalize())
+}
+
+fn make_same(dir: &Dir, name: &[u8], info: &Info, to: &Dir) -> Result<(), Errno> {
+    if info.is_link() {
+        return to.make_link(STAGED_NAME, &dir.read_link(name)?);
+    }
+    let any = Name::new(STAGED_NAME).map_err(|_| Errno::INVAL)?;
+    let entry = info.entry(any, Vec::new(), Default::default()).ok_or(Errno::INVAL)?;
+    to.make_node(STAGED_NAME, &entry.kind)
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
