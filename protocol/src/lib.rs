@@ -23,6 +23,7 @@ pub mod limits;
 mod listing;
 pub mod matcher;
 pub mod message;
+pub mod names;
 pub mod number;
 pub mod options;
 pub mod path;

@@ -3,6 +3,7 @@
 use crate::entry::{Entry, Timestamp};
 use crate::frame::{self, Frame, HEADER_BYTES};
 use crate::itemize::Item;
+use crate::names::{List, ListFile, NamesPart};
 use crate::options::SyncOptions;
 use crate::path::{Name, RelPath};
 use crate::probe::{Probe, ProbeResult};
@@ -32,11 +33,15 @@ pub enum Role {
     Source {
         /// The source arguments as typed, with rsync's trailing-slash rule.
         arguments: Vec<Vec<u8>>,
+        /// The list of what is copied of the one argument, if there is a list.
+        list: Option<List>,
     },
     /// Stand next to the destination.
     Destination {
         /// The destination argument as typed.
         argument: Vec<u8>,
+        /// The list of what is copied, if it is here: it goes to the source before anything else.
+        list: Option<ListFile>,
     },
     /// Stand at either end of a future run and measure what it would have to work with.
     Bench {
@@ -418,6 +423,8 @@ pub enum Message {
     Invite(Token),
     /// The bytes behind this frame are dealt over these channels.
     Spread(Channels),
+    /// A part of the list of what is copied.
+    Names(NamesPart),
 }
 
 const HELLO: u8 = 1;
@@ -439,6 +446,7 @@ const FILLER: u8 = 16;
 const SPENT: u8 = 17;
 const INVITE: u8 = 18;
 const SPREAD: u8 = 19;
+const NAMES: u8 = 20;
 
 impl Message {
     /// The message as a frame.
@@ -464,6 +472,7 @@ impl Message {
             Message::Filler(bulk) => filler_frame(bulk.as_slice()),
             Message::Invite(token) => simple(INVITE, token),
             Message::Spread(channels) => simple(SPREAD, &channels.0),
+            Message::Names(body) => simple(NAMES, body),
         }
     }
 
@@ -507,6 +516,7 @@ impl Message {
             }
             INVITE => Message::Invite(codec::decode_all(body, "invitation")?),
             SPREAD => Message::Spread(sane_channels(body)?),
+            NAMES => Message::Names(codec::decode_all(body, "names")?),
             _ => return Err(ProtocolError::Frame("unknown kind")),
         };
         Ok(message)
@@ -535,6 +545,7 @@ impl Message {
             Message::Filler(_) => "filler",
             Message::Invite(_) => "invitation",
             Message::Spread(_) => "spread",
+            Message::Names(_) => "names",
         }
     }
 

@@ -6,14 +6,17 @@
 #![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
 
 use protocol::entry::{Entry, Kind, Timestamp};
-use protocol::filter::FilterRules;
+use protocol::filter::{FilterRules, RuleFiles};
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item};
 use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
     Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
-use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
+use protocol::names::{List, ListFile, NamesPart};
+use protocol::options::{
+    Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SizeRange, SyncOptions,
+};
 use protocol::path::{Name, RelPath};
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
@@ -140,7 +143,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=19).collect());
+    assert_eq!(kinds, (1..=20).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -169,11 +172,14 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("hello", Message::Hello(Hello { oldest: 1, newest: 300, program: "migsync 0.1".into() })),
         (
             "start as the source",
-            start(Role::Source { arguments: vec![b"/srv/a/".to_vec(), b"b".to_vec()] }, plain()),
+            start(Role::Source { arguments: vec![b"/srv/a/".to_vec(), b"b".to_vec()], list: None }, plain()),
         ),
         (
             "start as the destination",
-            start(Role::Destination { argument: b"/srv/\xff".to_vec() }, everything()),
+            start(
+                Role::Destination { argument: b"/srv/\xff".to_vec(), list: Some(list_file()) },
+                everything(),
+            ),
         ),
         ("begin", begin(Some(entry(b"root", Kind::Directory)), false)),
         ("begin with a single file", begin(None, true)),
@@ -220,6 +226,18 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("filler", Message::decode(filler_frame(&[0x5a; 20])).unwrap()),
         ("invitation", Message::Invite([0x5a; 32])),
         ("spread", Message::Spread(Channels::with([7, 1, 2]))),
+        (
+            "start with a list that follows",
+            start(Role::Source { arguments: vec![b"/srv".to_vec()], list: Some(List::Follows) }, plain()),
+        ),
+        (
+            "start with a list that is there",
+            start(
+                Role::Source { arguments: vec![b"/srv".to_vec()], list: Some(List::File(list_file())) },
+                plain(),
+            ),
+        ),
+        ("names", Message::Names(NamesPart { bytes: b"a/b\0c\0".to_vec(), last: true })),
     ]
 }
 
@@ -240,6 +258,27 @@ fn tree_size() -> TreeSize {
     }
 }
 
+/// No rule here names a file that is read.
+struct NoFiles;
+
+impl RuleFiles for NoFiles {
+    fn merged(&mut self, _: &[u8], _: Option<&[u8]>) -> Result<Vec<u8>, String> {
+        Err("not here".to_owned())
+    }
+
+    fn in_directory(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    fn cvs_words(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+fn list_file() -> ListFile {
+    ListFile { path: b"/etc/list".to_vec(), zero_ended: true }
+}
+
 fn start(role: Role, options: SyncOptions) -> Message {
     Message::Start(Box::new(Start { role, options }))
 }
@@ -252,6 +291,9 @@ fn everything() -> SyncOptions {
     let mut filter = FilterRules::default();
     filter.push_exclude(b"*.tmp").unwrap();
     filter.push_include(b"/keep/***").unwrap();
+    filter.push_filter(b"-!/sp x/*", &mut NoFiles).unwrap();
+    filter.push_filter(b":e /.rsync-filter", &mut NoFiles).unwrap();
+    filter.push_filter(b":rC", &mut NoFiles).unwrap();
     let preserve = Preserve {
         links: true,
         perms: true,
@@ -292,6 +334,8 @@ fn everything() -> SyncOptions {
         itemize: true,
         bandwidth_bytes_per_s: 5_000_000_000,
         timeout_s: 600,
+        prune_empty_dirs: true,
+        sizes: SizeRange { least_bytes: Some(1), most_bytes: Some(1 << 40) },
     }
 }
 

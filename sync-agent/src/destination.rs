@@ -14,6 +14,7 @@ use crate::metadata::Translation;
 use crate::monitor::{Monitor, Progress};
 use crate::owners::Ownership;
 use crate::receiver::{self, Receiver as Writer, Task};
+use crate::rules::{OwnRules, Place, TreeRules};
 use crate::run::Run;
 use crate::scan::beneath;
 use crate::staging::{self, Staging};
@@ -21,6 +22,7 @@ use crate::tree::{self, Dir, Follow, Tree, Walk};
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use protocol::destination::{DestinationEvent, DestinationSession, Standing};
+use protocol::filter;
 use protocol::message::{Begin, Data, Finished, Message};
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
@@ -65,6 +67,7 @@ const COMMITS_WAITING: usize = 64;
 /// The destination's root, opened.
 struct Root {
     tree: Tree,
+    place: Place,
     dir: Option<Dir>,
     /// The single entry's name here.
     single_name: Option<Name>,
@@ -160,8 +163,11 @@ impl DestinationEnd<'_> {
     fn open_root(&self, begin: &Begin) -> Result<Root, SessionError> {
         let shown = protocol::path::escaped(self.argument);
         let cannot = |error: Errno| SessionError::io(format!("open the destination {shown:?}"), error);
+        let place = Place::new(self.argument, self.root).map_err(cannot)?;
         match self.open_tree(self.argument) {
-            Ok((tree, dir)) => return Ok(Root { tree, dir: Some(dir), single_name: None, made: false }),
+            Ok((tree, dir)) => {
+                return Ok(Root { tree, place, dir: Some(dir), single_name: None, made: false });
+            }
             Err(Errno::NOENT) => {}
             Err(Errno::NOTDIR) if begin.single && !self.argument.ends_with(b"/") => {}
             Err(Errno::XDEV) => {
@@ -183,10 +189,10 @@ impl DestinationEnd<'_> {
             error => cannot(error),
         })?;
         if begin.single && !self.argument.ends_with(b"/") {
-            return Ok(Root { tree, dir: Some(dir), single_name: Some(name), made: false });
+            return Ok(Root { tree, place, dir: Some(dir), single_name: Some(name), made: false });
         }
         if self.options.dry_run {
-            return Ok(Root { tree, dir: None, single_name: None, made: true });
+            return Ok(Root { tree, place, dir: None, single_name: None, made: true });
         }
         dir.make_dir(name.as_bytes()).map_err(cannot)?;
         if begin.root.is_none() || !self.options.preserve.perms {
@@ -195,7 +201,7 @@ impl DestinationEnd<'_> {
         }
         self.monitor.made_root(self.argument);
         let (tree, dir) = self.open_tree(self.argument).map_err(cannot)?;
-        Ok(Root { tree, dir: Some(dir), single_name: None, made: true })
+        Ok(Root { tree, place, dir: Some(dir), single_name: None, made: true })
     }
 
     fn open_tree(&self, argument: &[u8]) -> Result<(Tree, Dir), Errno> {
@@ -277,10 +283,13 @@ impl DestinationEnd<'_> {
         let (tasks, to_do) = unbounded::<Task>();
         let (commits, to_commit) = bounded::<Commit>(COMMITS_WAITING);
         let (wake, woken) = bounded(1);
+        let rules =
+            TreeRules { rules: &self.options.filter, side: filter::Side::Receiver, place: &root.place };
         let run = Run {
             tree: &root.tree,
             options: self.options,
             translation,
+            rules: OwnRules::new(rules, &root.tree),
             outgoing: &outgoing,
             monitor: self.monitor,
             progress: self.progress,

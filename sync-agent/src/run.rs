@@ -8,6 +8,7 @@ use crate::merge::{Extraneous, Merged, OwnListing};
 use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::receiver::{Flight, Target, Task};
+use crate::rules::OwnRules;
 use crate::staging::{Area, Staging};
 use crate::tree::{Dir, Tree};
 use crate::workers::lock;
@@ -29,6 +30,8 @@ pub(crate) struct Run<'r> {
     pub(crate) tree: &'r Tree,
     pub(crate) options: &'r SyncOptions,
     pub(crate) translation: &'r Translation<'r>,
+    /// What is kept from deletion.
+    pub(crate) rules: OwnRules<'r>,
     pub(crate) outgoing: &'r Outgoing,
     pub(crate) monitor: &'r dyn Monitor,
     pub(crate) progress: &'r Progress,

@@ -7,13 +7,15 @@
 use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::link::{LinkState, Outgoing};
+use crate::listed::{Rest, Wanted};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::owners;
 use crate::packer::Packer;
+use crate::rules::{Place, TreeRules};
 use crate::tree::{self, Dir, Follow, Info, Tree};
 use crate::workers::lock;
 use protocol::entry::{Entry, Kind, Timestamp};
-use protocol::filter::Side as FilterSide;
+use protocol::filter::{Chain, Filter, Side as FilterSide};
 use protocol::limits;
 use protocol::message::{Begin, Message, Piece, Scanned};
 use protocol::number::ByOwnNumber;
@@ -51,19 +53,20 @@ impl Sources {
         arguments: &[Vec<u8>],
         options: &SyncOptions,
     ) -> Result<Sources, SessionError> {
-        let mut sources =
-            Sources { origins: Vec::new(), skipped: Vec::new(), missing: Vec::new(), misses_contents: false };
+        let mut sources = Sources::none();
         if u16::try_from(arguments.len()).is_err() {
             let message = "more than 65,535 sources; name the directories that they are in";
             return Err(SessionError::refused(Exit::Usage, message));
         }
         let mut first = None;
+        let mut is_any_left_out = false;
         for argument in arguments {
             match Origin::open(root, argument, options) {
                 Ok(origin) if !options.recursive && origin.is_directory(options) => {
                     let name = origin.only.as_ref().map_or(&b"."[..], Name::as_bytes);
                     sources.skipped.push(format!("skipping directory {}", protocol::path::escaped(name)));
                 }
+                Ok(origin) if origin.is_excluded(options) => is_any_left_out = true,
                 Ok(origin) => sources.origins.push(origin),
                 Err(OpenError::Refused(error)) => return Err(error),
                 Err(OpenError::Errno(cause)) => {
@@ -76,11 +79,23 @@ impl Sources {
             }
         }
         match first {
-            Some((argument, cause)) if sources.origins.is_empty() && sources.skipped.is_empty() => {
+            Some((argument, cause))
+                if sources.origins.is_empty() && sources.skipped.is_empty() && !is_any_left_out =>
+            {
                 Err(cannot_open(argument, cause))
             }
             _ => Ok(sources),
         }
+    }
+
+    /// Nothing yet.
+    pub(crate) fn none() -> Sources {
+        Sources { origins: Vec::new(), skipped: Vec::new(), missing: Vec::new(), misses_contents: false }
+    }
+
+    /// Something that was named is not there; others are copied.
+    pub(crate) fn miss(&mut self, problem: Problem) {
+        self.missing.push(problem);
     }
 }
 
@@ -103,8 +118,12 @@ impl From<Errno> for OpenError {
 pub(crate) struct Origin {
     /// The tree; paths below it are paths of the transfer.
     pub(crate) tree: Tree,
-    /// Only this name of the tree's root is copied; none: all of its content.
-    only: Option<Name>,
+    /// The argument names this entry of the tree's root; none: what is in the root, or what a list names.
+    pub(crate) only: Option<Name>,
+    /// What is copied of the root.
+    pub(crate) wanted: Wanted,
+    /// Where it is.
+    pub(crate) place: Place,
 }
 
 impl Origin {
@@ -133,7 +152,20 @@ impl Origin {
             let there = tree.dir(&RelPath::root())?.info(name.as_bytes());
             if options.copy_links { tree.info_followed(&path).or(there) } else { there }?;
         }
-        Ok(Origin { tree, only })
+        let rest = if options.recursive { Rest::Everything } else { Rest::Nothing };
+        let wanted = match &only {
+            Some(name) => Wanted::only(name.clone(), rest),
+            None => Wanted::rest(rest),
+        };
+        let place = Place::new(&directory, root)?;
+        Ok(Origin { tree, only, wanted, place })
+    }
+
+    /// Whether the filter leaves out what the argument names.
+    fn is_excluded(&self, options: &SyncOptions) -> bool {
+        let Some(name) = self.only.as_ref().filter(|_| !options.filter.is_empty()) else { return false };
+        let rules = TreeRules { rules: &options.filter, side: FilterSide::Sender, place: &self.place };
+        rules.filter(None).excludes(name.as_bytes(), self.is_directory(options))
     }
 
     fn is_directory(&self, options: &SyncOptions) -> bool {
@@ -240,16 +272,37 @@ struct Found {
 struct Unseen;
 
 /// A directory to list.
-struct Job {
-    path: RelPath,
-    origins: Vec<u16>,
+pub(crate) struct Job {
+    pub(crate) path: RelPath,
+    pub(crate) shares: Vec<Share>,
     /// Its device, where one file system is not left.
-    device: Option<(u32, u32)>,
+    pub(crate) device: Option<(u32, u32)>,
     /// A source that may have had this directory too could not be read.
     misses_origin: bool,
     /// Where links are followed: the directories above it.
     above: Option<Arc<Above>>,
 }
+
+/// What one source argument gives to a directory.
+#[derive(Clone)]
+pub(crate) struct Share {
+    pub(crate) origin: u16,
+    pub(crate) wanted: Wanted,
+    /// The rules of the directories above it, if directories have rules.
+    pub(crate) chain: Option<Arc<Chain>>,
+}
+
+/// A directory of one source argument while it is listed.
+struct Opened<'j> {
+    share: &'j Share,
+    dir: Dir,
+    names: tree::Names,
+    /// The rules that count in it.
+    chain: Option<Arc<Chain>>,
+}
+
+/// A name to list, and in which of the opened directories it is.
+type Candidate<'n> = (&'n [u8], usize);
 
 struct Above {
     device: (u32, u32),
@@ -266,9 +319,11 @@ impl<'a> Scan<'a> {
         monitor: &'a dyn Monitor,
         progress: &'a Progress,
     ) -> Scan<'a> {
-        let all = (0..u16::try_from(sources.origins.len()).unwrap_or(u16::MAX)).collect();
-        let misses_origin = sources.misses_contents;
-        let top = Job { path: RelPath::root(), origins: all, device: None, misses_origin, above: None };
+        let all = (0..u16::MAX).zip(&sources.origins);
+        let share =
+            |(origin, source): (u16, &Origin)| Share { origin, wanted: source.wanted.clone(), chain: None };
+        let (shares, misses_origin) = (all.map(share).collect(), sources.misses_contents);
+        let top = Job { path: RelPath::root(), shares, device: None, misses_origin, above: None };
         Scan {
             sources,
             options,
@@ -289,7 +344,7 @@ impl<'a> Scan<'a> {
         let now = tree::now();
         let origins = &self.sources.origins[..];
         let mut begin = Begin { root: None, names: protocol::message::OwnerNames::default(), single: false };
-        if let Some(origin) = origins.iter().find(|origin| origin.only.is_none()) {
+        if let Some(origin) = origins.iter().find(|origin| origin.wanted.is_content()) {
             let info = origin.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
             let info = info.map_err(|error| SessionError::io("read the source directory", error))?;
             begin.names = self.names.of([(info.uid, info.gid)].into_iter());
@@ -298,7 +353,7 @@ impl<'a> Scan<'a> {
         }
         // Nothing at all makes no directory either.
         begin.single = origins.is_empty();
-        if let [Origin { tree, only: Some(name) }] = origins {
+        if let [Origin { tree, only: Some(name), .. }] = origins {
             let dir = tree.dir(&RelPath::root());
             let info = if self.options.copy_links {
                 tree.info_followed(&RelPath::root().join(name))
@@ -384,20 +439,23 @@ impl<'a> Scan<'a> {
         let since = Instant::now();
         let directory = Arc::new(job.path.clone());
         // A mount point that is not entered is listed as empty, but nothing is known of its content.
-        let mut complete = !job.origins.is_empty() && !job.misses_origin;
+        let mut complete = job.shares.iter().any(|share| share.wanted.is_content()) && !job.misses_origin;
         let mut opened = Vec::new();
-        for &origin in &job.origins {
-            match self.open(job, origin, sheet) {
-                Ok((dir, names)) => opened.push((origin, dir, names)),
+        for share in &job.shares {
+            match self.open(job, share, sheet) {
+                Ok((dir, names)) => {
+                    let chain = self.chain(share, &dir, &job.path)?;
+                    opened.push(Opened { share, dir, names, chain });
+                }
                 Err(error) => {
                     complete = false;
                     self.problem(errno(Side::Source, &job.path, Operation::List, error));
                 }
             }
         }
-        let mut names: Vec<(&[u8], usize)> = Vec::new();
-        for (position, (_, _, listed)) in opened.iter().enumerate() {
-            names.extend(listed.iter().map(|name| (name, position)));
+        let mut names: Vec<Candidate<'_>> = Vec::new();
+        for (position, directory) in opened.iter().enumerate() {
+            names.extend(directory.names.iter().map(|name| (name, position)));
         }
         if opened.len() > 1 {
             names.sort();
@@ -411,10 +469,12 @@ impl<'a> Scan<'a> {
             let (candidates, after) = rest.split_at(same);
             rest = after;
             match self.entry(job, name, candidates, &opened, above.as_ref()) {
+                Ok(Some(Found { below: Some(below), .. }))
+                    if self.options.prune_empty_dirs && self.is_prunable(&below)? => {}
                 Ok(Some(Found { entry, listed, below })) => {
                     part.push(entry, listed);
                     if let Some(below) = below {
-                        let misses_origin = job.misses_origin || opened.len() < job.origins.len();
+                        let misses_origin = job.misses_origin || opened.len() < job.shares.len();
                         jobs.push(Job { misses_origin, ..below });
                     }
                 }
@@ -432,24 +492,54 @@ impl<'a> Scan<'a> {
         self.add(sheet, &directory, part, &mut jobs, end)
     }
 
-    fn open(&self, job: &Job, origin: u16, sheet: &mut Sheet) -> Result<(Dir, tree::Names), Errno> {
-        let at = usize::from(origin);
+    fn open(&self, job: &Job, share: &Share, sheet: &mut Sheet) -> Result<(Dir, tree::Names), Errno> {
+        let at = usize::from(share.origin);
         let origin = &self.sources.origins[at];
         sheet.walks.resize_with(self.sources.origins.len(), tree::Walk::default);
         let dir = sheet.walks[at].dir(&origin.tree, &job.path)?;
-        let names = match &origin.only {
-            Some(name) if job.path.is_root() => tree::Names::single(name.as_bytes()),
-            None if !self.options.recursive => tree::Names::default(),
-            _ => dir.names()?,
-        };
+        let names = share.wanted.names(&dir)?;
         Ok((dir, names))
     }
 
-    fn above(&self, job: &Job, opened: &[(u16, Dir, tree::Names)]) -> Option<Arc<Above>> {
+    fn rules(&self, share: &Share) -> TreeRules<'a> {
+        let place = &self.sources.origins[usize::from(share.origin)].place;
+        TreeRules { rules: &self.options.filter, side: FilterSide::Sender, place }
+    }
+
+    /// The question about entries of a directory with this chain.
+    pub(crate) fn filter<'c>(&self, share: &Share, chain: Option<&'c Arc<Chain>>) -> Filter<'c>
+    where
+        'a: 'c,
+    {
+        let rules: TreeRules<'c> = self.rules(share);
+        rules.filter(chain)
+    }
+
+    /// The rules that count in a directory. Those of directories that are only on the way to a name don't.
+    pub(crate) fn chain(
+        &self,
+        share: &Share,
+        dir: &Dir,
+        path: &RelPath,
+    ) -> Result<Option<Arc<Chain>>, SessionError> {
+        if !share.wanted.is_content() {
+            return Ok(share.chain.clone());
+        }
+        let tree = &self.sources.origins[usize::from(share.origin)].tree;
+        self.rules(share).enter(share.chain.as_ref(), tree, dir, path)
+    }
+
+    /// Whether a directory is left out because nothing would be in it.
+    fn is_prunable(&self, job: &Job) -> Result<bool, SessionError> {
+        let is_kept = job.shares.first().is_some_and(|share| self.is_protected(share, &job.path));
+        Ok(!is_kept && !self.holds_anything(job)?)
+    }
+
+    fn above(&self, job: &Job, opened: &[Opened<'_>]) -> Option<Arc<Above>> {
         if !self.options.copy_links {
             return None;
         }
-        let info = opened.first()?.1.own_info().ok()?;
+        let info = opened.first()?.dir.own_info().ok()?;
         let parent = job.above.clone();
         Some(Arc::new(Above { device: info.device, inode: info.inode, parent }))
     }
@@ -459,8 +549,8 @@ impl<'a> Scan<'a> {
         &self,
         job: &Job,
         name: &[u8],
-        candidates: &[(&[u8], usize)],
-        opened: &[(u16, Dir, tree::Names)],
+        candidates: &[Candidate<'_>],
+        opened: &[Opened<'_>],
         above: Option<&Arc<Above>>,
     ) -> Result<Option<Found>, Unseen> {
         let name = Name::new(name).map_err(|_| Unseen)?;
@@ -469,19 +559,24 @@ impl<'a> Scan<'a> {
             self.problem(errno(Side::Source, &job.path, Operation::List, Errno::NAMETOOLONG));
             return Err(Unseen);
         }
-        let (origin, dir, _) = &opened[candidates[0].1];
-        let (info, followed) = match self.info(dir, *origin, &job.path, &name) {
-            Ok(found) => found,
-            Err(problem) => {
-                let is_gone = problem.cause == Cause::Vanished;
-                self.problem(problem);
-                return if is_gone { Ok(None) } else { Err(Unseen) };
+        // The first argument that has it and does not leave it out gives it.
+        let mut candidates = candidates;
+        let (Opened { share, dir, .. }, info, followed) = loop {
+            let Some((&(_, position), others)) = candidates.split_first() else { return Ok(None) };
+            let candidate = &opened[position];
+            match self.info(&candidate.dir, candidate.share.origin, &job.path, &name) {
+                Ok((info, _))
+                    if !self.options.filter.is_empty()
+                        && self.is_excluded(candidate, &path(), name.as_bytes(), info.is_dir()) => {}
+                Ok((info, followed)) => break (candidate, info, followed),
+                Err(problem) => {
+                    let is_gone = problem.cause == Cause::Vanished;
+                    self.problem(problem);
+                    return if is_gone { Ok(None) } else { Err(Unseen) };
+                }
             }
+            candidates = others;
         };
-        // What the options don't copy is listed all the same: it exists, so its name is not extraneous.
-        if (info.is_dir() && !self.options.recursive) || self.is_excluded(&job.path, &name, info.is_dir()) {
-            return Ok(None);
-        }
         let target = if info.is_link() {
             match dir.read_link(name.as_bytes()) {
                 Ok(target) => target,
@@ -499,10 +594,10 @@ impl<'a> Scan<'a> {
         } else {
             None
         };
-        Ok(Some(Found { entry, listed: Listed { name, info, origin: *origin, followed }, below }))
+        Ok(Some(Found { entry, listed: Listed { name, info, origin: share.origin, followed }, below }))
     }
 
-    fn info(
+    pub(crate) fn info(
         &self,
         dir: &Dir,
         origin: u16,
@@ -535,9 +630,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn is_excluded(&self, directory: &RelPath, name: &Name, is_dir: bool) -> bool {
-        let filter = &self.options.filter;
-        !filter.is_empty() && filter.excludes(directory.join(name).as_bytes(), is_dir, FilterSide::Sender)
+    /// What somebody named was asked about before.
+    fn is_excluded(&self, opened: &Opened<'_>, path: &RelPath, name: &[u8], is_dir: bool) -> bool {
+        !opened.share.wanted.is_named(name)
+            && self.filter(opened.share, opened.chain.as_ref()).excludes(path.as_bytes(), is_dir)
     }
 
     /// The job for a directory just found; none where following links came back to where it was.
@@ -546,8 +642,8 @@ impl<'a> Scan<'a> {
         job: &Job,
         path: &RelPath,
         info: &Info,
-        candidates: &[(&[u8], usize)],
-        opened: &[(u16, Dir, tree::Names)],
+        candidates: &[Candidate<'_>],
+        opened: &[Opened<'_>],
         above: Option<&Arc<Above>>,
     ) -> Option<Job> {
         let mut next = above;
@@ -559,19 +655,23 @@ impl<'a> Scan<'a> {
             }
             next = ancestor.parent.as_ref();
         }
-        let is_dir = |&&(name, position): &&(&[u8], usize)| {
-            let (_, dir, _) = &opened[position];
-            dir.info(name).is_ok_and(|info| info.is_dir())
+        let is_dir = |&&(name, position): &&Candidate<'_>| {
+            let other = &opened[position];
+            let is_dir = other.dir.info(name).is_ok_and(|info| info.is_dir());
+            is_dir && !self.is_excluded(other, path, name, true)
         };
-        let others = candidates[1..].iter().filter(is_dir).map(|&(_, position)| opened[position].0);
+        let share = |&(name, position): &Candidate<'_>| {
+            let Opened { share, chain, .. } = &opened[position];
+            Share { origin: share.origin, wanted: share.wanted.below(name), chain: chain.clone() }
+        };
         let device = self.options.one_file_system.then(|| job.device.unwrap_or(opened_device(opened)));
         let entered = device.is_none_or(|device| device == info.device);
-        let origins = if entered {
-            std::iter::once(opened[candidates[0].1].0).chain(others).collect()
+        let shares = if entered {
+            candidates[..1].iter().chain(candidates[1..].iter().filter(is_dir)).map(share).collect()
         } else {
             Vec::new()
         };
-        Some(Job { path: path.clone(), origins, device, misses_origin: false, above: above.cloned() })
+        Some(Job { path: path.clone(), shares, device, misses_origin: false, above: above.cloned() })
     }
 
     fn add(
@@ -650,8 +750,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-fn opened_device(opened: &[(u16, Dir, tree::Names)]) -> (u32, u32) {
-    let info = opened.first().and_then(|(_, dir, _)| dir.own_info().ok());
+fn opened_device(opened: &[Opened<'_>]) -> (u32, u32) {
+    let info = opened.first().and_then(|first| first.dir.own_info().ok());
     info.map_or((0, 0), |info| info.device)
 }
 

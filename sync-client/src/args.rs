@@ -44,18 +44,14 @@ const REFUSED: &[&str] = &[
     "delete-during",
     "delete-delay",
     "delete-after",
-    "delete-excluded",
     "ignore-errors",
     "ignore-missing-args",
     "delete-missing-args",
     "remove-source-files",
     "force",
-    "max-size=",
-    "min-size=",
     "max-alloc=",
     "partial-dir=",
     "delay-updates",
-    "prune-empty-dirs",
     "usermap=",
     "groupmap=",
     "contimeout=",
@@ -65,10 +61,6 @@ const REFUSED: &[&str] = &[
     "compare-dest=",
     "copy-dest=",
     "link-dest=",
-    "filter=",
-    "cvs-exclude",
-    "files-from=",
-    "from0",
     "old-args",
     "secluded-args",
     "trust-sender",
@@ -131,13 +123,8 @@ const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('d', "dirs", false),
     ('R', "relative", false),
     ('b', "backup", false),
-    ('m', "prune-empty-dirs", false),
     ('T', "temp-dir=", true),
     ('y', "fuzzy", false),
-    ('f', "filter=", true),
-    ('F', "F", false),
-    ('C', "cvs-exclude", false),
-    ('0', "from0", false),
     ('s', "secluded-args", false),
     ('8', "8-bit-output", false),
     ('B', "block-size", true),
@@ -226,7 +213,7 @@ fn sync() -> Command {
         "Change nothing; with -i or -v, say what would be done",
     ));
     let command = transfer::arguments(update::arguments(deletion::arguments(command)));
-    let command = selection::arguments(command);
+    let command = selection::copy_arguments(command);
     let command = connection::arguments(command);
     let command = output::arguments(command)
         .arg(flag("itemize-changes", Some('i'), "Print a line of letters for each change, as rsync does"))

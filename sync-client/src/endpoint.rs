@@ -1,11 +1,12 @@
 //! Joins two endpoints, wherever they are: in this process or behind SSH.
 
-use crate::job::{Connection, Job, Side};
+use crate::job::{Connection, FileList, Job, Side};
 use crate::ssh::system;
 use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
 use crossbeam_channel::{Receiver, Sender};
 use protocol::ProtocolError;
 use protocol::message::{Finished, Message, Report, Role, Start, Token, hello};
+use protocol::names::List;
 use protocol::options::Compression;
 use protocol::stats::Exit;
 use std::ffi::{OsStr, OsString};
@@ -17,6 +18,7 @@ use sync_agent::destination::DestinationEnd;
 use sync_agent::error::SessionError;
 use sync_agent::index::Index;
 use sync_agent::link::{self, Further, Link, LinkState};
+use sync_agent::listed;
 use sync_agent::monitor::{Monitor, Progress};
 use sync_agent::scan::Sources;
 use sync_agent::source::SourceEnd;
@@ -138,7 +140,7 @@ pub fn sync(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<O
 
 fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
     refuse_overlap(job)?;
-    let sources = Sources::open(None, &job.source.paths, &job.options)?;
+    let sources = open_sources(job, || Err(SessionError::Panic("list")))?;
     let (source_link, destination_link) = link::in_process();
     let counters = Arc::clone(source_link.outgoing.state());
     counters.limit_bandwidth(job.options.bandwidth_bytes_per_s);
@@ -161,6 +163,24 @@ fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outc
         }
     })?;
     Ok(outcome(finished, &counters))
+}
+
+/// Opens what is copied from this machine; `receive` is for a list that is at the other end.
+fn open_sources(
+    job: &Job,
+    receive: impl FnOnce() -> Result<Vec<u8>, SessionError>,
+) -> Result<Sources, SessionError> {
+    let received;
+    let names = match &job.list {
+        None => return Sources::open(None, &job.source.paths, &job.options),
+        Some(FileList::Here(names)) => names,
+        Some(FileList::There(_)) => {
+            received = receive()?;
+            &received
+        }
+    };
+    let argument = job.source.paths.first().map_or(&[][..], Vec::as_slice);
+    Sources::open_listed(None, argument, names, &job.options)
 }
 
 /// Neither a copy into itself, which has no end, nor a deletion of the source is what anybody asks for.
@@ -225,8 +245,15 @@ impl Monitor for Forward {
 }
 
 fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
-    let role = Role::Source { arguments: job.source.paths.clone() };
+    let list = job.list.as_ref().map(|list| match list {
+        FileList::Here(_) => List::Follows,
+        FileList::There(file) => List::File(file.clone()),
+    });
+    let role = Role::Source { arguments: job.source.paths.clone(), list };
     let remote = Remote::start(&job.source, job, role, environment, &watch.stop)?;
+    if let Some(FileList::Here(names)) = &job.list {
+        listed::send(&remote.link.outgoing, names)?;
+    }
     let counters = Arc::clone(remote.link.outgoing.state());
     let index = index(job, environment);
     let result = remote.run(|link| destination_end(job, environment, watch, &index).run(link))?;
@@ -234,10 +261,18 @@ fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
 }
 
 fn push(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
-    let sources = Sources::open(None, &job.source.paths, &job.options)?;
     let argument = job.destination.paths.first().cloned().unwrap_or_default();
-    let role = Role::Destination { argument };
+    let (list, opened) = match &job.list {
+        Some(FileList::There(file)) => (Some(file.clone()), None),
+        // Before there is a connection, so that what is not there is told at once.
+        _ => (None, Some(open_sources(job, || Err(SessionError::Panic("list")))?)),
+    };
+    let role = Role::Destination { argument, list };
     let remote = Remote::start(&job.destination, job, role, environment, &watch.stop)?;
+    let sources = match opened {
+        Some(sources) => sources,
+        None => open_sources(job, || listed::receive(&remote.link)).map_err(|error| remote.explain(error))?,
+    };
     let counters = Arc::clone(remote.link.outgoing.state());
     let end = SourceEnd {
         sources: &sources,

@@ -8,6 +8,7 @@ use protocol::options::Delete;
 pub(crate) fn arguments(command: Command) -> Command {
     command
         .arg(flag("delete", None, "Remove from DESTINATION what SOURCE has not").alias("del"))
+        .arg(flag("delete-excluded", None, "Remove what is left out here as well (implies --delete)"))
         .arg(
             value("max-delete", "N", "Delete nothing if it would be more than N entries (exit 25)")
                 .value_parser(value_parser!(u64)),
@@ -18,7 +19,7 @@ pub(crate) fn arguments(command: Command) -> Command {
 /// Deletions, as far as a run that descends into directories or not can do them.
 pub(crate) fn resolve(matches: &ArgMatches, recursive: bool) -> Result<Delete, UsageError> {
     let delete = Delete {
-        extraneous: matches.get_flag("delete"),
+        extraneous: matches.get_flag("delete") || matches.get_flag("delete-excluded"),
         max_entries: matches.get_one::<u64>("max-delete").copied(),
         allow_empty_source: matches.get_flag("allow-empty-source"),
     };

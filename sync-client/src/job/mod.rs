@@ -24,6 +24,7 @@ pub(crate) mod update;
 pub use connection::Connection;
 pub(crate) use connection::through;
 pub use output::OutputOptions;
+pub use selection::FileList;
 
 /// Everything `sync` or `verify` is to do.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Job {
     pub output: OutputOptions,
     /// Where this end keeps its index, instead of the user's state directory.
     pub state_dir: Option<PathBuf>,
+    /// What of the source is copied, if a list says so.
+    pub list: Option<FileList>,
 }
 
 /// One side of a transfer: paths on one machine.
@@ -65,19 +68,20 @@ fn usage<T>(message: impl Into<String>) -> Result<T, UsageError> {
     Err(UsageError(message.into()))
 }
 
-/// Resolves `sync`'s arguments; `umask` is that of the operator.
+/// Resolves `sync`'s arguments; `umask` is that of the operator, `cvs_words` what they have CVS ignore.
 ///
 /// # Errors
 /// Says which argument is wrong and what to write instead.
-pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
+pub fn sync(matches: &ArgMatches, umask: u16, cvs_words: &[u8]) -> Result<Job, UsageError> {
     if let Some(option) = refused_option(matches) {
         return usage(format!("rsync's {option} is not done by this program (yet); nothing was changed"));
     }
     let (source, destination) = sides(matches)?;
     let is_local = source.host.is_none() && destination.host.is_none();
     let on = |name: &str| matches.get_flag(name);
-    let recursive = metadata::is_kept(matches, "recursive");
-    let delete = deletion::resolve(matches, recursive)?;
+    let list = selection::list_of_files(matches, &source, &destination)?;
+    let recursive = selection::is_recursive(matches, list.is_some());
+    let delete = deletion::resolve(matches, recursive || list.is_some())?;
     let options = SyncOptions {
         recursive,
         copy_links: on("copy-links"),
@@ -91,7 +95,7 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
         inplace: on("inplace"),
         block_size: transfer::block_size(matches)?,
         delete,
-        filter: selection::filter(matches)?,
+        filter: selection::filter(matches, cvs_words)?,
         chmod: metadata::chmods(matches, umask)?,
         chown: metadata::chown(matches),
         compression: transfer::compression(matches)?,
@@ -104,6 +108,8 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
             || matches.contains_id("log-file"),
         bandwidth_bytes_per_s: connection::bandwidth(matches)?,
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        prune_empty_dirs: on("prune-empty-dirs"),
+        sizes: selection::sizes(matches)?,
     };
     let output = OutputOptions {
         itemize: on("itemize-changes"),
@@ -113,7 +119,7 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
         ..output::resolve(matches)
     };
     let connection = connection::resolve(matches)?;
-    Ok(Job { source, destination, options, connection, output, state_dir: state_dir(matches) })
+    Ok(Job { source, destination, options, connection, output, state_dir: state_dir(matches), list })
 }
 
 /// Resolves `verify`'s arguments.
@@ -130,7 +136,7 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         preserve,
         quick_check: QuickCheck::Checksum,
         delete: Delete { extraneous: true, ..Delete::default() },
-        filter: selection::filter(matches)?,
+        filter: selection::filter(matches, &[])?,
         dry_run: true,
         verify: true,
         itemize: true,
@@ -147,6 +153,7 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         connection: connection::resolve(matches)?,
         output,
         state_dir: None,
+        list: None,
     })
 }
 
@@ -165,7 +172,7 @@ pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
     let output = OutputOptions { json, quiet, ..OutputOptions::default() };
     let connection = connection::resolve(matches)?;
     Ok(BenchJob {
-        job: Job { source, destination, options, connection, output, state_dir: None },
+        job: Job { source, destination, options, connection, output, state_dir: None, list: None },
         seconds: number(matches, "seconds", 2.0, 0.05..=60.0)?,
         size_bytes: text(matches, "size")?.map_or(Ok(256 << 20), |size| bench_size(&size))?,
         change_percent: number(matches, "change", 1.0, 0.0..=100.0)?,
@@ -251,7 +258,7 @@ mod tests {
         let matches =
             crate::args::command().try_get_matches_from(words).map_err(|error| error.to_string())?;
         let (_, sync) = matches.subcommand().ok_or("no command")?;
-        super::sync(sync, 0o022).map_err(|error| error.to_string())
+        super::sync(sync, 0o022, b"").map_err(|error| error.to_string())
     }
 
     #[test]
@@ -270,7 +277,7 @@ mod tests {
             "DST/",
         ];
         let matches = crate::args::command().try_get_matches_from(line).unwrap();
-        let job = super::sync(matches.subcommand().unwrap().1, 0o022).unwrap();
+        let job = super::sync(matches.subcommand().unwrap().1, 0o022, b"").unwrap();
         assert!(job.options.copy_links && job.options.recursive && job.options.delete.extraneous);
         assert_eq!(job.options.compression, Compression::Zstd { level: 3 });
         assert_eq!(job.connection.ssh.identities, [PathBuf::from("KEY")]);
@@ -298,13 +305,9 @@ mod tests {
 
     #[test]
     fn what_rsync_has_and_this_has_not_is_refused_by_name() {
-        for (line, name) in [
-            ("-aH a b", "--hard-links"),
-            ("-aX a b", "--xattrs"),
-            ("-a --link-dest=x a b", "--link-dest"),
-            ("-a --files-from=x a b", "--files-from"),
-            ("-a -f x a b", "--filter"),
-        ] {
+        for (line, name) in
+            [("-aH a b", "--hard-links"), ("-aX a b", "--xattrs"), ("-a --link-dest=x a b", "--link-dest")]
+        {
             let error = parse(line).unwrap_err();
             assert!(error.contains(name), "{line}: {error}");
         }

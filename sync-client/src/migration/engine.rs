@@ -176,7 +176,15 @@ fn job(plan: &Plan, set: &DataSet, warmth: Warmth) -> Result<Job, StepError> {
     };
     let connection = with_own_index(connection, set);
     let state_dir = Some(plan.state_dir.as_path().join("index").join(set.name.as_str()));
-    Ok(Job { source, destination, options, connection, output: OutputOptions::default(), state_dir })
+    Ok(Job {
+        source,
+        destination,
+        options,
+        connection,
+        output: OutputOptions::default(),
+        state_dir,
+        list: None,
+    })
 }
 
 /// A forced command in `authorized_keys` passes over the arguments; then the agent's own index serves one data set.
