@@ -8,7 +8,7 @@
 use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
 use protocol::attributes::{Attributes, Extra, HardLink};
 use protocol::entry::{Entry, Kind, Timestamp};
-use protocol::filter::FilterRules;
+use protocol::filter::{FilterRules, RuleFiles};
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item};
 use protocol::links::{Followed, Links, Munging};
@@ -16,8 +16,9 @@ use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
     Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
+use protocol::names::{List, ListFile, NamesPart};
 use protocol::options::{
-    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SyncOptions,
+    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SizeRange, SyncOptions,
 };
 use protocol::path::{Name, RelPath};
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
@@ -27,21 +28,26 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
-const VERSION_1: [(&str, &str); 41] = [
+const VERSION_1: [(&str, &str); 44] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
-        "3300000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
-         000000000000000000",
+        "4400000002000002072f7372762f612f0162000100000000000000000000000000000000000000000000000000000000 \
+         0000000000000000000000000000000000000000000000000000",
     ),
     (
         "start as the destination",
-        "64000000020001062f7372762fff01000101010001010001010100010001000102010001000101fc000002000101fbe8 \
-         0300020100052a2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00 \
-         f2052a01000000fb5802",
+        "c9000000020001062f7372762fff01092f6574632f6c6973740101010101000101000101010001000100010201000100 \
+         0101fc000002000101fbe803000100000006010000052a2e746d70000000092f6b6565702f2a2a2a01010b03782f2a01 \
+         00000d2e7273796e632d66696c7465720203000e2f2e7273796e632d66696c7465720202b80a2e63767369676e6f7265 \
+         01010012fb00044901063f010377777700010301000101fd00f2052a01000000fb580202010001000202020101fb2c01 \
+         000101010101fd0000000000010000",
     ),
-    ("begin", "2800000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b010001fbe803036f70730000"),
-    ("begin with a single file", "0b00000003000001fbe803036f70730001"),
+    (
+        "begin",
+        "2a00000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b010001fbe803036f707300000000",
+    ),
+    ("begin with a single file", "1700000003000001fbe803036f707300010103612f620203612f630164"),
     (
         "listing",
         "fa010000040002fb2c0100000101fbe803036f707301fc701101000264620bfbd101080002610aed13e807f0a2048dda \
@@ -87,8 +93,8 @@ const VERSION_1: [(&str, &str); 41] = [
     ("times", "090000001100000005000000000000"),
     (
         "start as one end of a bench",
-        "2d000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
-         000000",
+        "3d000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
+         00000000000000000000000000000000000000",
     ),
     ("probe of the machine", "010000000e0000"),
     ("probe of the round trip", "010000000e0001"),
@@ -114,6 +120,19 @@ const VERSION_1: [(&str, &str); 41] = [
     ("filler", "1400000010005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
     ("invitation", "2000000012005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
     ("spread", "01000000130086"),
+    ("removal", "09000000140002fb2c0101fafbfb00"),
+    ("removed", "030000001500fb2c01"),
+    (
+        "start with a list that follows",
+        "4000000002000001042f7372760100010000000000000000000000000000000000000000000000000000000000000000 \
+         00000000000000000000000000000000000000000000",
+    ),
+    (
+        "start with a list that is there",
+        "4b00000002000001042f7372760101092f6574632f6c6973740101000000000000000000000000000000000000000000 \
+         000000000000000000000000000000000000000000000000000000000000000000",
+    ),
+    ("names", "08000000160006612f6200630001"),
 ];
 
 /// The preamble of version 1: `\0migsync`.
@@ -156,7 +175,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=21).collect());
+    assert_eq!(kinds, (1..=22).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -185,11 +204,14 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("hello", Message::Hello(Hello { oldest: 1, newest: 300, program: "migsync 0.1".into() })),
         (
             "start as the source",
-            start(Role::Source { arguments: vec![b"/srv/a/".to_vec(), b"b".to_vec()] }, plain()),
+            start(Role::Source { arguments: vec![b"/srv/a/".to_vec(), b"b".to_vec()], list: None }, plain()),
         ),
         (
             "start as the destination",
-            start(Role::Destination { argument: b"/srv/\xff".to_vec() }, everything()),
+            start(
+                Role::Destination { argument: b"/srv/\xff".to_vec(), list: Some(list_file()) },
+                everything(),
+            ),
         ),
         ("begin", begin(Some(entry(b"root", Kind::Directory)), false)),
         ("begin with a single file", begin(None, true)),
@@ -241,6 +263,18 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::Remove(vec![Removal { list: 300, index: 1 }, Removal { list: 250, index: 251 }]),
         ),
         ("removed", Message::Removed(300)),
+        (
+            "start with a list that follows",
+            start(Role::Source { arguments: vec![b"/srv".to_vec()], list: Some(List::Follows) }, plain()),
+        ),
+        (
+            "start with a list that is there",
+            start(
+                Role::Source { arguments: vec![b"/srv".to_vec()], list: Some(List::File(list_file())) },
+                plain(),
+            ),
+        ),
+        ("names", Message::Names(NamesPart { bytes: b"a/b\0c\0".to_vec(), last: true })),
     ]
 }
 
@@ -261,6 +295,27 @@ fn tree_size() -> TreeSize {
     }
 }
 
+/// No rule here names a file that is read.
+struct NoFiles;
+
+impl RuleFiles for NoFiles {
+    fn merged(&mut self, _: &[u8], _: Option<&[u8]>) -> Result<Vec<u8>, String> {
+        Err("not here".to_owned())
+    }
+
+    fn in_directory(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    fn cvs_words(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+fn list_file() -> ListFile {
+    ListFile { path: b"/etc/list".to_vec(), zero_ended: true }
+}
+
 fn start(role: Role, options: SyncOptions) -> Message {
     Message::Start(Box::new(Start { role, options }))
 }
@@ -273,6 +328,9 @@ fn everything() -> SyncOptions {
     let mut filter = FilterRules::default();
     filter.push_exclude(b"*.tmp").unwrap();
     filter.push_include(b"/keep/***").unwrap();
+    filter.push_filter(b"-!/sp x/*", &mut NoFiles).unwrap();
+    filter.push_filter(b":e /.rsync-filter", &mut NoFiles).unwrap();
+    filter.push_filter(b":rC", &mut NoFiles).unwrap();
     let preserve = Preserve {
         links: true,
         perms: true,
@@ -338,6 +396,8 @@ fn everything() -> SyncOptions {
         time_window: TimeWindow::Seconds(300),
         directories: false,
         remove_source_files: true,
+        prune_empty_dirs: true,
+        sizes: SizeRange { least_bytes: Some(1), most_bytes: Some(1 << 40) },
     }
 }
 

@@ -23,13 +23,9 @@ const REFUSED: &[&str] = &[
     "suffix=",
     "append",
     "append-verify",
-    "delete-excluded",
-    "max-size=",
-    "min-size=",
     "max-alloc=",
     "partial-dir=",
     "delay-updates",
-    "prune-empty-dirs",
     "usermap=",
     "groupmap=",
     "contimeout=",
@@ -38,10 +34,6 @@ const REFUSED: &[&str] = &[
     "compare-dest=",
     "copy-dest=",
     "link-dest=",
-    "filter=",
-    "cvs-exclude",
-    "files-from=",
-    "from0",
     "old-args",
     "secluded-args",
     "trust-sender",
@@ -93,13 +85,8 @@ const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('S', "sparse", false),
     ('N', "crtimes", false),
     ('b', "backup", false),
-    ('m', "prune-empty-dirs", false),
     ('T', "temp-dir=", true),
     ('y', "fuzzy", false),
-    ('f', "filter=", true),
-    ('F', "F", false),
-    ('C', "cvs-exclude", false),
-    ('0', "from0", false),
     ('s', "secluded-args", false),
     ('8', "8-bit-output", false),
     ('B', "block-size", true),
@@ -188,7 +175,7 @@ fn sync() -> Command {
         "Change nothing; with -i or -v, say what would be done",
     ));
     let command = transfer::arguments(update::window(update::arguments(deletion::arguments(command))));
-    let command = places::arguments(links::arguments(selection::arguments(command)));
+    let command = places::arguments(links::arguments(selection::copy_arguments(command)));
     let command = connection::arguments(command);
     let command = output::arguments(command)
         .arg(flag("itemize-changes", Some('i'), "Print a line of letters for each change, as rsync does"))
