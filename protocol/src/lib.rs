@@ -12,6 +12,7 @@
 //! - [`number`] has their tables;
 //! - [`probe`] is what `bench` asks and is answered, outside of any session.
 
+pub mod attributes;
 pub mod codec;
 pub mod decide;
 pub mod destination;

@@ -13,7 +13,7 @@ use crate::owners::Owners;
 use crate::receiver::{Flight, Target, Task};
 use crate::run::Run;
 use crate::sink;
-use crate::tree::{Dir, Info, Names, Walk};
+use crate::tree::{Dir, Handle as _, Info, Names, Walk};
 use crate::workers::lock;
 use protocol::decide::{Action, decide};
 use protocol::destination::{DirectoryId, ReadyPiece, Standing};
@@ -234,7 +234,7 @@ fn note_extraneous(
 
 impl Merge<'_, '_> {
     fn entry(&mut self, index: usize, entry: Entry) {
-        let existing = match self.existing(&entry.name) {
+        let existing = match self.existing(&entry) {
             Ok(existing) => existing,
             Err(error) => return self.fail(&entry, Operation::Stat, error),
         };
@@ -286,15 +286,16 @@ impl Merge<'_, '_> {
         }
     }
 
-    /// Moves on in the own listing up to `name`; what lies before is extraneous.
-    fn existing(&mut self, name: &Name) -> Result<Option<(Info, Entry)>, Errno> {
+    /// Moves on in the own listing up to `entry`'s name; what lies before is extraneous.
+    fn existing(&mut self, entry: &Entry) -> Result<Option<(Info, Entry)>, Errno> {
+        let name = &entry.name;
         while let Some(own) = self.own.names.at(self.own.position) {
             if own > name.as_bytes() {
                 break;
             }
             self.own.position += 1;
             if own == name.as_bytes() {
-                return self.look(name).map(Some);
+                return self.look(entry).map(Some);
             }
             let own = own.to_vec();
             self.note(&own);
@@ -302,11 +303,16 @@ impl Merge<'_, '_> {
         Ok(None)
     }
 
-    fn look(&self, name: &Name) -> Result<(Info, Entry), Errno> {
+    fn look(&self, listed: &Entry) -> Result<(Info, Entry), Errno> {
+        let name = &listed.name;
         let dir = self.own.dir.as_ref().ok_or(Errno::NOENT)?;
         let info = dir.info(name.as_bytes())?;
         let target = if info.is_link() { dir.read_link(name.as_bytes())? } else { Vec::new() };
-        let entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
+        let mut entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
+        if let Some(taken) = self.run.translation.taken.filter(|_| listed.attributes().is_some()) {
+            // What can't be read differs; setting it says why.
+            entry.set_attributes(dir.hold(name.as_bytes()).ok().and_then(|held| taken.read(&held).ok()));
+        }
         Ok((info, entry))
     }
 
@@ -352,7 +358,7 @@ impl Merge<'_, '_> {
 
     fn directory(&mut self, action: Action, target: Target) {
         let name = target.wanted.entry.name.clone();
-        let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.metadata));
+        let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.metadata.clone()));
         let standing = match action {
             Action::Make if self.run.options.dry_run => {
                 self.run.created(&target);
@@ -492,7 +498,11 @@ pub(crate) fn root_standing(
     // A directory just made has no mode of its own to keep.
     let mut owners = run.translation.ownership.owners(&begin.names);
     let wanted = run.translation.wanted(root.clone(), (!made).then_some(&info), &mut owners);
-    let there = info.entry(root.name.clone(), Vec::new(), LONG_AGO);
+    let mut there = info.entry(root.name.clone(), Vec::new(), LONG_AGO);
+    if let (Some(there), Some(taken)) = (&mut there, run.translation.taken) {
+        let held = run.tree.dir(&RelPath::root()).and_then(|dir| dir.hold_self());
+        there.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
+    }
     let (_, change) = decide(&wanted.entry, there.as_ref(), run.options);
     if made {
         let new = Change { content: Content::Made, new: true, ..Change::default() };

@@ -503,6 +503,9 @@ fn cause(cause: &Cause) -> String {
         }
         Cause::DanglingLink => "the symbolic link points to nothing (--copy-links)".to_owned(),
         Cause::LinkLoop => "the symbolic link leads back into a directory above it (--copy-links)".to_owned(),
+        Cause::TooManyAttributes => {
+            "it has more extended attributes than the 256 KiB that are carried; the destination's stay as they are".to_owned()
+        }
         Cause::ChangedKind => "it is no longer the kind of thing that was listed".to_owned(),
     }
 }

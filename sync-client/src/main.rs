@@ -175,7 +175,7 @@ fn state_dir() -> Option<PathBuf> {
 
 /// What the operator has CVS ignore everywhere.
 fn cvs_words() -> Vec<u8> {
-    use std::os::unix::ffi::OsStringExt as _;
+    use std::os::unix::ffi::OsStringExt;
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cvsignore"));
     let mut words = home.and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
     words.push(b'\n');

@@ -7,7 +7,6 @@
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -247,7 +246,10 @@ fn after_a_kill_at_any_record_of_the_cold_step_it_goes_on_or_back() {
         cores.sshd.wait_for_agents_to_end(SOON);
         let status = cores.status();
         assert_eq!(status["is_running"], false);
-        if ended.code() == 128 + 9 {
+        // It may have been killed between its last record and its end.
+        let is_over =
+            cores.records().last().is_some_and(|last| last["action"] == "run" && last["state"] == "done");
+        if ended.code() == 128 + 9 && !is_over {
             assert!(status["interrupted"].is_array(), "killed at {kept}: {status}");
         }
         if kept % 2 == 0 {
@@ -414,15 +416,7 @@ fn once_clients_reach_the_destination_there_is_no_way_back_but_the_data_s() {
     tests::require!("sshd", "root");
     let cores = Cores::new();
     cores.step(&["migrate", "--yes"]).success();
-    let records = cores.records();
-    // As the step that sends clients on would record it.
-    let line = format!(
-        "{{\"seq\":{},\"time_ms\":1,\"step\":\"proxy\",\"action\":\"clients reach destination\",\"state\":\"done\",\"data\":null}}\n",
-        records.len()
-    );
-    let mut journal =
-        fs::File::options().append(true).open(cores.state().join("journal.jsonl")).expect("it is there");
-    journal.write_all(line.as_bytes()).expect("written");
+    cores.append_record("proxy", "clients reach destination", "done");
     let rollback = cores.step(&["rollback", "--yes"]);
     rollback
         .expect_code(46)

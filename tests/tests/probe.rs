@@ -44,7 +44,8 @@ impl Probe {
     }
 
     fn write_plan(&self, change: impl FnOnce(String) -> String) {
-        let service = "[SIDE.service]\nstart = \"run-core\"\nstop = \"stop-containers\"\n";
+        let service =
+            "[SIDE.service]\nstart = \"run-core\"\nstop = \"stop-containers\"\nhealth = \"is-well\"\n";
         let side = |side: &str, address: IpAddr| {
             let service = service.replace("SIDE", side);
             format!("[{side}]\nroot = \"/nowhere/{side}\"\naddress = \"{address}\"\n{service}")

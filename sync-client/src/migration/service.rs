@@ -1,12 +1,14 @@
 //! Stopping and starting a core's service: the plan's commands, run in ROOT, with what they said in the journal.
 
 use super::evidence;
-use super::host::{Command, Ran};
+use super::host::{Command, HostError, Ran};
+use super::journal::State;
 use super::plan::Action;
 use super::position::{Service, action};
 use super::run::{End, Run};
 use super::step::StepError;
 use super::text;
+use crate::console::with_causes;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -57,7 +59,7 @@ fn perform(
             &format!("{name}: {action}"),
             &json!({"event": "action", "step": step, "action": name, "command": action.to_string()}),
         );
-        let ran = run.host(end).run(&command(run, end, action, limit_s))?;
+        let ran = run.host(end).run(&command(run, end, action, limit_s).awaited().outlived())?;
         let said = said(&ran);
         if ran.is_success() {
             return Ok(((), said));
@@ -72,7 +74,7 @@ fn perform(
 }
 
 fn command(run: &Run<'_>, end: End, action: &Action, limit_s: u32) -> Command {
-    Command::new(action.words()).within(run.core(end).root.as_path()).limited(limit_s).awaited()
+    Command::new(action.words()).within(run.core(end).root.as_path()).limited(limit_s)
 }
 
 pub(crate) fn said(ran: &Ran) -> Value {
@@ -97,6 +99,30 @@ pub(crate) fn may_run(run: &Run<'_>, end: End) -> Result<bool, StepError> {
     Ok(matches!(known, Service::Started | Service::Unsure)
         || !evidence::running(run, end)?.is_empty()
         || !evidence::locked(run, end)?.is_empty())
+}
+
+/// Whether somebody else started the source again since it was stopped. Then what was copied is no longer all there is,
+/// and the journal knows it.
+pub(crate) fn source_runs_again(run: &mut Run<'_>, step: &str) -> Result<bool, StepError> {
+    let signs = match evidence::working(run, End::Source) {
+        Ok(signs) if signs.is_empty() => return Ok(false),
+        Ok(signs) => signs,
+        Err(HostError::Interrupted) => return Err(StepError::Interrupted),
+        // Its machine may be gone for good: then nothing is left but to go on.
+        Err(error) => {
+            run.confirm(&format!(
+                "Whether the source's service is still stopped can't be seen ({}). Go on all the same?",
+                with_causes(&error)
+            ))?;
+            return Ok(false);
+        }
+    };
+    run.say.note(&format!(
+        "The source's service runs again, though this migration stopped it:\n  {}",
+        signs.join("\n  ")
+    ));
+    run.record(step, action::START_SOURCE, State::Done, json!({"found": signs}))?;
+    Ok(true)
 }
 
 /// Looks until nothing works on the data of one side any more.
