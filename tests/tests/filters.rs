@@ -92,7 +92,7 @@ fn tree_with_rules(root: &Path) {
     write(
         root,
         &[
-            ("from/.rules", "- *.o\n+ keep.tmp\n- *.tmp\n/top"),
+            ("from/.rules", "- *.o\n+ keep.tmp\n- *.tmp\n- /top"),
             ("from/.words", "-_w1 +_w2\n-_w*"),
             ("from/.list", "l1\nl*\n# no\n;no"),
             ("from/top", "1"),
@@ -103,7 +103,7 @@ fn tree_with_rules(root: &Path) {
             ("from/l1", "1"),
             ("from/keep.tmp", "1"),
             ("from/other.tmp", "12345678"),
-            ("from/sub/.rules", "!\n- sub.only\n/top\n- deep/here"),
+            ("from/sub/.rules", "!\n- sub.only\n- /top\n- deep/here"),
             ("from/sub/.rsync-filter", "- fl*\n: .more"),
             ("from/sub/.more", "- m*"),
             ("from/sub/top", "1"),
@@ -122,7 +122,7 @@ fn tree_with_rules(root: &Path) {
             ("from/sub/deep/below/cvx", "1"),
             ("from/bare/dir", ""),
             ("from/bare/deep/dir", ""),
-            (".rsync-filter", "- above*\n/from/w3\nP mine"),
+            (".rsync-filter", "- above*\n- /from/w3\nP mine"),
             ("from/above", "1"),
             ("to/.rules", "P mine\n- *.gone"),
             ("to/mine", "precious"),
