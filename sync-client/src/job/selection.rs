@@ -38,7 +38,12 @@ pub(crate) fn arguments(command: Command) -> Command {
         .arg(
             Arg::new("per-directory")
                 .short('F')
-                .action(ArgAction::Count)
+                // Not counted: where each of them stands among other rules matters.
+                .action(ArgAction::Append)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("")
+                .value_name("")
                 .help("Directories' .rsync-filter files are rules; -FF leaves these files out"),
         )
         .arg(flag("cvs-exclude", Some('C'), "Leave out what CVS does (object files, backups, .git/ …)"))
@@ -158,8 +163,7 @@ fn given(matches: &ArgMatches) -> Vec<(usize, &'static str, OsString)> {
         let indices = matches.indices_of(name).into_iter().flatten();
         given.extend(indices.zip(values(matches, name)).map(|(index, value)| (index, name, value.clone())));
     }
-    let times = usize::from(matches.get_count("per-directory"));
-    let indices = matches.indices_of("per-directory").into_iter().flatten().take(times);
+    let indices = matches.indices_of("per-directory").into_iter().flatten();
     let rules = [": /.rsync-filter", "- .rsync-filter"];
     given.extend(indices.zip(rules).map(|(index, rule)| (index, "per-directory", OsString::from(rule))));
     given.sort_by_key(|&(index, ..)| index);
