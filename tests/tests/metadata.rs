@@ -91,7 +91,6 @@ fn in_every_direction(name: &str, test: impl Fn(&Case<'_>)) {
     let sandbox = Sandbox::on_disk();
     let stage = Stage::start(&sandbox);
     for direction in ALL {
-        println!("{direction:?}");
         test(&Case::make(&sandbox, &stage, direction, name));
     }
 }
