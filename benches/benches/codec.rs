@@ -57,6 +57,7 @@ fn entry(rng: &mut Rng, number: usize) -> Entry {
         gid: 1000,
         mtime: Timestamp { secs: 1_704_067_200, nanos: rng.below(1_000_000_000) as u32 },
         young: false,
+        extra: None,
     }
 }
 

@@ -131,6 +131,7 @@ pub fn metadata_change(source: &Entry, existing: &Entry, options: &SyncOptions) 
         perms: !is_link && source.mode != existing.mode,
         owner: source.uid != existing.uid,
         group: source.gid != existing.gid,
+        xattrs: source.attributes().is_some() && source.attributes() != existing.attributes(),
         ..Change::default()
     }
 }
@@ -151,6 +152,7 @@ mod tests {
             gid: 0,
             mtime: Timestamp { secs, nanos: 5 },
             young: false,
+            extra: None,
         }
     }
 

@@ -286,7 +286,8 @@ impl<M: Clone> DestinationSession<M> {
         if self.pieces.contains_key(&piece.list) {
             return unexpected("listing", "its number is in use");
         }
-        self.entries_in_window += piece.entries.len().max(1);
+        let weight = piece.weight();
+        self.entries_in_window += weight;
         if self.entries_in_window > limits::WINDOW_ENTRIES {
             return unexpected("listing", "more entries than the window holds");
         }
@@ -309,7 +310,7 @@ impl<M: Clone> DestinationSession<M> {
             self.announce(Some((id, entry.name.clone())));
             children += 1;
         }
-        let entries = u32::try_from(piece.entries.len().max(1)).unwrap_or(u32::MAX);
+        let entries = u32::try_from(weight).unwrap_or(u32::MAX);
         self.pieces.insert(piece.list, PieceState { pending: 1, to_remove: 0, entries });
         self.unresolved_pieces += 1;
         if let Some(directory) = self.directories.get_mut(&id) {

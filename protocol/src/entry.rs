@@ -1,8 +1,10 @@
 //! One file list entry: what a listing says of one name.
 
+use crate::attributes::{Attributes, Extra};
 use crate::limits;
 use crate::path::Name;
 use bincode::{Decode, Encode};
+use std::sync::Arc;
 
 /// A point in time as a file system keeps it; before 1970 `secs` is negative and `nanos` still counts up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Encode, Decode)]
@@ -76,6 +78,8 @@ pub struct Entry {
     /// The modification time was less than two seconds old when the entry was read, so a later change
     /// may have left it as it is: equal times prove nothing yet.
     pub young: bool,
+    /// What only some options ask for.
+    pub extra: Option<Box<Extra>>,
 }
 
 impl Entry {
@@ -85,6 +89,19 @@ impl Entry {
         match self.kind {
             Kind::File { size_bytes } => size_bytes,
             _ => 0,
+        }
+    }
+
+    /// Its extended attributes, where they are known.
+    #[must_use]
+    pub fn attributes(&self) -> Option<&Arc<Attributes>> {
+        self.extra.as_ref()?.attributes.as_ref()
+    }
+
+    /// Makes these its extended attributes.
+    pub fn set_attributes(&mut self, attributes: Option<Arc<Attributes>>) {
+        if attributes.is_some() || self.extra.is_some() {
+            self.extra.get_or_insert_default().attributes = attributes;
         }
     }
 

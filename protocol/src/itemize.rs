@@ -35,6 +35,8 @@ pub struct Change {
     pub owner: bool,
     /// The group differs.
     pub group: bool,
+    /// Extended attributes differ.
+    pub xattrs: bool,
 }
 
 impl Change {
@@ -111,7 +113,7 @@ pub fn letters(kind: &Kind, change: &Change, arrow: Arrow, times: bool) -> Strin
         letter(change.group, 'g'),
         '.',
         '.',
-        '.',
+        letter(change.xattrs, 'x'),
     ]
     .into_iter()
     .collect()

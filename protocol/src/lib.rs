@@ -14,6 +14,7 @@
 //! - [`probe`] is what `bench` asks and is answered, outside of any session.
 
 pub mod arguments;
+pub mod attributes;
 pub mod codec;
 pub mod decide;
 pub mod destination;

@@ -11,6 +11,13 @@ pub const PATH_BYTES: usize = 300_000;
 pub const NAME_BYTES: usize = 255;
 /// Longest target of a symbolic link, in bytes (`PATH_MAX`).
 pub const TARGET_BYTES: usize = 4096;
+/// Most that one entry's extended attributes may take, in bytes, names and 64 for each included. Linux's own bound for
+/// one value is 64 KiB; few file systems hold more for a whole entry.
+pub const ATTRIBUTES_BYTES: usize = 256 << 10;
+/// Most that all the sets of attributes in one piece may take, each counted once.
+pub const PIECE_ATTRIBUTES_BYTES: usize = 1 << 20;
+/// Attributes of so many bytes count as one more entry that was listed and not released.
+pub const ATTRIBUTES_BYTES_PER_ENTRY: usize = 1 << 10;
 /// Most entries in one piece of a listing.
 pub const PIECE_ENTRIES: usize = 1024;
 /// Most entries that were listed and not yet released: what either end remembers of the tree.

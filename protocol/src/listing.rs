@@ -5,6 +5,7 @@
 //! a peer is checked here as a decoder does (nothing past the input's end, no name that is none, no field left over);
 //! whether the values make sense is [`Entry::is_sane`]'s business. Called by [`Piece`]'s encoding.
 
+use crate::attributes::{Attributes, Extra};
 use crate::entry::{Entry, Kind, Timestamp};
 use crate::limits;
 use crate::message::{OwnerNames, Piece};
@@ -15,6 +16,8 @@ use bincode::enc::Encoder;
 use bincode::enc::write::Writer as _;
 use bincode::error::{DecodeError, EncodeError};
 use bincode::{Decode, Encode};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 // An entry's first byte: its kind, as `Kind`'s index, and what it has in common.
 const KIND: u8 = 0b0000_0111;
@@ -25,7 +28,11 @@ const SAME_OWNER: u8 = 0b0001_0000;
 const SAME_SECOND: u8 = 0b0010_0000;
 /// The modification time is a whole second.
 const WHOLE_SECOND: u8 = 0b0100_0000;
-const UNUSED: u8 = 0b1000_0000;
+/// More follows than every entry has.
+const EXTRA: u8 = 0b1000_0000;
+
+// What follows then, as the first byte of it says.
+const ATTRIBUTES: u8 = 0b0000_0001;
 
 /// What an entry counts against the decoder's limit: more than it takes in memory, whatever its name has in common with
 /// the one before. With the limit of a frame that is less than 8,192 entries in one.
@@ -52,7 +59,8 @@ impl<Context> Decode<Context> for Piece {
         decoder.claim_bytes_read(count * ENTRY_CLAIM_BYTES)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let bytes = decoder.reader().peek_read(length).ok_or(CUT_OFF)?;
-        let entries = decode_entries(bytes, count)?;
+        let (entries, attribute_bytes) = decode_entries(bytes, count)?;
+        decoder.claim_bytes_read(attribute_bytes)?;
         decoder.reader().consume(length);
         Ok(Piece { list, directory, last, complete, names, entries })
     }
@@ -71,8 +79,12 @@ struct Before<'a> {
 fn encode_entries(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entries.len() * TYPICAL_BYTES);
     let mut before = Before::default();
+    let mut sets = HashMap::new();
     for entry in entries {
         encode_entry(entry, &before, &mut bytes);
+        if let Some(extra) = &entry.extra {
+            encode_extra(extra, &mut sets, &mut bytes);
+        }
         let owner = (entry.mode, entry.uid, entry.gid);
         before = Before { name: entry.name.as_bytes(), owner, secs: entry.mtime.secs };
     }
@@ -85,7 +97,8 @@ fn encode_entry(entry: &Entry, before: &Before<'_>, bytes: &mut Vec<u8>) {
         | set(entry.young, YOUNG)
         | set((entry.mode, entry.uid, entry.gid) == before.owner, SAME_OWNER)
         | set(entry.mtime.secs == before.secs, SAME_SECOND)
-        | set(entry.mtime.nanos == 0, WHOLE_SECOND);
+        | set(entry.mtime.nanos == 0, WHOLE_SECOND)
+        | set(entry.extra.is_some(), EXTRA);
     let name = entry.name.as_bytes();
     let shared = name.iter().zip(before.name).take_while(|(a, b)| a == b).count();
     let rest = &name[shared..];
@@ -117,6 +130,30 @@ fn encode_entry(entry: &Entry, before: &Before<'_>, bytes: &mut Vec<u8>) {
     }
 }
 
+/// A set of attributes goes by its number in the piece, and stands where it is first needed.
+fn encode_extra<'a>(extra: &'a Extra, sets: &mut HashMap<&'a Attributes, u64>, bytes: &mut Vec<u8>) {
+    bytes.push(if extra.attributes.is_some() { ATTRIBUTES } else { 0 });
+    if let Some(attributes) = &extra.attributes {
+        let next = sets.len() as u64;
+        let number = *sets.entry(attributes).or_insert(next);
+        push_number(bytes, number);
+        if number == next {
+            encode_attributes(attributes, bytes);
+        }
+    }
+}
+
+fn encode_attributes(attributes: &Attributes, bytes: &mut Vec<u8>) {
+    push_number(bytes, attributes.len() as u64);
+    for (name, value) in attributes.iter() {
+        // A name has at most 255 bytes.
+        bytes.push(name.len() as u8);
+        bytes.extend_from_slice(name);
+        push_number(bytes, value.len() as u64);
+        bytes.extend_from_slice(value);
+    }
+}
+
 fn kind_index(kind: &Kind) -> u8 {
     match kind {
         Kind::File { .. } => 0,
@@ -132,8 +169,9 @@ fn kind_index(kind: &Kind) -> u8 {
 const CUT_OFF: DecodeError = DecodeError::Other("the entries end too early");
 const OUT_OF_RANGE: DecodeError = DecodeError::Other("a number of an entry is out of range");
 
-fn decode_entries(bytes: &[u8], count: usize) -> Result<Vec<Entry>, DecodeError> {
-    let mut rest = Rest(bytes);
+/// The entries, and what their attributes take in memory.
+fn decode_entries(bytes: &[u8], count: usize) -> Result<(Vec<Entry>, usize), DecodeError> {
+    let mut rest = Rest { bytes, sets: Sets::default() };
     let mut entries = Vec::with_capacity(count);
     let mut name = Vec::with_capacity(2 * limits::NAME_BYTES);
     let mut owner = (0, 0, 0);
@@ -144,11 +182,25 @@ fn decode_entries(bytes: &[u8], count: usize) -> Result<Vec<Entry>, DecodeError>
         secs = entry.mtime.secs;
         entries.push(entry);
     }
-    if rest.0.is_empty() { Ok(entries) } else { Err(DecodeError::Other("bytes behind the last entry")) }
+    if rest.bytes.is_empty() {
+        Ok((entries, rest.sets.bytes))
+    } else {
+        Err(DecodeError::Other("bytes behind the last entry"))
+    }
 }
 
 /// What of the input was not read yet.
-struct Rest<'a>(&'a [u8]);
+struct Rest<'a> {
+    bytes: &'a [u8],
+    sets: Sets,
+}
+
+/// The sets of attributes that came so far.
+#[derive(Default)]
+struct Sets {
+    all: Vec<Arc<Attributes>>,
+    bytes: usize,
+}
 
 impl<'a> Rest<'a> {
     /// `name` is that of the entry before, and then this one's.
@@ -159,9 +211,6 @@ impl<'a> Rest<'a> {
         mut secs: i64,
     ) -> Result<Entry, DecodeError> {
         let &[flags, shared, own] = self.array()?;
-        if flags & UNUSED != 0 {
-            return Err(DecodeError::Other("an unknown flag of an entry"));
-        }
         if usize::from(shared) > name.len() {
             return Err(DecodeError::Other("a name has more in common than there is"));
         }
@@ -176,8 +225,47 @@ impl<'a> Rest<'a> {
         }
         let nanos = if flags & WHOLE_SECOND == 0 { u32::from_le_bytes(*self.array()?) } else { 0 };
         let kind = self.kind(flags & KIND)?;
+        let extra = if flags & EXTRA == 0 { None } else { Some(Box::new(self.extra()?)) };
         let mtime = Timestamp { secs, nanos };
-        Ok(Entry { name: this, kind, mode, uid, gid, mtime, young: flags & YOUNG != 0 })
+        Ok(Entry { name: this, kind, mode, uid, gid, mtime, young: flags & YOUNG != 0, extra })
+    }
+
+    fn extra(&mut self) -> Result<Extra, DecodeError> {
+        let &[flags] = self.array()?;
+        if flags & !ATTRIBUTES != 0 {
+            return Err(DecodeError::Other("an unknown flag of an entry"));
+        }
+        let attributes = if flags & ATTRIBUTES == 0 { None } else { Some(self.set()?) };
+        Ok(Extra { attributes })
+    }
+
+    fn set(&mut self) -> Result<Arc<Attributes>, DecodeError> {
+        let number: usize = self.number_as()?;
+        if number == self.sets.all.len() {
+            let set = self.new_set()?;
+            self.sets.bytes += set.cost_bytes();
+            self.sets.all.push(Arc::new(set));
+        }
+        self.sets.all.get(number).cloned().ok_or(OUT_OF_RANGE)
+    }
+
+    fn new_set(&mut self) -> Result<Attributes, DecodeError> {
+        let count: usize = self.number_as()?;
+        let left = limits::PIECE_ATTRIBUTES_BYTES.saturating_sub(self.sets.bytes);
+        let mut bytes = 0;
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let &[length] = self.array()?;
+            let name = self.take(usize::from(length))?.to_vec();
+            let length = self.number_as()?;
+            let value = self.take(length)?.to_vec();
+            bytes += Attributes::cost_of(&name, &value);
+            if bytes > left.min(limits::ATTRIBUTES_BYTES) {
+                return Err(DecodeError::Other("more attributes than an entry or a piece may have"));
+            }
+            all.push((name, value));
+        }
+        Attributes::new(all).map_err(|error| DecodeError::OtherString(error.to_string()))
     }
 
     fn kind(&mut self, index: u8) -> Result<Kind, DecodeError> {
@@ -200,14 +288,14 @@ impl<'a> Rest<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(CUT_OFF)?;
-        self.0 = rest;
+        let (taken, rest) = self.bytes.split_at_checked(length).ok_or(CUT_OFF)?;
+        self.bytes = rest;
         Ok(taken)
     }
 
     fn array<const LENGTH: usize>(&mut self) -> Result<&'a [u8; LENGTH], DecodeError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(CUT_OFF)?;
-        self.0 = rest;
+        let (taken, rest) = self.bytes.split_first_chunk().ok_or(CUT_OFF)?;
+        self.bytes = rest;
         Ok(taken)
     }
 
@@ -268,6 +356,17 @@ mod tests {
     }
 
     prop_compose! {
+        fn extras()(
+            attributes in prop::option::of(prop::collection::btree_map("[a-c]{1,2}", prop::collection::vec(any::<u8>(), 0..9), 0..3)),
+        ) -> Extra {
+            let set = |all: std::collections::BTreeMap<String, Vec<u8>>| {
+                Arc::new(Attributes::new(all.into_iter().map(|(name, value)| (name.into(), value))).unwrap())
+            };
+            Extra { attributes: attributes.map(set) }
+        }
+    }
+
+    prop_compose! {
         fn entries()(
             name in "[ab]{1,3}[a-z]{0,252}",
             kind in kinds(),
@@ -275,9 +374,10 @@ mod tests {
             secs in prop_oneof![Just(0), Just(1_600_000_000), any::<i64>()],
             nanos in prop_oneof![Just(0), any::<u32>()],
             young in any::<bool>(),
+            extra in prop::option::of(extras()),
         ) -> Entry {
             let name = Name::new(name).unwrap();
-            Entry { name, kind, mode, uid, gid, mtime: Timestamp { secs, nanos }, young }
+            Entry { name, kind, mode, uid, gid, mtime: Timestamp { secs, nanos }, young, extra: extra.map(Box::new) }
         }
     }
 
@@ -302,9 +402,9 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..400),
             count in 0..20usize,
         ) {
-            if let Ok(entries) = decode_entries(&bytes, count) {
+            if let Ok((entries, _)) = decode_entries(&bytes, count) {
                 prop_assert_eq!(entries.len(), count);
-                prop_assert_eq!(decode_entries(&encode_entries(&entries), count).unwrap(), entries);
+                prop_assert_eq!(decode_entries(&encode_entries(&entries), count).unwrap().0, entries);
             }
         }
     }
@@ -315,7 +415,10 @@ mod tests {
         let plain = SAME_OWNER | SAME_SECOND | WHOLE_SECOND;
         assert!(entry(&[plain | 1, 0, 1, b'a']).is_ok());
         for (bytes, expected) in [
-            (&[plain | 1 | UNUSED, 0, 1, b'a'][..], "unknown flag"),
+            (&[plain | 1 | EXTRA, 0, 1, b'a', 0x80][..], "unknown flag"),
+            (&[plain | 1 | EXTRA, 0, 1, b'a', ATTRIBUTES, 1], "out of range"),
+            (&[plain | 1 | EXTRA, 0, 1, b'a', ATTRIBUTES, 0, 1, 0, 0], "empty"),
+            (&[plain | 1 | EXTRA, 0, 1, b'a', ATTRIBUTES, 0, 1, 9], "too early"),
             (&[plain | 7, 0, 1, b'a'], "unknown kind"),
             (&[plain | 1, 1, 1, b'a'], "more in common"),
             (&[plain | 1, 0, 0], "an empty name"),
@@ -345,6 +448,7 @@ mod tests {
             gid: 0,
             mtime: Timestamp::default(),
             young: false,
+            extra: None,
         };
         let full = piece(vec![long; limits::PIECE_ENTRIES]);
         let pieces = |count: usize| {

@@ -798,6 +798,14 @@ impl Piece {
             && self.entries.windows(2).all(|pair| pair[0].name < pair[1].name)
     }
 
+    /// What it counts against [`limits::WINDOW_ENTRIES`]: its entries, and what they take beyond that.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let attributes = self.entries.iter().filter_map(Entry::attributes);
+        let bytes: usize = attributes.map(|attributes| attributes.cost_bytes()).sum();
+        self.entries.len().max(1) + bytes / limits::ATTRIBUTES_BYTES_PER_ENTRY
+    }
+
     /// Name of the last entry.
     pub(crate) fn last_name(&self) -> Option<&Name> {
         self.entries.last().map(|entry| &entry.name)

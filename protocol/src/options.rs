@@ -25,10 +25,12 @@ pub struct Preserve {
     pub specials: bool,
     /// Owner and group by number, not by name.
     pub numeric_ids: bool,
+    /// Extended attributes: all but the system's own as root, those of users otherwise.
+    pub xattrs: bool,
 }
 
 impl Preserve {
-    /// Everything that there is; owners and groups by number if `numeric_ids`.
+    /// Everything that `--archive` keeps; owners and groups by number if `numeric_ids`.
     #[must_use]
     pub fn all(numeric_ids: bool) -> Preserve {
         Preserve {
@@ -40,6 +42,7 @@ impl Preserve {
             devices: true,
             specials: true,
             numeric_ids,
+            ..Preserve::default()
         }
     }
 }

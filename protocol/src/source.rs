@@ -90,16 +90,16 @@ impl SourceSession {
         SourceSession { may_remove, ..SourceSession::default() }
     }
 
-    /// Whether another piece may be sent now.
+    /// Whether a piece of this [weight](Piece::weight) may be sent now.
     #[must_use]
-    pub fn window_is_open(&self) -> bool {
-        self.entries_in_window + limits::PIECE_ENTRIES <= limits::WINDOW_ENTRIES
+    pub fn window_has_room_for(&self, weight: usize) -> bool {
+        self.entries_in_window + weight.max(limits::PIECE_ENTRIES) <= limits::WINDOW_ENTRIES
     }
 
     /// `piece` is about to be sent.
     pub fn announce(&mut self, piece: &Piece) {
         let state = PieceState {
-            entries: piece.entries.len().max(1),
+            entries: piece.weight(),
             states: piece.entries.iter().map(EntryState::of).collect(),
             under_way: 0,
         };
@@ -267,6 +267,7 @@ mod tests {
             gid: 0,
             mtime: Timestamp::default(),
             young: false,
+            extra: None,
         };
         Piece {
             list,

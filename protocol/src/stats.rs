@@ -133,6 +133,8 @@ pub enum Operation {
     SetTimes,
     Compare,
     Sync,
+    ReadAttributes,
+    SetAttributes,
 }
 
 impl Operation {
@@ -154,6 +156,8 @@ impl Operation {
             Operation::SetTimes => "set times of",
             Operation::Compare => "compare",
             Operation::Sync => "sync",
+            Operation::ReadAttributes => "read extended attributes of",
+            Operation::SetAttributes => "set extended attributes of",
         }
     }
 }
@@ -177,6 +181,8 @@ pub enum Cause {
     LinkLoop,
     /// A file took a directory's place, or the reverse, between listing and reading.
     ChangedKind,
+    /// It has more extended attributes than are carried.
+    TooManyAttributes,
     /// A link of the destination does not stay beneath it.
     LeadsOut,
     /// It is not what was copied any more, so the source keeps it.

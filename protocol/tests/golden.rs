@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's failure is its panic")]
 
 use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
+use protocol::attributes::{Attributes, Extra};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
@@ -21,31 +22,40 @@ use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
 use protocol::window::TimeWindow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
 const VERSION_1: [(&str, &str); 41] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
-        "3700000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
-         00000000000000000000000000",
+        "3800000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
+         0000000000000000000000000000",
     ),
     (
         "start as the destination",
-        "6d000000020001062f7372762fff0101010100010100010102010001000101fc000002000101fbe80300010002010005 \
-         2a2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00f2052a010000 \
-         00fb580202010001000202020101fb2c010001",
+        "6e000000020001062f7372762fff010101010001010001010102010001000101fc000002000101fbe803000100020100 \
+         052a2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00f2052a0100 \
+         0000fb580202010001000202020101fb2c010001",
     ),
     (
         "begin",
-        "2900000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b0101fbe803036f707300000000",
+        "2a00000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b010001fbe803036f707300000000",
     ),
     ("begin with a single file", "1700000003000001fbe803036f707300010103612f620203612f630164"),
     (
         "listing",
-        "7c000000040002fb2c0100000101fbe803036f707301fc701101000264620755080002610aed13e807f0a2048dda9601 \
-         ffc99a3b808080802039000162ffc99a3b3a000163ffc99a3b042e2e2ffe3b000164ffc99a3b3c000165ffc99a3b3d00 \
-         0166ffc99a3b05013e010167ffc99a3b8302f0a204fb2d0103622f63010000000000",
+        "e5010000040002fb2c0100000101fbe803036f707301fc701101000264620bfbbc01080002610aed13e807f0a2048dda \
+         9601ffc99a3b808080802039000162ffc99a3b3a000163ffc99a3b042e2e2ffe3b000164ffc99a3b3c000165ffc99a3b \
+         3d000166ffc99a3b05013e010167ffc99a3b8302f0a204bb000167ffc99a3b01000106757365722e610176bb000168ff \
+         c99a3b0100bb000169ffc99a3b01010106757365722e61ac020707070707070707070707070707070707070707070707 \
+         070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
+         070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
+         070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
+         070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
+         070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707070707 \
+         07070707070707070707070707070707070707070707070707070707070707070707070707bb00016affc99a3b00fb2d \
+         0103622f63010000000000",
     ),
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
     (
@@ -65,8 +75,8 @@ const VERSION_1: [(&str, &str); 41] = [
     ("release", "0b00000009000400fafbfb00fc00000100"),
     (
         "report",
-        "330000000a0005000003622f7800fb2c010100010100010001000103622f7801010103622f780b001a02082f7372762f \
-         6e65770304736c6f77",
+        "340000000a0005000003622f7800fb2c01010001010001000101000103622f7801010103622f780b001a02082f737276 \
+         2f6e65770304736c6f77",
     ),
     (
         "summary",
@@ -78,8 +88,8 @@ const VERSION_1: [(&str, &str); 41] = [
     ("times", "090000001100000005000000000000"),
     (
         "start as one end of a bench",
-        "31000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
-         00000000000000",
+        "32000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
+         0000000000000000",
     ),
     ("probe of the machine", "010000000e0000"),
     ("probe of the round trip", "010000000e0001"),
@@ -275,6 +285,7 @@ fn everything() -> SyncOptions {
         devices: false,
         specials: true,
         numeric_ids: true,
+        xattrs: true,
     };
     SyncOptions {
         recursive: true,
@@ -330,7 +341,16 @@ fn everything() -> SyncOptions {
 
 fn entry(name: &[u8], kind: Kind) -> Entry {
     let mtime = Timestamp { secs: -1_234_567, nanos: 999_999_999 };
-    Entry { name: Name::new(name).unwrap(), kind, mode: 0o4755, uid: 1000, gid: 70_000, mtime, young: true }
+    Entry {
+        name: Name::new(name).unwrap(),
+        kind,
+        mode: 0o4755,
+        uid: 1000,
+        gid: 70_000,
+        mtime,
+        young: true,
+        extra: None,
+    }
 }
 
 fn begin(root: Option<Entry>, single: bool) -> Message {
@@ -355,6 +375,16 @@ fn pieces() -> Vec<Piece> {
         entry(b"fg", Kind::BlockDevice { device: (259, 70_000) }),
     ];
     let names = OwnerNames { users: vec![(1000, b"ops".to_vec())], groups: vec![(70_000, b"db".to_vec())] };
+    let extra = |value: &[u8]| {
+        let attributes = Attributes::new([(b"user.a".to_vec(), value.to_vec())]).unwrap();
+        Some(Box::new(Extra { attributes: Some(Arc::new(attributes)) }))
+    };
+    let told =
+        [(b"g", extra(b"v")), (b"h", extra(b"v")), (b"i", extra(&[7; 300])), (b"j", Some(Box::default()))];
+    let mut entries: Vec<Entry> = entries;
+    for (name, extra) in told {
+        entries.push(Entry { extra, ..entry(name, Kind::Fifo) });
+    }
     let first = Piece { list: 300, directory: RelPath::root(), last: false, complete: true, names, entries };
     let second = Piece {
         list: 301,
@@ -421,6 +451,7 @@ fn reports() -> Vec<Report> {
         perms: true,
         owner: false,
         group: true,
+        xattrs: true,
     };
     let kind = Kind::File { size_bytes: 300 };
     vec![

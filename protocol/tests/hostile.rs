@@ -295,7 +295,7 @@ fn begin(root: Option<Entry>) -> Message {
 
 fn entry(name: &[u8], kind: Kind) -> Entry {
     let name = Name::new(name).unwrap();
-    Entry { name, kind, mode: 0o644, uid: 0, gid: 0, mtime: Timestamp::default(), young: false }
+    Entry { name, kind, mode: 0o644, uid: 0, gid: 0, mtime: Timestamp::default(), young: false, extra: None }
 }
 
 fn file(name: &[u8], size_bytes: u64) -> Entry {

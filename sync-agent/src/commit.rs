@@ -336,9 +336,8 @@ fn patch(run: &Run<'_>, ready: Ready, file: File) -> Option<Patched> {
     let Ready { target, staged, content, .. } = ready;
     let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), &file);
     let is_patched = patched.is_ok();
-    let applied = patched
-        .map_err(|error| (Operation::Write, error))
-        .and_then(|()| target.wanted.metadata.apply_to_file(&file));
+    let applied =
+        patched.map_err(|error| (Operation::Write, error)).and_then(|()| target.wanted.metadata.apply(&file));
     let values = content.values.filter(|_| applied.is_ok());
     match applied {
         Ok(()) => {

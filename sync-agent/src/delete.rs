@@ -6,7 +6,7 @@
 use crate::commit::Ready;
 use crate::merge::Extraneous;
 use crate::run::Run;
-use crate::tree::{Dir, Held};
+use crate::tree::{Dir, Handle as _, Held};
 use crate::workers::lock;
 use protocol::entry::Kind;
 use protocol::filter::Side as FilterSide;

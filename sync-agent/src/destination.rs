@@ -3,6 +3,7 @@
 //! One thread receives and never waits for the source; it may wait for the disk, and that is what
 //! slows a source that is faster than the disk.
 
+use crate::attributes::Taken;
 use crate::clock::Activity;
 use crate::commit::{self, Commit};
 use crate::delete;
@@ -18,7 +19,7 @@ use crate::removal::Removals;
 use crate::run::Run;
 use crate::scan::beneath;
 use crate::staging::{self, Staging};
-use crate::tree::{self, Dir, Follow, Tree, Walk};
+use crate::tree::{self, Dir, Follow, Handle as _, Tree, Walk};
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use protocol::arguments::{Missing, Relative};
@@ -109,7 +110,8 @@ impl DestinationEnd<'_> {
         };
         let ownership =
             Ownership::new(self.options).map_err(|why| SessionError::refused(Exit::Usage, why))?;
-        let translation = Translation { options: self.options, ownership, umask: self.umask };
+        let taken = Taken::new(&self.options.preserve);
+        let translation = Translation { options: self.options, ownership, umask: self.umask, taken };
         let staging = Staging::default();
         let result = self.run_threads(outgoing, incoming, session, &begin, &root, &translation, &staging);
         if result.is_err() {

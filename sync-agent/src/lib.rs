@@ -6,6 +6,7 @@
 //! file system goes through [`tree`].
 
 pub mod agent;
+mod attributes;
 mod basis;
 pub mod bench;
 pub mod clock;

@@ -14,7 +14,7 @@ use crate::owners::Owners;
 use crate::receiver::{Flight, Target, Task};
 use crate::run::Run;
 use crate::sink;
-use crate::tree::{Dir, Info, Names, Walk};
+use crate::tree::{Dir, Handle as _, Info, Names, Walk};
 use crate::workers::lock;
 use protocol::decide::{Action, decide};
 use protocol::destination::{DirectoryId, ReadyPiece, Standing};
@@ -311,7 +311,7 @@ impl Merge<'_, '_> {
             }
             self.own.position += 1;
             if own == name.as_bytes() {
-                return self.look(name).and_then(|found| self.behind_kept_link(entry, found)).map(Some);
+                return self.look(entry).and_then(|found| self.behind_kept_link(entry, found)).map(Some);
             }
             let own = own.to_vec();
             self.note(&own);
@@ -319,11 +319,16 @@ impl Merge<'_, '_> {
         Ok(None)
     }
 
-    fn look(&self, name: &Name) -> Result<(Info, Entry), Errno> {
+    fn look(&self, listed: &Entry) -> Result<(Info, Entry), Errno> {
+        let name = &listed.name;
         let dir = self.own.dir.as_ref().ok_or(Errno::NOENT)?;
         let info = dir.info(name.as_bytes())?;
         let target = if info.is_link() { dir.read_link(name.as_bytes())? } else { Vec::new() };
-        let entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
+        let mut entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
+        if let Some(taken) = self.run.translation.taken.filter(|_| listed.attributes().is_some()) {
+            // What can't be read differs; setting it says why.
+            entry.set_attributes(dir.hold(name.as_bytes()).ok().and_then(|held| taken.read(&held).ok()));
+        }
         Ok((info, entry))
     }
 
@@ -339,8 +344,12 @@ impl Merge<'_, '_> {
         match self.run.tree.info_followed(&path) {
             Ok(info) if info.is_dir() => {
                 self.run.keep_behind_link(&info);
-                let entry = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
-                Ok((info, entry))
+                let mut behind = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
+                if let Some(taken) = self.run.translation.taken.filter(|_| entry.attributes().is_some()) {
+                    let held = self.run.tree.hold_followed(&path);
+                    behind.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
+                }
+                Ok((info, behind))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(found),
             Err(error) => Err(error),
@@ -392,7 +401,7 @@ impl Merge<'_, '_> {
             return self.bare_directory(action, &target);
         }
         let name = target.wanted.entry.name.clone();
-        let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.metadata));
+        let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.metadata.clone()));
         let standing = match action {
             Action::Make if self.run.options.dry_run => {
                 self.run.created(&target);
@@ -570,7 +579,11 @@ pub(crate) fn root_standing(
     // A directory just made has no mode of its own to keep.
     let mut owners = run.translation.ownership.owners(&begin.names);
     let wanted = run.translation.wanted(root.clone(), (!made).then_some(&info), &mut owners);
-    let there = info.entry(root.name.clone(), Vec::new(), LONG_AGO);
+    let mut there = info.entry(root.name.clone(), Vec::new(), LONG_AGO);
+    if let (Some(there), Some(taken)) = (&mut there, run.translation.taken) {
+        let held = run.tree.dir(&RelPath::root()).and_then(|dir| dir.hold_self());
+        there.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
+    }
     let (_, change) = decide(&wanted.entry, there.as_ref(), run.options);
     if made {
         let new = Change { content: Content::Made, new: true, ..Change::default() };

@@ -1,15 +1,17 @@
 //! What an entry's metadata is to become at the destination, and setting it.
 //!
-//! Always in the order owner, mode, time: setting the owner clears set-id bits, and anything may
-//! change the time. Always through a handle.
+//! Always in the order owner, extended attributes, mode, time: setting the owner clears set-id bits and capabilities,
+//! attributes may need a mode of their own, and anything may change the time. Always through a handle.
 
+use crate::attributes::Taken;
 use crate::owners::{Owners, Ownership};
-use crate::tree::{self, Held, Info};
+use crate::tree::{Handle, Info};
+use protocol::attributes::Attributes;
 use protocol::entry::{Entry, Timestamp};
 use protocol::options::SyncOptions;
 use protocol::stats::Operation;
 use rustix::io::Errno;
-use std::fs::File;
+use std::sync::Arc;
 
 /// A failed step.
 pub(crate) type MetadataError = (Operation, Errno);
@@ -25,12 +27,13 @@ pub(crate) struct Wanted {
 
 /// The metadata that one entry is to have; what is `None` stays as it is. Small: a directory's is remembered until
 /// all of its content is there.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Metadata {
     owner: Option<u32>,
     group: Option<u32>,
     mode: Option<u16>,
     mtime: Option<Timestamp>,
+    attributes: Option<(Taken, Arc<Attributes>)>,
 }
 
 /// Translates the source's metadata for this machine.
@@ -39,6 +42,8 @@ pub(crate) struct Translation<'a> {
     pub(crate) options: &'a SyncOptions,
     pub(crate) ownership: Ownership,
     pub(crate) umask: u16,
+    /// Which extended attributes are set.
+    pub(crate) taken: Option<Taken>,
 }
 
 impl Translation<'_> {
@@ -67,7 +72,10 @@ impl Translation<'_> {
         }
         let mtime = self.options.preserve.times.then_some(entry.mtime);
         let mode = (!is_link(&entry)).then_some(mode);
-        Wanted { entry, metadata: Metadata { owner, group, mode, mtime } }
+        let attributes =
+            self.taken.and_then(|taken| entry.attributes().map(|attributes| (taken, taken.of(attributes))));
+        entry.set_attributes(attributes.as_ref().map(|(_, attributes)| Arc::clone(attributes)));
+        Wanted { entry, metadata: Metadata { owner, group, mode, mtime, attributes } }
     }
 }
 
@@ -86,34 +94,31 @@ impl Wanted {
 }
 
 impl Metadata {
-    /// Sets it on a file that is open.
-    pub(crate) fn apply_to_file(&self, file: &File) -> Result<(), MetadataError> {
-        let info = tree::info_of(file).map_err(|error| (Operation::Stat, error))?;
+    /// Sets it.
+    pub(crate) fn apply(&self, entry: &impl Handle) -> Result<(), MetadataError> {
+        let info = entry.info().map_err(|error| (Operation::Stat, error))?;
         let plan = self.plan(&info);
         if plan.owner.is_some() || plan.group.is_some() {
-            tree::set_owner(file, plan.owner, plan.group).map_err(|error| (Operation::SetOwner, error))?;
+            entry.set_owner(plan.owner, plan.group).map_err(|error| (Operation::SetOwner, error))?;
         }
-        if let Some(mode) = plan.mode {
-            tree::set_mode(file, mode).map_err(|error| (Operation::SetMode, error))?;
-        }
-        if let Some(mtime) = plan.mtime {
-            tree::set_mtime(file, mtime).map_err(|error| (Operation::SetTimes, error))?;
-        }
-        Ok(())
-    }
-
-    /// Sets it on any entry.
-    pub(crate) fn apply(&self, held: &Held) -> Result<(), MetadataError> {
-        let info = held.info().map_err(|error| (Operation::Stat, error))?;
-        let plan = self.plan(&info);
-        if plan.owner.is_some() || plan.group.is_some() {
-            held.set_owner(plan.owner, plan.group).map_err(|error| (Operation::SetOwner, error))?;
-        }
-        if let Some(mode) = plan.mode.filter(|_| !info.is_link()) {
-            held.set_mode(mode).map_err(|error| (Operation::SetMode, error))?;
+        let mode = match &self.attributes {
+            Some((taken, attributes)) => {
+                let locked = !taken.is_root() && !info.is_link() && info.raw_mode & 0o200 == 0;
+                if locked {
+                    // Only who may write to a file may set its attributes.
+                    let mode = info.raw_mode & 0o7777 | 0o200;
+                    entry.set_mode(mode).map_err(|error| (Operation::SetMode, error))?;
+                }
+                taken.set(entry, attributes).map_err(|error| (Operation::SetAttributes, error))?;
+                if locked { self.mode.or(Some(info.raw_mode & 0o7777)) } else { plan.mode }
+            }
+            None => plan.mode,
+        };
+        if let Some(mode) = mode.filter(|_| !info.is_link()) {
+            entry.set_mode(mode).map_err(|error| (Operation::SetMode, error))?;
         }
         if let Some(mtime) = plan.mtime {
-            held.set_mtime(mtime).map_err(|error| (Operation::SetTimes, error))?;
+            entry.set_mtime(mtime).map_err(|error| (Operation::SetTimes, error))?;
         }
         Ok(())
     }

@@ -381,7 +381,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         out: &File,
         content: Content,
     ) -> Result<(), SessionError> {
-        if let Err((operation, error)) = target.wanted.metadata.apply_to_file(out) {
+        if let Err((operation, error)) = target.wanted.metadata.apply(out) {
             staged.discard();
             return self.failed_here(file, &target, operation, &error.into());
         }

@@ -4,6 +4,7 @@
 //! bounded by the siblings along one path. What was listed is remembered (name and attributes) until
 //! the destination releases it; the window bounds that.
 
+use crate::attributes::{ReadError, Taken};
 use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::link::{LinkState, Outgoing};
@@ -11,9 +12,10 @@ use crate::monitor::{Monitor, Progress, errno};
 use crate::origin::{self, Argument, LookError, OpenError, Origin};
 use crate::owners;
 use crate::packer::Packer;
-use crate::tree::{self, Dir, Info};
+use crate::tree::{self, Dir, Held, Info};
 use crate::workers::lock;
 use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
+use protocol::attributes::Attributes;
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::Side as FilterSide;
 use protocol::limits;
@@ -185,6 +187,10 @@ pub(crate) struct Scan<'a> {
     pub(crate) monitor: &'a dyn Monitor,
     pub(crate) progress: &'a Progress,
     names: owners::Names,
+    /// Which extended attributes are told of.
+    taken: Option<Taken>,
+    /// What failed before anything could be said.
+    early: Mutex<Option<Problem>>,
     stack: Mutex<Stack>,
     changed: Condvar,
     next_list: AtomicU32,
@@ -273,6 +279,8 @@ impl<'a> Scan<'a> {
             monitor,
             progress,
             names: owners::Names::default(),
+            taken: Taken::new(&options.preserve),
+            early: Mutex::new(None),
             stack: Mutex::new(Stack { jobs: vec![top], ..Stack::default() }),
             changed: Condvar::new(),
             next_list: AtomicU32::new(0),
@@ -287,11 +295,18 @@ impl<'a> Scan<'a> {
         let places = self.sources.places.clone();
         let mut begin =
             Begin { root: None, names: protocol::message::OwnerNames::default(), single: false, places };
-        if let Some(info) = origins.iter().find_map(Origin::root_info) {
-            let info = info.map_err(|error| SessionError::io("read the source directory", error))?;
+        if let Some(root) = origins.iter().find_map(Origin::root) {
+            let looked = root.and_then(|dir| dir.own_info().map(|info| (dir, info)));
+            let (dir, info) = looked.map_err(|error| SessionError::io("read the source directory", error))?;
             begin.names = self.names.of([(info.uid, info.gid)].into_iter());
             let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
             begin.root = info.entry(name, Vec::new(), now);
+            if let (Some(root), Some(taken)) = (&mut begin.root, self.taken) {
+                match attributes(taken, dir.hold_self(), RelPath::root) {
+                    Ok(attributes) => root.set_attributes(attributes),
+                    Err(problem) => *lock(&self.early) = Some(problem),
+                }
+            }
         }
         // Nothing at all makes no directory either.
         begin.single = origins.is_empty();
@@ -306,7 +321,8 @@ impl<'a> Scan<'a> {
     /// Tells of the arguments that are not copied; the session must have begun.
     pub(crate) fn report_missing(&self) {
         self.sources.skipped.iter().for_each(|what| self.monitor.note(what));
-        self.sources.missing.iter().cloned().for_each(|problem| self.problem(problem));
+        let problems = self.sources.missing.iter().cloned().chain(lock(&self.early).take());
+        problems.for_each(|problem| self.problem(problem));
     }
 
     /// Works until every directory is listed. Any number of threads may.
@@ -513,7 +529,15 @@ impl<'a> Scan<'a> {
         } else {
             Vec::new()
         };
-        let Some(entry) = info.entry(name.clone(), target, now_for(&info)) else { return Ok(None) };
+        let Some(mut entry) = info.entry(name.clone(), target, now_for(&info)) else { return Ok(None) };
+        if let Some(taken) = self.taken {
+            let origin = &self.sources.origins[usize::from(*origin)];
+            let held = if followed { origin.hold_followed(&path()) } else { dir.hold(name.as_bytes()) };
+            match attributes(taken, held, path) {
+                Ok(attributes) => entry.set_attributes(attributes),
+                Err(problem) => self.problem(problem),
+            }
+        }
         let below = if entry.is_dir() {
             Some(self.below(job, &path(), &info, candidates, opened, above).ok_or(Unseen)?)
         } else {
@@ -651,7 +675,7 @@ impl<'a> Scan<'a> {
         let listed = ListedPiece { directory: Arc::clone(directory), entries: part.listed };
         lock(&self.listings.pieces).insert(list, Arc::new(listed));
         // One look at the window and its use: two threads must not both take the last place.
-        self.wait_for_window(sheet)?.announce(&piece);
+        self.wait_for_window(sheet, piece.weight())?.announce(&piece);
         sheet.entries += piece.entries.len() + 1;
         sheet.bytes += part_bytes + directory.as_bytes().len();
         sheet.pieces.push(piece);
@@ -662,10 +686,15 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn wait_for_window(&self, sheet: &mut Sheet) -> Result<MutexGuard<'a, SourceSession>, SessionError> {
+    /// The session, with room in the window for a piece of this weight.
+    fn wait_for_window(
+        &self,
+        sheet: &mut Sheet,
+        weight: usize,
+    ) -> Result<MutexGuard<'a, SourceSession>, SessionError> {
         let listings = self.listings;
         let mut session = lock(&listings.session);
-        while !session.window_is_open() && !self.is_stopped() {
+        while !session.window_has_room_for(weight) && !self.is_stopped() {
             if sheet.pieces.is_empty() {
                 let wait = || listings.window.wait(session).unwrap_or_else(PoisonError::into_inner);
                 session = self.progress.clock.time(Activity::Wait, wait);
@@ -694,6 +723,23 @@ impl<'a> Scan<'a> {
     fn problem(&self, problem: Problem) {
         self.monitor.problem(problem);
     }
+}
+
+/// An entry's extended attributes; none where it is gone.
+fn attributes(
+    taken: Taken,
+    held: Result<Held, Errno>,
+    path: impl Fn() -> RelPath,
+) -> Result<Option<Arc<Attributes>>, Problem> {
+    let cause = match held.map_err(ReadError::Errno).and_then(|held| taken.read(&held)) {
+        Ok(attributes) => return Ok(Some(attributes)),
+        // It is missed when it is asked for.
+        Err(ReadError::Errno(Errno::NOENT)) => return Ok(None),
+        Err(ReadError::Errno(error)) => Cause::Errno(error.raw_os_error()),
+        Err(ReadError::TooMany) => Cause::TooManyAttributes,
+    };
+    let (side, operation) = (Side::Source, Operation::ReadAttributes);
+    Err(Problem { side, path: path(), operation, cause })
 }
 
 /// The clock is only asked for files: a young time matters for content alone.
@@ -768,6 +814,7 @@ impl Part {
         if let Kind::Symlink { target } = &entry.kind {
             self.bytes += target.len();
         }
+        self.bytes += entry.attributes().map_or(0, |attributes| attributes.cost_bytes());
         self.entries.push(entry);
         self.listed.push(listed);
     }

@@ -10,7 +10,7 @@ use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::path::{Name, RelPath};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
-use rustix::fs::{Gid, Timespec, Timestamps, Uid};
+use rustix::fs::{Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 use std::fs::File;
@@ -18,6 +18,9 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+mod handle;
+pub use handle::Handle;
 
 /// Where this program keeps what is not complete yet, inside a destination; neither end ever copies,
 /// lists or deletes it.
@@ -142,6 +145,14 @@ impl Tree {
     /// As [`Tree::info_followed`].
     pub fn open_followed(&self, path: &RelPath) -> Result<File, Errno> {
         self.resolve(path, READ).map(File::from)
+    }
+
+    /// Holds what stands at the end of a link.
+    ///
+    /// # Errors
+    /// As [`Tree::info_followed`].
+    pub fn hold_followed(&self, path: &RelPath) -> Result<Held, Errno> {
+        self.resolve(path, OFlags::PATH | OFlags::CLOEXEC).map(Held)
     }
 
     fn resolve(&self, path: &RelPath, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -492,68 +503,6 @@ impl Dir {
     }
 }
 
-impl Held {
-    /// Its attributes.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn info(&self) -> Result<Info, Errno> {
-        info_of(&self.0)
-    }
-
-    /// Sets owner and group where given.
-    ///
-    /// # Errors
-    /// The system's; `EPERM`.
-    pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
-        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        fs::chownat(&self.0, c"", uid, gid, AtFlags::EMPTY_PATH)
-    }
-
-    /// Sets the permission bits of anything but a link.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn set_mode(&self, mode: u16) -> Result<(), Errno> {
-        use rustix::fd::AsRawFd as _;
-        // A handle without access can't be given to fchmod; its name in /proc can't be swapped.
-        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
-        fs::chmodat(fs::CWD, path, Mode::from_raw_mode(u32::from(mode)), AtFlags::empty())
-    }
-
-    /// Sets the modification time and leaves the access time.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn set_mtime(&self, mtime: Timestamp) -> Result<(), Errno> {
-        fs::utimensat(&self.0, c"", &times(mtime), AtFlags::EMPTY_PATH)
-    }
-}
-
-/// Sets owner and group of an open file where given.
-///
-/// # Errors
-/// The system's.
-pub fn set_owner(file: &File, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
-    fs::fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
-}
-
-/// Sets the permission bits of an open file.
-///
-/// # Errors
-/// The system's.
-pub fn set_mode(file: &File, mode: u16) -> Result<(), Errno> {
-    fs::fchmod(file, Mode::from_raw_mode(u32::from(mode)))
-}
-
-/// Sets the modification time of an open file.
-///
-/// # Errors
-/// The system's.
-pub fn set_mtime(file: &File, mtime: Timestamp) -> Result<(), Errno> {
-    fs::futimens(file, &times(mtime))
-}
-
 fn times(mtime: Timestamp) -> Timestamps {
     const UTIME_OMIT: i64 = (1 << 30) - 2;
     Timestamps {
@@ -651,6 +600,7 @@ impl Info {
             uid: self.uid,
             gid: self.gid,
             mtime: self.mtime,
+            extra: None,
             young: (self.mtime.secs - YOUNG_S..=self.mtime.secs + YOUNG_S).contains(&now.secs),
         })
     }

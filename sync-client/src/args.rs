@@ -11,7 +11,6 @@ use std::ffi::OsString;
 /// that take a value.
 const REFUSED: &[&str] = &[
     "acls",
-    "xattrs",
     "hard-links",
     "sparse",
     "atimes",
@@ -98,7 +97,6 @@ const REFUSED: &[&str] = &[
 /// Letters of [`REFUSED`] options, with whether they take a value.
 const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('A', "acls", false),
-    ('X', "xattrs", false),
     ('H', "hard-links", false),
     ('S', "sparse", false),
     ('U', "atimes", false),

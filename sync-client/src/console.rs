@@ -503,6 +503,9 @@ fn cause(cause: &Cause) -> String {
         }
         Cause::DanglingLink => "the symbolic link that is to be followed points to nothing".to_owned(),
         Cause::LinkLoop => "the symbolic link that is to be followed leads back into a directory above it".to_owned(),
+        Cause::TooManyAttributes => {
+            "it has more extended attributes than the 256 KiB that are carried; the destination's stay as they are".to_owned()
+        }
         Cause::ChangedKind => "it is no longer the kind of thing that was listed".to_owned(),
         Cause::LeadsOut => {
             "the symbolic link that is to be kept leads out of the destination, or is absolute; make it relative, or \

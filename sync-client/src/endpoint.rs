@@ -248,6 +248,11 @@ fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
     let remote = Remote::start(&job.source, job, role, environment, &watch.stop)?;
     let counters = Arc::clone(remote.link.outgoing.state());
     let index = index(job, environment);
+    if job.connection.channels.is_some_and(|count| count > 1) {
+        watch.monitor.note(
+            "--connections is for a push; this pull went over one channel, whose window suits the line",
+        );
+    }
     let result = remote.run(|link| destination_end(job, environment, watch, &index).run(link))?;
     Ok(outcome(result, &counters))
 }

@@ -1,9 +1,11 @@
-//! A core of a test's own: the part of the platform's HTTP API that `probe` speaks, over TLS on loopback.
+//! A core of a test's own: the part of the platform's HTTP API that `probe` speaks, over TLS on loopback or without it
+//! behind an nginx (`bin/core-service.rs`, which runs in containers).
 //!
-//! Its data is files below one directory, so that a copy of them is the same core elsewhere:
-//! `USER/password`, `USER/streams/ID.json`, `USER/events/NUMBER.json`, `USER/attachments/EVENT/FILE`, `USER/series/EVENT.json`.
+//! Its data is [`Documents`] and `attachments/USER/EVENT/FILE`, so that a copy of them is the same core elsewhere.
 //! Tokens are a process's own. [`Manner`] says in what a core differs from the usual one; each request closes its connection.
 
+use crate::documents::Documents;
+use crate::nginx;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -75,7 +77,8 @@ impl Request {
 pub struct Core {
     /// Where it listens.
     pub address: SocketAddr,
-    directory: PathBuf,
+    documents: Documents,
+    attachments: PathBuf,
     manner: Arc<Mutex<Manner>>,
     requests: Arc<Mutex<Vec<Request>>>,
 }
@@ -99,12 +102,7 @@ impl Core {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .expect("a key that fits its certificate");
-        let core = Core {
-            address,
-            directory: directory.to_owned(),
-            manner: Arc::default(),
-            requests: Arc::default(),
-        };
+        let core = Core::new(address, Documents::Files(directory.to_owned()), directory.join("attachments"));
         let (serving, config) = (core.clone(), Arc::new(config));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -115,15 +113,42 @@ impl Core {
         core
     }
 
+    fn new(address: SocketAddr, documents: Documents, attachments: PathBuf) -> Core {
+        Core { address, documents, attachments, manner: Arc::default(), requests: Arc::default() }
+    }
+
+    /// Serves without TLS, also websockets, and says what it was asked on standard output; never ends.
+    ///
+    /// # Panics
+    /// Where the listener has no address.
+    pub fn serve_plainly(listener: &TcpListener, documents: Documents, attachments: PathBuf) {
+        let address = listener.local_addr().expect("it is bound");
+        let core = Core::new(address, documents, attachments);
+        for stream in listener.incoming().flatten() {
+            let core = core.clone();
+            thread::spawn(move || core.serve_one(stream));
+        }
+    }
+
+    fn serve_one(&self, mut stream: TcpStream) -> Option<()> {
+        let request = read_request(&mut stream)?;
+        if request.header("upgrade").eq_ignore_ascii_case("websocket") {
+            say(&request, 101);
+            return nginx::upgrade_and_echo(stream);
+        }
+        let answer = self.answer(&request, &Manner::default());
+        let (status, body) = answer.unwrap_or_else(|status| (status, refusal(status)));
+        say(&request, status);
+        write_answer(&mut stream, status, "", &body)
+    }
+
     /// Makes an account.
     ///
     /// # Panics
-    /// Where the directory can't be written.
+    /// Where its documents can't be written.
     pub fn make_account(&self, user: &str, password: &str) {
-        for part in ["streams", "events", "attachments", "series"] {
-            fs::create_dir_all(self.directory.join(user).join(part)).expect("a directory of the sandbox");
-        }
-        fs::write(self.directory.join(user).join("password"), password).expect("a file of the sandbox");
+        let written = self.documents.write(&format!("{user}/password"), password.as_bytes());
+        written.expect("documents of the sandbox");
     }
 
     /// Lets it be odd.
@@ -160,14 +185,16 @@ impl Core {
         let user = request.header("host").split('.').next().unwrap_or_default();
         let (method, target) = request.line.split_once(' ').ok_or(400_u16)?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let account = Account { directory: self.directory.join(user), manner };
+        let attachments = self.attachments.join(user);
+        let account = Account { documents: &self.documents, user, attachments, manner };
         // The same for everybody who logged in to this process.
         let token = format!("token-of-{}-{}", user, std::process::id());
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         if parts == ["auth", "login"] {
             let body: Value = serde_json::from_slice(&request.body).map_err(|_| 400_u16)?;
-            let password = fs::read_to_string(account.directory.join("password")).map_err(|_| 404_u16)?;
-            let is_right = body["username"] == user && body["password"] == password.as_str();
+            let password = account.documents.read(&account.key("password"))?.ok_or(404_u16)?;
+            let is_right =
+                body["username"] == user && body["password"].as_str().map(str::as_bytes) == Some(&password);
             let is_trusted =
                 request.header("origin") == format!("https://sw.{DOMAIN}") && body["appId"].is_string();
             return if is_right && is_trusted {
@@ -176,27 +203,28 @@ impl Core {
                 Err(401)
             };
         }
+        if (method, parts.as_slice()) == ("POST", &["system", "create-user"]) {
+            return account.make_user(&request.body);
+        }
         if request.header("authorization") != token {
             return Err(401);
         }
         match (method, parts.as_slice()) {
-            ("GET", ["streams"]) => Ok(json_answer(200, json!({"streams": account.streams(None)}))),
+            ("GET", ["streams"]) => Ok(json_answer(200, json!({"streams": account.streams(None)?}))),
             ("POST", ["streams"]) => account.make_stream(&request.body),
-            ("GET", ["events"]) => Ok(json_answer(200, json!({"events": account.page(query)}))),
+            ("GET", ["events"]) => Ok(json_answer(200, json!({"events": account.page(query)?}))),
             ("POST", ["events"]) => account.make_event(request),
             ("GET", ["events", id, "series"]) => {
-                let points =
-                    fs::read(account.directory.join(format!("series/{id}.json"))).map_err(|_| 404_u16)?;
+                let points = account.documents.read(&account.key(&format!("series/{id}.json")))?;
+                let points = points.ok_or(404_u16)?;
                 Ok(json_answer(200, serde_json::from_slice(&points).map_err(|_| 500_u16)?))
             }
             ("POST", ["events", id, "series"]) => {
-                fs::write(account.directory.join(format!("series/{id}.json")), &request.body)
-                    .map_err(|_| 500_u16)?;
+                account.documents.write(&account.key(&format!("series/{id}.json")), &request.body)?;
                 Ok(json_answer(200, json!({"status": "ok"})))
             }
             ("GET", ["events", id, file]) => {
-                let path = account.directory.join("attachments").join(id).join(file);
-                fs::read(path).map(|bytes| (200, bytes)).map_err(|_| 404)
+                fs::read(account.attachments.join(id).join(file)).map(|bytes| (200, bytes)).map_err(|_| 404)
             }
             _ => Err(404),
         }
@@ -204,49 +232,59 @@ impl Core {
 }
 
 struct Account<'a> {
-    directory: PathBuf,
+    documents: &'a Documents,
+    user: &'a str,
+    attachments: PathBuf,
     manner: &'a Manner,
 }
 
 impl Account<'_> {
-    /// Files of a part, by name.
-    fn all(&self, part: &str) -> Vec<Value> {
-        let entries = fs::read_dir(self.directory.join(part)).into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        paths.sort();
-        paths.iter().filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
+    fn key(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.user)
+    }
+
+    /// Documents of a part, by key.
+    fn all(&self, part: &str) -> Result<Vec<Value>, u16> {
+        self.documents.all(&self.key(&format!("{part}/")))
+    }
+
+    fn make_user(&self, body: &[u8]) -> Result<(u16, Vec<u8>), u16> {
+        let body: Value = serde_json::from_slice(body).map_err(|_| 400_u16)?;
+        let password = body["password"].as_str().ok_or(400_u16)?;
+        self.documents.write(&self.key("password"), password.as_bytes())?;
+        Ok(json_answer(201, json!({"id": self.user})))
     }
 
     /// As a tree.
-    fn streams(&self, parent: Option<&str>) -> Vec<Value> {
-        let mut streams = self.all("streams");
+    fn streams(&self, parent: Option<&str>) -> Result<Vec<Value>, u16> {
+        let mut streams = self.all("streams")?;
         streams.retain(|stream| stream["parentId"].as_str() == parent);
         for stream in &mut streams {
-            let children = self.streams(stream["id"].as_str());
+            let children = self.streams(stream["id"].as_str())?;
             stream["children"] = json!(children);
         }
-        streams
+        Ok(streams)
     }
 
     fn make_stream(&self, body: &[u8]) -> Result<(u16, Vec<u8>), u16> {
         let stream: Value = serde_json::from_slice(body).map_err(|_| 400_u16)?;
-        let path = self.directory.join(format!("streams/{}.json", stream["id"].as_str().ok_or(400_u16)?));
-        if path.exists() {
+        let key = self.key(&format!("streams/{}.json", stream["id"].as_str().ok_or(400_u16)?));
+        if self.documents.read(&key)?.is_some() {
             return Err(409);
         }
-        fs::write(path, stream.to_string()).map_err(|_| 500_u16)?;
+        self.documents.write(&key, stream.to_string().as_bytes())?;
         Ok(json_answer(201, json!({"stream": stream})))
     }
 
     /// Twenty events, as the platform does, or what was asked for.
-    fn page(&self, query: &str) -> Vec<Value> {
+    fn page(&self, query: &str) -> Result<Vec<Value>, u16> {
         let number = |name: &str| {
             let pair = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
             pair.and_then(|(_, value)| value.parse::<usize>().ok())
         };
         let limit = number("limit").unwrap_or(20).min(self.manner.page.unwrap_or(usize::MAX));
         let skip = if self.manner.ignores_skip { 0 } else { number("skip").unwrap_or(0) };
-        let mut events = self.all("events");
+        let mut events = self.all("events")?;
         if !query.contains("state=all") {
             events.retain(|event| event["trashed"] != true);
         }
@@ -255,7 +293,7 @@ impl Account<'_> {
             // Made anew for each answer, as it depends on who asks.
             attachment["readToken"] = json!(format!("read-{:?}", std::time::Instant::now()));
         }
-        events.into_iter().skip(skip).take(limit).collect()
+        Ok(events.into_iter().skip(skip).take(limit).collect())
     }
 
     fn make_event(&self, request: &Request) -> Result<(u16, Vec<u8>), u16> {
@@ -271,22 +309,26 @@ impl Account<'_> {
         if one == many || (one && self.manner.only_stream_ids) || (many && self.manner.only_stream_id) {
             return Err(400);
         }
-        let number = self.all("events").len();
+        let number = self.all("events")?.len();
         let id = format!("c{number:024}");
         event["id"] = json!(id);
         event["time"] = json!(1_600_000_000.25 + number as f64);
         event["modifiedBy"] = json!("access");
         if let Some(file) = file {
-            let directory = self.directory.join("attachments").join(&id);
+            let directory = self.attachments.join(&id);
             fs::create_dir_all(&directory).map_err(|_| 500_u16)?;
             fs::write(directory.join("file1"), &file).map_err(|_| 500_u16)?;
             event["attachments"] =
                 json!([{"id": "file1", "fileName": "file.png", "type": "image/png", "size": file.len()}]);
         }
-        fs::write(self.directory.join(format!("events/{number:06}.json")), event.to_string())
-            .map_err(|_| 500_u16)?;
+        self.documents.write(&self.key(&format!("events/{number:06}.json")), event.to_string().as_bytes())?;
         Ok(json_answer(201, json!({"event": event})))
     }
+}
+
+/// What `docker logs` shows.
+fn say(request: &Request, status: u16) {
+    let _ = writeln!(std::io::stdout(), "{} {status}", request.line);
 }
 
 /// The two parts of a form: the one called `event`, and the file.

@@ -1,17 +1,19 @@
 //! Two cores with scripts, containers and data of their own, sshd between them, and a plan.
 //!
-//! What stands in: `docker` is a script that answers from files in ROOT (no engine runs here), the service is a process that
+//! What stands in: `docker` is a script that answers from files in ROOT (`tests/whole.rs` has the engine), the service is a process that
 //! holds a file of the database open.
 
-use crate::process::{self, Output};
+use crate::process::{self, Output, Running, until};
 use crate::sandbox::{Sandbox, write_script};
 use crate::sshd::Sshd;
 use crate::tree::write_at;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Where a core's data is, below its ROOT.
 pub const DATABASE: &str = "core/mongodb/data";
@@ -158,6 +160,13 @@ impl Cores {
         fs::write(self.sandbox.home().join("plan.toml"), change(plan)).expect("a file of the sandbox");
     }
 
+    /// Edits the plan as it is.
+    pub fn edit_plan(&self, change: impl FnOnce(String) -> String) {
+        let path = self.sandbox.home().join("plan.toml");
+        let plan = fs::read_to_string(&path).expect("it was written");
+        fs::write(path, change(plan)).expect("a file of the sandbox");
+    }
+
     /// Runs a script of one core by hand.
     pub fn script(&self, core: &str, script: &str) {
         let root = if core == "source" { self.source() } else { self.destination() };
@@ -172,6 +181,16 @@ impl Cores {
         self.sandbox.client(arguments)
     }
 
+    /// Starts `sync-client`, and waits until something it runs has made the file `mark`.
+    #[must_use]
+    pub fn start_until(&self, arguments: &[&str], mark: &Path) -> Running {
+        let mut running = Running::start(self.sandbox.client_command(arguments));
+        until(process::deadline(), "a file that marks the moment", || {
+            (mark.exists() || running.ended_within(Duration::ZERO)).then_some(())
+        });
+        running
+    }
+
     /// The whole records of the journal.
     #[must_use]
     pub fn records(&self) -> Vec<Value> {
@@ -180,6 +199,14 @@ impl Cores {
             .filter(|line| line.ends_with('\n'))
             .map(|line| serde_json::from_str(line).expect("a record is JSON"))
             .collect()
+    }
+
+    /// Adds a record to the journal, as a step would.
+    pub fn append_record(&self, step: &str, action: &str, state: &str) {
+        let record = json!({"seq": self.records().len(), "time_ms": 1, "step": step, "action": action, "state": state});
+        let journal = fs::File::options().append(true).open(self.state().join("journal.jsonl"));
+        let mut journal = journal.expect("a journal");
+        journal.write_all(format!("{record}\n").as_bytes()).expect("written");
     }
 
     /// What `status` says.

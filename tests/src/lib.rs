@@ -5,12 +5,19 @@
 //! The tests themselves are in `tests/tests/`, one file a theme; those in this library test the harness.
 
 pub mod address;
+pub mod boundary;
 pub mod core;
 pub mod cores;
+pub mod deployment;
 pub mod directions;
+pub mod documents;
+pub mod engine;
+pub mod extras;
+pub mod machine;
 pub mod mount;
 pub mod nginx;
 pub mod peak;
+pub mod platform;
 pub mod process;
 pub mod requirement;
 pub mod rsync;

@@ -108,6 +108,11 @@ fn echo(mut stream: TcpStream) -> Option<()> {
     if !wants_upgrade {
         return stream.write_all(b"HTTP/1.1 400 No upgrade\r\nContent-Length: 0\r\n\r\n").ok();
     }
+    upgrade_and_echo(stream)
+}
+
+/// Takes the request that was read to become a websocket, and sends back the first four bytes it gets.
+pub(crate) fn upgrade_and_echo(mut stream: TcpStream) -> Option<()> {
     stream
         .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
         .ok()?;

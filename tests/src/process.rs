@@ -239,11 +239,24 @@ impl Running {
     /// # Panics
     /// Where it cannot be started.
     #[must_use]
-    pub fn start(mut command: Command) -> Running {
+    pub fn start(command: Command) -> Running {
+        Running::start_with(command, Stdio::null())
+    }
+
+    /// Starts it with a standard input that says nothing, and ends when this does.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn start_held(command: Command) -> Running {
+        Running::start_with(command, Stdio::piped())
+    }
+
+    fn start_with(mut command: Command, input: Stdio) -> Running {
         let line = shown(&command);
         let started = Instant::now();
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -406,10 +419,19 @@ fn parent(id: u32) -> Option<u32> {
 /// The descendants of `root` that run the program of this name (its first 15 bytes).
 #[must_use]
 pub fn descendants_named(root: u32, name: &str) -> Vec<u32> {
+    descendants(root).into_iter().filter(|&id| is_named(id, name)).collect()
+}
+
+/// The topmost process that runs the program of this name: `root`, or one below it that it was started through. What that one
+/// forks has its name too, until it runs another program.
+#[must_use]
+pub fn topmost_named(root: u32, name: &str) -> Option<u32> {
+    std::iter::once(root).chain(descendants(root)).find(|&id| is_named(id, name))
+}
+
+fn is_named(id: u32, name: &str) -> bool {
     let short = &name[..name.len().min(15)];
-    let is_named =
-        |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == short);
-    descendants(root).into_iter().filter(is_named).collect()
+    fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.trim_end() == short)
 }
 
 /// Sends a signal to a process that a test started, by its id.

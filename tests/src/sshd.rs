@@ -1,9 +1,10 @@
-//! A real OpenSSH server of a test's own, on a loopback port of its own.
+//! A real OpenSSH server of a test's own, on a loopback port of its own, or in a [`Machine`].
 //!
 //! Every session runs `session` (a forced command), which gives the asked-for command the sandbox's home and
 //! a path that starts with a directory of this module's: there lies the agent, a stand-in, or nothing.
 
 use crate::address::Address;
+use crate::machine::Machine;
 use crate::process::{Running, descendants_named, until};
 use crate::requirement::installed;
 use crate::sandbox::{Sandbox, make_key, program, public_part, user_name, write_private, write_script};
@@ -12,6 +13,7 @@ use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -42,6 +44,8 @@ pub struct Options {
     pub authorized_keys: Option<String>,
     /// Sessions that one connection may have; 0 is more than any test needs.
     pub max_sessions: u32,
+    /// Runs there, at that machine's address and with its home; nobody trusts it yet.
+    pub machine: Option<Machine>,
 }
 
 /// A running sshd; ended with its sessions when dropped.
@@ -54,6 +58,7 @@ pub struct Sshd {
     /// Whether all sessions run `session`, whatever their key says.
     forces_session: bool,
     max_sessions: u32,
+    machine: Option<Machine>,
 }
 
 impl Sshd {
@@ -77,16 +82,19 @@ impl Sshd {
         let max_sessions = if options.max_sessions == 0 { 1000 } else { options.max_sessions };
         let mut sshd = Sshd {
             directory,
-            home: sandbox.home(),
+            home: options.machine.as_ref().map_or_else(|| sandbox.home(), Machine::home),
             running: None,
             address: sandbox.address(0),
             max_sessions,
             forces_session: options.authorized_keys.is_none(),
+            machine: options.machine.clone(),
         };
         sshd.write_files(sandbox, options);
         sshd.make_host_keys();
         sshd.come_up_somewhere();
-        sandbox.trust(sshd.port(), &sshd.host_keys());
+        if options.machine.is_none() {
+            sandbox.trust(sshd.port(), &sshd.host_keys());
+        }
         sshd
     }
 
@@ -213,7 +221,9 @@ impl Sshd {
 
     fn comes_up(&mut self, port: u16) -> bool {
         fs::write(self.file("sshd_config"), self.config(port)).expect("a file of the sandbox");
-        let mut command = std::process::Command::new(installed("sshd"));
+        let sshd = installed("sshd");
+        let mut command =
+            self.machine.as_ref().map_or_else(|| Command::new(&sshd), |machine| machine.command(&sshd));
         command.env_clear().args(["-D", "-e", "-f"]).arg(self.file("sshd_config"));
         let mut running = Running::start(command);
         let answers = until(READY_LIMIT, "sshd's banner", || {
@@ -222,7 +232,7 @@ impl Sshd {
                 assert!(log.contains("Address already in use"), "sshd does not start\n{log}");
                 return Some(false);
             }
-            has_banner(port).then_some(true)
+            self.has_banner(port).then_some(true)
         });
         if answers {
             self.running = Some(running);
@@ -231,11 +241,29 @@ impl Sshd {
         answers
     }
 
+    fn listens(&self) -> Ipv4Addr {
+        self.machine.as_ref().map_or(Ipv4Addr::LOCALHOST, Machine::address)
+    }
+
+    /// Whether an SSH server answers there.
+    fn has_banner(&self, port: u16) -> bool {
+        let connect = || TcpStream::connect((self.listens(), port));
+        let connected = match &self.machine {
+            Some(machine) => machine.in_network(connect),
+            None => connect(),
+        };
+        let Ok(mut stream) = connected else { return false };
+        let mut banner = [0; 4];
+        stream.set_read_timeout(Some(READY_LIMIT)).is_ok()
+            && stream.read_exact(&mut banner).is_ok()
+            && &banner == b"SSH-"
+    }
+
     fn config(&self, port: u16) -> String {
         let file = |name: &str| self.file(name).display().to_string();
         let mut lines = vec![
             format!("Port {port}"),
-            "ListenAddress 127.0.0.1".to_owned(),
+            format!("ListenAddress {}", self.listens()),
             "PidFile none".to_owned(),
             "StrictModes no".to_owned(),
             "UsePAM no".to_owned(),
@@ -273,15 +301,6 @@ const HOST_KEY_KINDS: [&str; 2] = ["ed25519", "rsa"];
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
     listener.local_addr().expect("it is bound").port()
-}
-
-/// Whether an SSH server answers there.
-fn has_banner(port: u16) -> bool {
-    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return false };
-    let mut banner = [0; 4];
-    stream.set_read_timeout(Some(READY_LIMIT)).is_ok()
-        && stream.read_exact(&mut banner).is_ok()
-        && &banner == b"SSH-"
 }
 
 /// A `known_hosts` file of these lines in the sandbox.

@@ -54,6 +54,12 @@ impl Database {
         database
     }
 
+    /// One that is there already.
+    #[must_use]
+    pub fn at(path: &Path, collections: u32) -> Database {
+        Database { path: path.to_owned(), collections }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

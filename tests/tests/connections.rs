@@ -227,3 +227,17 @@ fn a_silent_line_ends_a_push_over_several_by_its_timeout() {
     output.expect_code(30);
     assert!(output.elapsed < SOON, "{output}");
 }
+
+#[test]
+fn a_pull_says_that_it_goes_over_one_whatever_was_asked_for() {
+    let sandbox = Sandbox::new();
+    source_of(&sandbox, 8);
+    let serve = Serve::start(&sandbox, Path::new("/"), false);
+    let from = serve.url(&format!("{}/", sandbox.source().display()));
+    let to = sandbox.destination().display().to_string();
+    let output = sandbox.sync(["-a", "--connections=2", &from, &to]);
+    output.success();
+    assert!(output.stderr_text().contains("this pull went over one channel"), "{}", output.stderr_text());
+    assert_converged(&sandbox);
+    assert_eq!(sandbox.sync(["-a", "--connections=1", &from, &to]).stderr_text(), "");
+}

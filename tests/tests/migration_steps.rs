@@ -3,176 +3,13 @@
 //!
 //! What stands in: nginx is started by a script of ROOT instead of a container engine; the DNS server is in the test.
 
-use serde_json::Value;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
-use tests::cores::Cores;
-use tests::nginx;
-use tests::process::{Running, until};
-use tests::requirement::installed;
-use tests::sshd::free_port;
+use tests::platform::{NAMES, Platform, Register};
+use tests::process::{Running, Signal, until};
 
 const SOON: Duration = Duration::from_secs(60);
-const USER: &str = "ann.example.test";
-const SITE: &str = "core/nginx/conf/site-443.conf";
-const NAMES: &str = r#"{"dns": {"defaultTTL": 7200, "staticDataInDomain": {
-  "mail": {"ip": "192.0.2.1"}, "co1": {"description": "a core", "ip": "127.0.0.1"}
-}}}"#;
-
-/// Cores with nginx in front of each, and two register hosts.
-struct Platform {
-    cores: Cores,
-    registers: [Register; 2],
-    _destination: Running,
-}
-
-/// A register host whose DNS server answers with what the file said when it was last restarted.
-struct Register {
-    root: PathBuf,
-    server: SocketAddr,
-}
-
-impl Register {
-    fn start(root: PathBuf) -> Register {
-        fs::create_dir_all(root.join("conf")).expect("new");
-        fs::write(root.join("conf/dns.json"), NAMES).expect("new");
-        fs::write(root.join("restart"), "cp conf/dns.json served && echo restart >> history\n").expect("new");
-        fs::write(root.join("served"), NAMES).expect("new");
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let server = socket.local_addr().expect("it is bound");
-        let served = root.join("served");
-        thread::spawn(move || {
-            let mut question = [0; 512];
-            while let Ok((length, from)) = socket.recv_from(&mut question) {
-                let names: Value =
-                    serde_json::from_slice(&fs::read(&served).unwrap_or_default()).unwrap_or_default();
-                let ip = names["dns"]["staticDataInDomain"]["co1"]["ip"].as_str().unwrap_or_default();
-                let Ok(ip) = ip.parse::<Ipv4Addr>() else { continue };
-                // A response, authoritative, with one answer (RFC 1035, section 4.1).
-                let mut answer = question[..length].to_vec();
-                answer[2] |= 0x84;
-                answer[7] = 1;
-                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-                answer.extend_from_slice(&ip.octets());
-                let _ = socket.send_to(&answer, from);
-            }
-        });
-        Register { root, server }
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(self.root.join("conf/dns.json")).expect("it is there")
-    }
-}
-
-impl Platform {
-    fn new() -> Platform {
-        let cores = Cores::new();
-        let certificate = nginx::certificate(&cores.sandbox, "example.test");
-        let (port, destination_port) = (free_port(), free_port());
-        let tls = format!(
-            "ssl_certificate {}; ssl_certificate_key {};",
-            certificate.chain.display(),
-            certificate.key.display()
-        );
-        let http = format!(
-            "server {{ listen 127.0.0.1:{destination_port} ssl; listen 127.0.0.2:{destination_port} ssl; {tls} location / {{ return 200 \"destination $request_uri\\n\"; }} }}"
-        );
-        let directory = cores.sandbox.path().join("new-nginx");
-        let destination =
-            nginx::start(&cores.sandbox, &nginx::write_configuration(&directory, &http), destination_port);
-        let source = cores.source();
-        fs::create_dir_all(source.join("core/nginx/conf")).expect("new");
-        let site = format!(
-            "upstream core_server {{ server 127.0.0.1:1; }}\nserver {{\n  listen 127.0.0.1:{port} ssl; {tls}\n  \
-             location / {{\n    proxy_pass http://core_server;\n  }}\n}}\n"
-        );
-        fs::write(source.join(SITE), site).expect("new");
-        // nginx takes no path with a quote in it: ROOT by another name.
-        let plain = cores.sandbox.path().join("plain");
-        symlink(&source, &plain).expect("new");
-        let configuration = nginx::write_configuration(
-            &cores.sandbox.path().join("old-nginx"),
-            &format!("include {}/core/nginx/conf/site*.conf;", plain.display()),
-        );
-        let run = format!(
-            "{} -p {} -e stderr -c {}",
-            installed("nginx").display(),
-            cores.sandbox.path().display(),
-            configuration.display()
-        );
-        // Not nginx's own file, which `nginx -t` makes as well.
-        let stop = "p=$(cat nginx-pid 2> /dev/null) || exit 0\nkill $p\nwhile [ -e /proc/$p/exe ]; do sleep 0.05; done\nrm nginx-pid\n";
-        for (name, text) in [
-            ("nginx-test", format!("{run} -t\n")),
-            ("nginx-stop", stop.to_owned()),
-            (
-                "nginx-start",
-                format!(
-                    "echo nginx >> history\nbash nginx-stop\nsetsid {run} > /dev/null 2>&1 < /dev/null &\necho $! > nginx-pid\n"
-                ),
-            ),
-        ] {
-            fs::write(source.join(name), text).expect("new");
-        }
-        let registers = ["master", "slave"].map(|name| Register::start(cores.sandbox.path().join(name)));
-        let check = format!(
-            "check = [\"sh\", \"-c\", \"curl -s --cacert {} --resolve {USER}:{port}:127.0.0.1 https://{USER}:{port}/x | grep -q destination\"]\n",
-            certificate.root.display()
-        );
-        let proxy = format!(
-            "[proxy]\nfile = \"{SITE}\"\nupstreams = [\"core_server\"]\nport = {destination_port}\ntest = \"nginx-test\"\n\
-             start = \"nginx-start\"\nstop = \"nginx-stop\"\ncheck_s = 5\ntrusted_certificate = {:?}\n{check}",
-            certificate.root
-        );
-        let hosts: String = registers
-            .iter()
-            .zip(["master", "slave"])
-            .map(|(register, name)| {
-                format!(
-                    "[[register.hosts]]\nname = {name:?}\nroot = {:?}\ndns_file = \"conf/dns.json\"\nrestart = \"restart\"\ndns = \"{}\"\n",
-                    register.root, register.server
-                )
-            })
-            .collect();
-        let platform = Platform { cores, registers, _destination: destination };
-        platform.cores.write_plan(|plan| {
-            let plan = plan.replacen(
-                "address = \"127.0.0.1\"\n[destination.service]",
-                "address = \"127.0.0.2\"\n[destination.service]",
-                1,
-            );
-            plan + &proxy + "[register]\ncore = \"co1\"\ndomain = \"example.com\"\nanswer_s = 3\n" + &hosts
-        });
-        platform
-    }
-
-    fn site(&self) -> String {
-        fs::read_to_string(self.cores.source().join(SITE)).expect("it is there")
-    }
-
-    /// Ends at the cold pass: both ends as `proxy enable` finds them.
-    fn until_cold(&self) {
-        for step in [&["bulk"][..], &["cold", "--yes"]] {
-            self.cores.step(step).success();
-        }
-    }
-
-    fn stop(&self) {
-        self.cores.script("source", "nginx-stop");
-    }
-}
-
-impl Drop for Platform {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 #[test]
 fn migrate_goes_from_nothing_to_done_and_the_undos_give_the_first_bytes_back() {
     tests::require!("sshd", "root", "nginx", "openssl", "curl");
@@ -243,8 +80,7 @@ fn killed_between_edit_and_start_it_goes_back_or_on() {
     let kill = || {
         platform.until_cold();
         fs::write(&script, format!("touch at-test\nsleep 2\n{test}")).expect("ours");
-        let mut running = Running::start(cores.sandbox.client_command(["proxy", "enable", "--yes"]));
-        until(SOON, "the test", || (mark.exists() || running.ended_within(Duration::ZERO)).then_some(()));
+        let mut running = cores.start_until(&["proxy", "enable", "--yes"], &mark);
         running.kill();
         let _ = running.wait();
         fs::remove_file(&mark).expect("it was at its test");
@@ -265,6 +101,36 @@ fn killed_between_edit_and_start_it_goes_back_or_on() {
     assert_eq!(cores.status()["serving"], serde_json::json!(["proxy"]));
     cores.step(&["proxy", "disable", "--yes"]).success();
     assert_eq!(platform.site(), site);
+}
+
+#[test]
+fn after_a_kill_at_any_record_migrate_goes_on_to_the_same_end() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let step = std::env::var("SYNC_KILL_STEP").ok().and_then(|text| text.parse().ok()).unwrap_or(9);
+    for kept in (1..64).step_by(step) {
+        let platform = Platform::new();
+        let (cores, site) = (&platform.cores, platform.site());
+        let mut running = Running::start(cores.sandbox.client_command(["migrate", "--yes"]));
+        until(SOON, "a record to kill at", || {
+            (cores.records().len() >= kept || running.ended_within(Duration::ZERO)).then_some(())
+        });
+        running.kill();
+        let _ = running.wait();
+        cores.sshd.wait_for_agents_to_end(SOON);
+        // A child that had not yet become another program holds the lock for a moment longer.
+        until(SOON, "the end of all of it", || (cores.status()["is_running"] == false).then_some(()));
+        cores.step(&["migrate", "--yes"]).success();
+        assert_eq!(cores.status()["next"], "nothing: every step is done", "killed at {kept}");
+        assert!(!cores.is_up(&cores.source()) && cores.is_up(&cores.destination()), "killed at {kept}");
+        cores.step(&["register", "undo", "--yes"]).success();
+        cores.step(&["proxy", "disable", "--yes"]).success();
+        let after = platform.registers.each_ref().map(Register::text);
+        assert_eq!(
+            (platform.site(), after),
+            (site, [NAMES.to_owned(), NAMES.to_owned()]),
+            "killed at {kept}"
+        );
+    }
 }
 
 #[test]
@@ -332,4 +198,90 @@ fn a_rehearsal_of_either_changes_nothing() {
     assert!(!cores.state().exists() && platform.site() == site && platform.registers[0].text() == NAMES);
     cores.step(&["proxy", "enable", "--to", "127.0.0.2"]).expect_code(1);
     cores.step(&["register", "set", "--core", "co1"]).expect_code(1);
+}
+
+#[test]
+fn a_signal_before_nginx_is_touched_leaves_the_way_back_open() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    platform.until_cold();
+    let (script, mark) = (cores.source().join("nginx-test"), cores.source().join("at-test"));
+    let test = fs::read_to_string(&script).expect("ours");
+    fs::write(&script, format!("touch at-test\nsleep 1\n{test}")).expect("ours");
+    let mut running = cores.start_until(&["proxy", "enable", "--yes"], &mark);
+    running.signal(Signal::TERM);
+    running.wait().expect_code(20);
+    assert_eq!(cores.status()["has_served"], false, "NGINX was not started");
+    cores.step(&["rollback", "--yes"]).success();
+    assert_eq!(platform.site(), site);
+}
+
+#[test]
+fn clients_are_sent_to_nobody_who_does_not_serve_and_not_past_a_source_that_does() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let (cores, site) = (&platform.cores, platform.site());
+    platform.until_cold();
+    let refused = |step: &str, sign: &str| {
+        let step: Vec<&str> = step.split(' ').chain(["--yes"]).collect();
+        cores.step(&step).expect_code(46).expect_stderr(sign);
+        assert_eq!((platform.site(), platform.registers[0].text()), (site.clone(), NAMES.to_owned()));
+        assert_eq!(cores.status()["has_served"], false);
+    };
+    cores.script("destination", "stop-containers");
+    refused("proxy enable", "no container of core runs");
+    refused("register set", "no container of core runs");
+    cores.script("destination", "run-core");
+    cores.script("source", "run-core");
+    refused("register set", "the source's service runs again");
+    cores.script("source", "stop-containers");
+    // What was written meanwhile is still in no copy.
+    refused("proxy enable", "after sync-client cold");
+    cores.step(&["cold", "--yes"]).success();
+    cores.step(&["proxy", "enable", "--yes"]).success();
+}
+
+#[test]
+fn an_undo_asks_for_what_the_file_said_before() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let cores = &platform.cores;
+    platform.until_cold();
+    // Neither the address of the plan; and one that names the core only since.
+    let before =
+        [NAMES.replace("127.0.0.1", "192.0.2.77"), r#"{"dns": {"staticDataInDomain": {}}}"#.to_owned()];
+    for (register, text) in platform.registers.iter().zip(&before) {
+        fs::write(register.root.join("conf/dns.json"), text).expect("ours");
+    }
+    cores.step(&["register", "set", "--yes"]).success();
+    let undone = cores.step(&["register", "undo", "--yes"]);
+    assert!(undone.success().stdout_text().contains("answers co1.example.com with 192.0.2.77"), "{undone}");
+    let after = platform.registers.each_ref().map(Register::text);
+    assert_eq!(after, before);
+}
+
+#[test]
+fn another_core_s_edit_in_a_register_s_file_is_not_in_the_way() {
+    tests::require!("sshd", "root", "nginx", "openssl", "curl");
+    let platform = Platform::new();
+    let cores = &platform.cores;
+    platform.until_cold();
+    cores.edit_plan(|plan| {
+        plan.replace("restart = \"restart\"", "restart = \"restart\"\nregister_file = \"conf/register.json\"")
+    });
+    let others: Vec<PathBuf> =
+        platform.registers.iter().map(|register| register.root.join("conf/register.json")).collect();
+    for other in &others {
+        fs::write(other, NAMES.replace("co1", "co2")).expect("new");
+        let file = other.display().to_string();
+        cores
+            .step(&["register", "set", "--file", &file, "--core", "co2", "--ip", "192.0.2.9", "--yes"])
+            .success();
+    }
+    cores.step(&["register", "set", "--yes"]).success();
+    cores.step(&["register", "undo", "--yes"]).success();
+    for other in &others {
+        assert!(fs::read_to_string(other).expect("ours").contains("192.0.2.9"), "it stays");
+    }
 }

@@ -44,7 +44,8 @@ impl Probe {
     }
 
     fn write_plan(&self, change: impl FnOnce(String) -> String) {
-        let service = "[SIDE.service]\nstart = \"run-core\"\nstop = \"stop-containers\"\n";
+        let service =
+            "[SIDE.service]\nstart = \"run-core\"\nstop = \"stop-containers\"\nhealth = \"is-well\"\n";
         let side = |side: &str, address: IpAddr| {
             let service = service.replace("SIDE", side);
             format!("[{side}]\nroot = \"/nowhere/{side}\"\naddress = \"{address}\"\n{service}")
@@ -86,7 +87,7 @@ impl Probe {
     }
 
     fn destination_file(&self, file: &str) -> PathBuf {
-        self.sandbox.destination().join("ann").join(file)
+        self.sandbox.destination().join(file)
     }
 }
 
@@ -176,7 +177,7 @@ fn the_picture_arrives_as_it_was_made() {
     require!("openssl");
     let probe = Probe::new();
     probe.create();
-    let file = probe.sandbox.source().join("ann/attachments/c000000000000000000000002/file1");
+    let file = probe.sandbox.source().join("attachments/ann/c000000000000000000000002/file1");
     let bytes = fs::read(file).expect("it was attached");
     assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.ends_with(b"IEND\xae\x42\x60\x82"));
     assert!(bytes.len() > 20_000, "{}", bytes.len());
@@ -211,25 +212,25 @@ fn every_difference_is_named() {
     let probe = Probe::new();
     probe.create();
     let _destination = probe.migrate();
-    let picture = "attachments/c000000000000000000000002/file1";
-    let stream = "streams/sync-probe.json";
-    let series = "series/c000000000000000000000003.json";
+    let picture = "attachments/ann/c000000000000000000000002/file1";
+    let stream = "ann/streams/sync-probe.json";
+    let series = "ann/series/c000000000000000000000003.json";
     for (file, damage, line) in [
         (picture, Damage::Flipped(9000), "attachment c000000000000000000000002/file1 differs"),
         (picture, Damage::Removed, "attachment c000000000000000000000002/file1 is missing"),
         (
-            "events/000000.json",
+            "ann/events/000000.json",
             Damage::Replaced("looked for", "forgotten"),
             "event c000000000000000000000000 differs in content",
         ),
         (
-            "events/000001.json",
+            "ann/events/000001.json",
             Damage::Replaced("{", "{\"trashed\": true, "),
             "event c000000000000000000000001 differs in trashed",
         ),
-        ("events/000001.json", Damage::Removed, "event c000000000000000000000001 is missing"),
+        ("ann/events/000001.json", Damage::Removed, "event c000000000000000000000001 is missing"),
         (
-            "events/000009.json",
+            "ann/events/000009.json",
             Damage::Made(r#"{"id": "later", "trashed": true}"#),
             "event later was not there before",
         ),
@@ -287,7 +288,7 @@ fn differences_are_objects_for_programs() {
     let probe = Probe::new();
     probe.create();
     let _destination = probe.migrate();
-    change(&probe.destination_file("events/000000.json"), "looked for", "forgotten");
+    change(&probe.destination_file("ann/events/000000.json"), "looked for", "forgotten");
     let output = probe.run(&["check", "--json"]);
     output.expect_code(45);
     let objects: Vec<Value> = output
@@ -308,6 +309,10 @@ fn differences_are_objects_for_programs() {
 fn all_pages_are_read_however_small_the_service_makes_them() {
     require!("openssl");
     let probe = Probe::new();
+    for part in ["events", "streams"] {
+        fs::create_dir_all(probe.sandbox.source().join("ann").join(part))
+            .expect("a directory of the sandbox");
+    }
     for number in 100..131 {
         let event =
             serde_json::json!({"id": format!("old{number}"), "streamId": "old", "trashed": number % 2 == 0});

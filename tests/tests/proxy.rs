@@ -344,6 +344,27 @@ fn the_file_keeps_its_link_mode_owner_and_attributes_and_nothing_else_is_loaded(
 }
 
 #[test]
+fn an_edit_that_is_there_already_is_tested_all_the_same() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.path().join("site-443.conf");
+    fs::write(&file, SITE).expect("a new file");
+    let run = |test: &[&str]| {
+        let name = file.to_str().expect("ASCII");
+        let enable = ["proxy", "enable", "--to", "203.0.113.9", "--file", name, "--yes"];
+        sandbox.client([&enable[..], test].concat())
+    };
+    // As after a kill while the test ran.
+    run(&[]).success();
+    let edited = fs::read(&file).expect("it is there");
+    run(&["--test-command", "false"]).expect_code(46).expect_stderr("proxy disable takes the edit out");
+    assert_eq!(fs::read(&file).expect("it is there"), edited);
+    run(&["--test-command", "false", "--dry-run"]).success();
+    let tested = run(&["--test-command", "true"]);
+    let said = tested.success().stdout_text() + &tested.stderr_text();
+    assert!(said.contains("it is so already, and tested"), "{tested}");
+}
+
+#[test]
 fn nothing_is_changed_without_a_yes_and_a_dry_run_prints_what_patch_takes() {
     tests::require!("patch");
     let sandbox = Sandbox::new();

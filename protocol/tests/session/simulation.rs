@@ -169,7 +169,7 @@ impl Simulation {
         let mut add = |is_possible: bool, event: Event| possible.extend(is_possible.then_some(event));
         add(!source.begun, Event::Begin);
         let has_more = source.begun && !source.scanning.is_empty();
-        add(has_more && source.session.window_is_open(), Event::List);
+        add(has_more && source.session.window_has_room_for(0), Event::List);
         add(source.begun && source.scanning.is_empty() && !source.scanned, Event::EndScan);
         for lane in 0..source.lanes.len() {
             let is_full = source.lanes[lane].builder.is_full();
@@ -186,7 +186,7 @@ impl Simulation {
         add(!destination.released.is_empty(), Event::Release);
         add(destination.session.is_idle() && !destination.held.is_empty(), Event::LetGo);
         add(destination.session.is_idle() && !destination.finished, Event::Finish);
-        self.totals.window_closed += u64::from(has_more && !source.session.window_is_open());
+        self.totals.window_closed += u64::from(has_more && !source.session.window_has_room_for(0));
         if possible.iter().all(|event| *event == Event::Complete) {
             return None;
         }

@@ -123,7 +123,7 @@ impl SourceEnd {
         let mut pieces = Vec::new();
         let mut found = Vec::new();
         for _ in 0..1 + random.below(3) {
-            if self.scanning.is_empty() || !self.session.window_is_open() {
+            if self.scanning.is_empty() || !self.session.window_has_room_for(0) {
                 break;
             }
             let at = random.below(self.scanning.len());

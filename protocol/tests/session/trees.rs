@@ -152,7 +152,7 @@ pub(crate) fn entry(name: &Name, node: &Node, young: bool) -> Entry {
     let hash = blake3::hash(content);
     let secs = i64::from_le_bytes(*hash.as_bytes().first_chunk::<8>().unwrap());
     let mtime = Timestamp { secs, nanos: 0 };
-    Entry { name: name.clone(), kind, mode: 0o644, uid: 0, gid: 0, mtime, young }
+    Entry { name: name.clone(), kind, mode: 0o644, uid: 0, gid: 0, mtime, young, extra: None }
 }
 
 pub(crate) fn node_of(what: &What) -> Node {

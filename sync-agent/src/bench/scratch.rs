@@ -5,7 +5,7 @@
 
 use super::{Budget, Ended, Place, elapsed_ns, failed, noise};
 use crate::staging;
-use crate::tree::{Dir, Info, STAGING_NAME};
+use crate::tree::{Dir, Handle as _, Info, STAGING_NAME};
 use crossbeam_channel::Receiver;
 use protocol::path::Name;
 use protocol::probe::{ProbeResult, Work};

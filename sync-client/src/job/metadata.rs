@@ -33,6 +33,12 @@ pub(crate) fn arguments(command: Command) -> Command {
     command
         .arg(no("D", None))
         .arg(no("archive", Some('a')))
+        .arg(flag(
+            "xattrs",
+            Some('X'),
+            "Keep extended attributes (as root all but the system's, else those of users)",
+        ))
+        .arg(no("xattrs", Some('X')))
         .arg(flag("numeric-ids", None, "Owner and group by number, not by name"))
         .arg(value("chown", "USER:GROUP", "Owner and group of everything, by name or number"))
         .arg(list("chmod", "CHANGES", "Change permission bits, for example D755,F644 or go-w"))
@@ -63,7 +69,14 @@ pub(crate) fn preserve(matches: &ArgMatches) -> Preserve {
         devices: is_on("devices"),
         specials: is_on("specials"),
         numeric_ids: matches.get_flag("numeric-ids"),
+        xattrs: kept_beside(matches, "xattrs"),
     }
+}
+
+/// Whether an option that `-a` does not stand for is on: the last of it and its `--no-` form counts.
+fn kept_beside(matches: &ArgMatches, name: &str) -> bool {
+    let order = Order(matches);
+    order.last(name) > order.last(&format!("no-{name}"))
 }
 
 pub(crate) fn chmods(

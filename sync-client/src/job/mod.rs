@@ -313,7 +313,6 @@ mod tests {
     fn what_rsync_has_and_this_has_not_is_refused_by_name() {
         for (line, name) in [
             ("-aH a b", "--hard-links"),
-            ("-aX a b", "--xattrs"),
             ("-a --link-dest=x a b", "--link-dest"),
             ("-a --files-from=x a b", "--files-from"),
             ("-a -f x a b", "--filter"),

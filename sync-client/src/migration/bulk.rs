@@ -29,6 +29,7 @@ impl Step for Bulk {
     }
 
     fn rehearse(&self, run: &mut Run<'_>) -> Result<Vec<String>, StepError> {
+        refuse_served_destination(run)?;
         refuse_live_destination(run)?;
         let mut lines = Vec::new();
         for set in &run.plan.data {
@@ -52,6 +53,7 @@ impl Step for Bulk {
     }
 
     fn carry_out(&self, run: &mut Run<'_>) -> Result<(), StepError> {
+        refuse_served_destination(run)?;
         let (sets, limits) = (run.sets(), run.plan.limits);
         let mut forecasts = Vec::new();
         let mut before = BTreeSet::new();
@@ -165,6 +167,16 @@ fn conclude(run: &Run<'_>, enough: Enough, forecasts: &[f64], unsettled: &[Strin
         unsettled.iter().take(NAMED).for_each(|file| run.say.line(&format!("  {file}")));
     }
     run.say.line("The copy is warm: nothing may be started on it. Next: sync-client cold");
+}
+
+/// What clients wrote at the destination is nowhere else, also while its service is down.
+pub(crate) fn refuse_served_destination(run: &Run<'_>) -> Result<(), StepError> {
+    if run.position().has_served {
+        return Err(StepError::refused(
+            "clients reach the destination already, or did: another copy would lose what they wrote. See sync-client status",
+        ));
+    }
+    Ok(())
 }
 
 /// A live mongod at the destination under `--delete` loses its files.

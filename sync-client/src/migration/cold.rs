@@ -39,6 +39,7 @@ impl Step for Cold {
     }
 
     fn rehearse(&self, run: &mut Run<'_>) -> Result<Vec<String>, StepError> {
+        bulk::refuse_served_destination(run)?;
         let (source, destination) = (&run.plan.source, &run.plan.destination);
         let in_root = |core: &super::plan::Core| core.root.as_path().display().to_string();
         let mut lines = Vec::new();
@@ -65,17 +66,13 @@ impl Step for Cold {
     }
 
     fn carry_out(&self, run: &mut Run<'_>) -> Result<(), StepError> {
-        let position = run.position();
-        if position.has_served {
-            return Err(StepError::refused(
-                "clients reach the destination already: another copy would lose what they wrote. See sync-client status",
-            ));
-        }
-        let result = if position.is_handed_over(&run.sets()) {
+        bulk::refuse_served_destination(run)?;
+        let is_handed_over = run.position().is_handed_over(&run.sets());
+        let result = if is_handed_over && !service::source_runs_again(run, "cold")? {
             run.say.note("The destination was begun to be started on complete copies; going on there.");
             start(run)
         } else {
-            prepare(run, &position)?;
+            prepare(run)?;
             copy(run).and_then(|()| start(run))
         };
         result.or_else(|error| offer_way_back(run, error))
@@ -83,12 +80,15 @@ impl Step for Cold {
 }
 
 /// What can be refused while the service is still up.
-fn prepare(run: &Run<'_>, position: &Position) -> Result<(), StepError> {
+fn prepare(run: &Run<'_>) -> Result<(), StepError> {
     for set in &run.plan.data {
         bulk::sentinels(run, set)?;
     }
+    for end in [End::Source, End::Destination] {
+        agree_to_blindness(run, end)?;
+    }
     let limit_s = f64::from(run.plan.limits.max_downtime_s);
-    let forecast = match position.forecast_s() {
+    let forecast = match run.position().forecast_s() {
         Some(seconds) if seconds <= limit_s => format!("the pass is forecast to take {}", duration(seconds)),
         Some(seconds) => format!(
             "the pass is forecast to take {}, MORE than limits.max_downtime_s ({})",
@@ -108,13 +108,12 @@ fn copy(run: &mut Run<'_>) -> Result<(), StepError> {
     }
     for end in [End::Source, End::Destination] {
         service::prove_stopped(run, end)?;
-        agree_to_blindness(run, end)?;
         agree_to_recovery(run, end)?;
     }
     let since = source_clock(run)?;
     passes(run)?;
     prove_unchanged(run, &since)?;
-    run.record("cold", action::COMPLETE, State::Done, json!({"sets": run.sets()}))
+    run.record("cold", action::COMPLETE, State::Done, json!({"sets": run.plan.made_of()}))
 }
 
 /// Who is not root sees the open files of its own processes alone.
@@ -250,14 +249,25 @@ fn start(run: &mut Run<'_>) -> Result<(), StepError> {
         service::wait_until_healthy(run, End::Destination)?;
         Ok(((), Value::Null))
     })?;
-    let errors = service::errors_in_logs(run, End::Destination)?;
+    tell_downtime(run);
+    tell_log_errors(run)
+}
+
+/// The destination is healthy: logs that can't be read are no reason to go back.
+fn tell_log_errors(run: &mut Run<'_>) -> Result<(), StepError> {
+    let errors = match service::errors_in_logs(run, End::Destination) {
+        Ok(errors) => errors,
+        Err(error) => {
+            run.say.note(&format!("The destination's logs could not be looked at: {}", with_causes(&error)));
+            return Ok(());
+        }
+    };
     if !errors.is_empty() {
         run.record("cold", "log errors", State::Noted, json!({"lines": errors}))?;
         run.say
             .note("Lines with errors in the destination's logs; look at them before clients are sent there:");
         errors.iter().for_each(|line| run.say.note(&format!("  {line}")));
     }
-    tell_downtime(run);
     Ok(())
 }
 
@@ -288,19 +298,24 @@ fn tell_downtime(run: &Run<'_>) {
 
 /// The source is down and its clients wait: says why at once, and how the source serves again.
 fn offer_way_back(run: &mut Run<'_>, error: StepError) -> Result<(), StepError> {
-    let is_waiting = run.position().stopped_ms.is_some();
-    if !is_waiting || matches!(error, StepError::Interrupted | StepError::Journal(_)) {
+    if run.position().stopped_ms.is_none() {
+        return Err(error);
+    }
+    let source = &run.plan.source;
+    let way = format!(
+        "The source's service is stopped. `sync-client rollback` starts it again ({} in {}).",
+        source.service.start,
+        source.root.as_path().display()
+    );
+    let exit_code = error.exit_code();
+    // Stopped by a signal it does nothing more; where the journal can't be written nothing more may be done.
+    if exit_code == Exit::Interrupted.code() || matches!(error, StepError::Journal(_)) {
+        run.say.note(&way);
         return Err(error);
     }
     run.record("cold", "failure", State::Noted, json!({"error": with_causes(&error)}))?;
     print_error(&error);
-    let source = &run.plan.source;
-    run.say.note(&format!(
-        "The source's service is stopped. `sync-client rollback` starts it again ({} in {}).",
-        source.service.start,
-        source.root.as_path().display()
-    ));
-    let exit_code = error.exit_code();
+    run.say.note(&way);
     let what = match run.confirm("Start the source's service again now?") {
         Err(_) => "the source is still stopped: sync-client rollback starts it, sync-client cold tries again",
         Ok(()) => match rollback::go_back(run, "cold") {

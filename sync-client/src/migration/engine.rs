@@ -149,16 +149,15 @@ fn job(plan: &Plan, set: &DataSet, warmth: Warmth) -> Result<Job, StepError> {
     };
     source.paths = vec![contents_of(&plan.source_path(set))];
     let destination = Side { host: None, paths: vec![contents_of(&plan.destination_path(set))] };
-    let mut filter = FilterRules::default();
+    let mut filter = exclusions(set)?;
     if set.kind == super::plan::Kind::Mongodb && warmth != Warmth::Cold {
         // A running mongod's lock in a copy would be taken for one of a mongod that runs there.
         exclude(&mut filter, "/mongod.lock")?;
     }
-    set.exclude.iter().try_for_each(|pattern| exclude(&mut filter, pattern))?;
     let is_limited = warmth == Warmth::Bulk;
     let options = SyncOptions {
         recursive: true,
-        preserve: Preserve::all(set.numeric_ids),
+        preserve: preserve(set),
         quick_check: QuickCheck::Checksum,
         delete: Delete {
             extraneous: set.delete,
@@ -189,6 +188,18 @@ fn with_own_index(mut connection: Connection, set: &DataSet) -> Connection {
     let directory = format!(" --state-dir ~/.local/state/sync-agent/{}", set.name);
     connection.agent.extend(directory.into_bytes());
     connection
+}
+
+/// What of the metadata a data set keeps.
+fn preserve(set: &DataSet) -> Preserve {
+    Preserve { xattrs: set.xattrs, ..Preserve::all(set.numeric_ids) }
+}
+
+/// What of a data set is left out.
+pub(crate) fn exclusions(set: &DataSet) -> Result<FilterRules, StepError> {
+    let mut filter = FilterRules::default();
+    set.exclude.iter().try_for_each(|pattern| exclude(&mut filter, pattern))?;
+    Ok(filter)
 }
 
 fn exclude(filter: &mut FilterRules, pattern: &str) -> Result<(), StepError> {

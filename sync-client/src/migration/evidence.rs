@@ -129,11 +129,11 @@ pub(crate) struct Place {
 
 /// Where the data sets are on one side. Links are followed at the source alone: a copy has none that were.
 pub(crate) fn places(run: &Run<'_>, end: End) -> Vec<Place> {
-    let place = |set: &DataSet| Place {
-        directory: directory(run, set, end),
-        follows_links: set.copy_links && end == End::Source,
-    };
-    run.plan.data.iter().map(place).collect()
+    run.plan.data.iter().map(|set| place(run, set, end)).collect()
+}
+
+fn place(run: &Run<'_>, set: &DataSet, end: End) -> Place {
+    Place { directory: directory(run, set, end), follows_links: set.copy_links && end == End::Source }
 }
 
 /// Places for a script: for each an option of `find`, and the directory.
@@ -174,10 +174,22 @@ pub(crate) fn running(run: &Run<'_>, end: End) -> Result<Vec<String>, HostError>
             signs.push(format!("container {} ({}): {}", container.name, container.service, container.status));
         }
     }
-    for holder in holders(host, &places(run, end))?.processes {
-        signs.push(format!("process {} ({}) has {} open", holder.pid, holder.name, holder.file));
-    }
+    signs.extend(open_files(host, &places(run, end))?);
     Ok(signs)
+}
+
+/// What speaks for a service that works again, and not for a backup that reads: who has a database open. Without a database,
+/// who has any file of a data set open.
+pub(crate) fn working(run: &Run<'_>, end: End) -> Result<Vec<String>, HostError> {
+    let databases = run.plan.data.iter().filter(|set| set.kind == Kind::Mongodb);
+    let databases: Vec<Place> = databases.map(|set| place(run, set, end)).collect();
+    let places = if databases.is_empty() { places(run, end) } else { databases };
+    open_files(run.host(end), &places)
+}
+
+fn open_files(host: &dyn Host, places: &[Place]) -> Result<Vec<String>, HostError> {
+    let sign = |holder: Holder| format!("process {} ({}) has {} open", holder.pid, holder.name, holder.file);
+    Ok(holders(host, places)?.processes.into_iter().map(sign).collect())
 }
 
 #[cfg(test)]

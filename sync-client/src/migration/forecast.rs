@@ -2,7 +2,8 @@
 //!
 //! A cold pass lists both trees and then copies what changed since the last pass began. Both are measured: the listing by
 //! that last pass; the changes by how much it found, over the time in which that came to be; the copying by the pass that had
-//! the most to copy. Data sets run at once, but share link and disks: the forecast is their sum, the most it may be.
+//! the most to copy. The cold pass runs all data sets at once: their listings go on beside each other, and what is to be copied
+//! goes one after another through the link and the disks that they share, each from when its own listing is done.
 
 use super::position::Pass;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Forecast {
     pub(crate) cold_s: f64,
+    /// Of the data set that takes longest to list.
     pub(crate) scan_s: f64,
     /// What will have changed.
     pub(crate) changed_bytes: f64,
@@ -22,18 +24,23 @@ const WORTH_PART: f64 = 0.1;
 /// The forecast at `now_ms`, after passes over each of `sets`. None before every set had two: what changes in a while is
 /// not known after one.
 pub(crate) fn forecast(sets: &[&str], passes: &[Pass], now_ms: u64) -> Option<Forecast> {
-    let mut sum = Forecast { cold_s: 0.0, scan_s: 0.0, changed_bytes: 0.0 };
+    let mut parts = Vec::new();
     for set in sets {
         let of_set: Vec<&Pass> = passes.iter().filter(|pass| pass.set == *set).collect();
-        let one = of_one(&of_set, now_ms)?;
-        sum.cold_s += one.cold_s;
-        sum.scan_s += one.scan_s;
-        sum.changed_bytes += one.changed_bytes;
+        parts.push(of_one(&of_set, now_ms)?);
     }
-    Some(sum)
+    Some(at_once(parts))
 }
 
-fn of_one(passes: &[&Pass], now_ms: u64) -> Option<Forecast> {
+/// One data set alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Part {
+    scan_s: f64,
+    copy_s: f64,
+    changed_bytes: f64,
+}
+
+fn of_one(passes: &[&Pass], now_ms: u64) -> Option<Part> {
     let [.., before, last] = passes else { return None };
     let seconds = |from_ms: u64, to_ms: u64| to_ms.saturating_sub(from_ms) as f64 / 1000.0;
     let change_bytes_per_s = last.changed_bytes as f64 / seconds(before.begun_ms, last.begun_ms).max(0.001);
@@ -42,7 +49,15 @@ fn of_one(passes: &[&Pass], now_ms: u64) -> Option<Forecast> {
     let copied_s = (fullest.elapsed_s - fullest.scan_s).max(0.001);
     let copy_s =
         if fullest.changed_bytes > 0 { changed_bytes * copied_s / fullest.changed_bytes as f64 } else { 0.0 };
-    Some(Forecast { cold_s: last.scan_s + copy_s, scan_s: last.scan_s, changed_bytes })
+    Some(Part { scan_s: last.scan_s, copy_s, changed_bytes })
+}
+
+/// All of them at once: what is shared is never idle while something is listed and not yet copied.
+fn at_once(mut parts: Vec<Part>) -> Forecast {
+    parts.sort_by(|one, other| one.scan_s.total_cmp(&other.scan_s));
+    let cold_s = parts.iter().fold(0.0_f64, |at_s, part| at_s.max(part.scan_s) + part.copy_s);
+    let scan_s = parts.last().map_or(0.0, |part| part.scan_s);
+    Forecast { cold_s, scan_s, changed_bytes: parts.iter().map(|part| part.changed_bytes).sum() }
 }
 
 /// Why `bulk` makes no further round, if it should not.
@@ -100,13 +115,29 @@ mod tests {
     }
 
     #[test]
-    fn data_sets_add_up_and_each_needs_two_passes() {
+    fn data_sets_are_listed_at_once_and_each_needs_two_passes() {
         let mut passes =
             vec![pass("a", 0, 11.0, 1.0, 1000), pass("b", 11, 11.0, 2.0, 1000), pass("a", 22, 1.0, 1.0, 0)];
         assert_eq!(forecast(&["a", "b"], &passes, 23_000), None);
         passes.push(pass("b", 23, 2.0, 2.0, 0));
         let forecast = forecast(&["a", "b"], &passes, 25_000).unwrap();
-        assert!((forecast.cold_s - 3.0).abs() < 1e-9, "{forecast:?}");
+        assert!((forecast.cold_s - 2.0).abs() < 1e-9, "{forecast:?}");
+    }
+
+    #[test]
+    fn what_is_copied_shares_the_link_from_when_it_is_listed() {
+        let part = |scan_s: f64, copy_s: f64| Part { scan_s, copy_s, changed_bytes: 1.0 };
+        for (parts, cold_s) in [
+            // Copied before the other is listed.
+            (vec![part(10.0, 0.0), part(1.0, 8.0)], 10.0),
+            // One waits for the other.
+            (vec![part(1.0, 5.0), part(2.0, 5.0)], 11.0),
+            (vec![part(2.0, 5.0), part(2.0, 5.0), part(1.0, 0.0)], 12.0),
+            (vec![part(3.0, 4.0)], 7.0),
+        ] {
+            let forecast = at_once(parts.clone());
+            assert!((forecast.cold_s - cold_s).abs() < 1e-9, "{parts:?}: {forecast:?}");
+        }
     }
 
     #[test]

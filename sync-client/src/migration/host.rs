@@ -11,10 +11,10 @@ use crate::endpoint::{self, Environment};
 use crate::job::{self, Connection, Side};
 use crate::location;
 use crate::ssh::system;
-use crate::ssh::{Exit as Ended, Process, SshConnection, SshError};
+use crate::ssh::{Exit as Ended, Process, ProcessOutcome, SshConnection, SshError};
 use crossbeam_channel::Receiver;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use super::plan::Ssh;
 
 /// How much of a command's output is kept, from its beginning.
-const CAPTURED_BYTES: u64 = 8 << 20;
+pub(crate) const CAPTURED_BYTES: usize = 8 << 20;
 /// A configuration file longer than this is none.
 pub(crate) const FILE_BYTES: u64 = 4 << 20;
 /// How long after a command's own limit its end may take to arrive.
@@ -34,6 +34,10 @@ const KILL_AFTER_S: u32 = 10;
 const TIMED_OUT: u32 = 124;
 /// For what only looks.
 const LOOK_S: u32 = 120;
+/// How long the last words of a command may take whose output something keeps open that it started.
+const LINGER: Duration = Duration::from_secs(2);
+/// Between two looks whether such a command has ended.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What is to be run.
 #[derive(Debug, Clone)]
@@ -43,13 +47,21 @@ pub(crate) struct Command {
     input: Vec<u8>,
     limit_s: u32,
     is_awaited: bool,
+    is_outlived: bool,
 }
 
 impl Command {
     /// A program and its arguments.
     pub(crate) fn new<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Command {
         let words = words.into_iter().map(Into::into).collect();
-        Command { words, directory: None, input: Vec::new(), limit_s: LOOK_S, is_awaited: false }
+        Command {
+            words,
+            directory: None,
+            input: Vec::new(),
+            limit_s: LOOK_S,
+            is_awaited: false,
+            is_outlived: false,
+        }
     }
 
     /// A POSIX shell script with its positional parameters.
@@ -70,9 +82,16 @@ impl Command {
         self
     }
 
-    /// Waited for also when the operator stops the run: what changes a service is not left half way unseen.
+    /// Waited for also when the operator stops the run: what changes a service is not left half way unseen. Two of them in one
+    /// directory wait for each other, so that a run that goes on after a kill meets nothing that the killed one left running.
     pub(crate) fn awaited(mut self) -> Command {
         self.is_awaited = true;
+        self
+    }
+
+    /// Over when its own process is: what it started may go on, and keep its output open.
+    pub(crate) fn outlived(mut self) -> Command {
+        self.is_outlived = true;
         self
     }
 
@@ -90,12 +109,27 @@ impl Command {
             line.extend(quoted(directory.as_os_str().as_bytes()));
             line.extend_from_slice(b" && ");
         }
-        line.extend_from_slice(format!("exec timeout -k {KILL_AFTER_S} {}", self.limit_s).as_bytes());
+        line.extend_from_slice(b"exec ");
+        if self.takes_turns() {
+            // The lock is not handed down: a service that a script leaves in the background would keep it.
+            line.extend_from_slice(format!("flock -o -E {TIMED_OUT} -w {} . ", self.limit_s).as_bytes());
+        }
+        line.extend_from_slice(format!("timeout -k {KILL_AFTER_S} {}", self.limit_s).as_bytes());
         for word in &self.words {
             line.push(b' ');
             line.extend(quoted(word.as_bytes()));
         }
         line
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.is_awaited && self.directory.is_some()
+    }
+
+    /// How long it may take until its end is here.
+    fn patience(&self) -> Duration {
+        let turns = if self.takes_turns() { 2 } else { 1 };
+        Duration::from_secs(turns * u64::from(self.limit_s)) + GRACE
     }
 }
 
@@ -131,6 +165,11 @@ pub(crate) struct Ran {
 impl Ran {
     pub(crate) fn is_success(&self) -> bool {
         self.status == Some(0)
+    }
+
+    /// It ended by itself, with an error.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.status.is_some_and(|status| status != 0 && status != TIMED_OUT)
     }
 
     /// How it ended, in words.
@@ -307,38 +346,14 @@ impl Machine {
     /// Waits for the end, the operator's stop, or the time.
     fn finish(&self, process: Process, command: &Command) -> Result<Ran, HostError> {
         let started = Instant::now();
-        let limit = Duration::from_secs(u64::from(command.limit_s)) + GRACE;
-        let Process { mut reader, mut writer, outcome } = process;
-        let input = command.input.clone();
-        let (captured, capturing) = crossbeam_channel::bounded(1);
-        std::thread::spawn(move || {
-            // Who reads not all of its input ends for a reason of its own, which its exit status tells.
-            let _ = writer.write_all(&input).and_then(|()| writer.flush());
-            drop(writer);
-            let mut stdout = Vec::new();
-            let _ = reader.by_ref().take(CAPTURED_BYTES).read_to_end(&mut stdout);
-            let _ = io::copy(&mut reader, &mut io::sink());
-            // The reader goes along: a channel whose both sides are dropped is closed before it tells the exit status.
-            let _ = captured.send((stdout, reader));
-        });
-        let never = crossbeam_channel::never();
-        let stop = if command.is_awaited { &never } else { &self.stop };
-        let captured = crossbeam_channel::select! {
-            recv(capturing) -> captured => captured.ok(),
-            recv(stop) -> _ => {
-                outcome.kill();
-                return Err(HostError::Interrupted);
-            }
-            default(limit) => {
-                outcome.kill();
-                return Err(self.silent(command, limit));
-            }
-        };
-        let Some((stdout, _reader)) = captured else { return Err(self.silent(command, limit)) };
+        let limit = command.patience();
+        let Process { reader, writer, outcome } = process;
+        let (stdout, output_ends) = capture(reader, writer, command.input.clone());
+        let _reader = self.wait_for_output(&output_ends, &outcome, command, started + limit)?;
         let ended = outcome.wait(limit.saturating_sub(started.elapsed()).max(GRACE));
         let stderr = outcome.stderr_tail();
         let status = match ended {
-            None => return Err(self.silent(command, limit)),
+            None => return Err(self.silent(command)),
             Some(Ended::Unknown) => {
                 return Err(HostError::Lost { host: self.name.clone(), command: shown(command) });
             }
@@ -351,16 +366,86 @@ impl Machine {
                 Some(status)
             }
         };
+        let stdout = std::mem::take(&mut *stdout.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Ran { status, stdout, stderr, elapsed_s: started.elapsed().as_secs_f64() })
+    }
+
+    /// Until all output came, or no more is waited for.
+    fn wait_for_output(
+        &self,
+        output_ends: &Receiver<Reader>,
+        outcome: &ProcessOutcome,
+        command: &Command,
+        mut until: Instant,
+    ) -> Result<Option<Reader>, HostError> {
+        let never = crossbeam_channel::never();
+        let stop = if command.is_awaited { &never } else { &self.stop };
+        let mut has_ended = false;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            crossbeam_channel::select! {
+                recv(output_ends) -> reader => return Ok(reader.ok()),
+                recv(stop) -> _ => {
+                    outcome.kill();
+                    return Err(HostError::Interrupted);
+                }
+                default(if command.is_outlived { left.min(LOOK) } else { left }) => {}
+            }
+            if command.is_outlived && !has_ended && outcome.wait(Duration::ZERO).is_some() {
+                (has_ended, until) = (true, until.min(Instant::now() + LINGER));
+            }
+            if Instant::now() < until {
+                continue;
+            }
+            if has_ended {
+                return Ok(None);
+            }
+            outcome.kill();
+            return Err(self.silent(command));
+        }
     }
 
     fn is_program(&self) -> bool {
         matches!(&self.way, Way::Ssh(access) if access.connection.program.is_some())
     }
 
-    fn silent(&self, command: &Command, limit: Duration) -> HostError {
-        HostError::Silent { host: self.name.clone(), command: shown(command), limit_s: limit.as_secs() }
+    fn silent(&self, command: &Command) -> HostError {
+        let limit_s = u64::from(command.limit_s) + GRACE.as_secs();
+        HostError::Silent { host: self.name.clone(), command: shown(command), limit_s }
     }
+}
+
+type Reader = Box<dyn Read + Send>;
+
+/// Feeds a command and keeps what it prints, on a thread of its own. Gives what came so far, and the reader when all came: a
+/// channel whose both sides are dropped is closed before it tells the exit status.
+fn capture(
+    mut reader: Reader,
+    mut writer: Box<dyn Write + Send>,
+    input: Vec<u8>,
+) -> (Arc<Mutex<Vec<u8>>>, Receiver<Reader>) {
+    let (ended, ends) = crossbeam_channel::bounded(1);
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keeping = Arc::clone(&kept);
+    std::thread::spawn(move || {
+        // Who reads not all of its input ends for a reason of its own, which its exit status tells.
+        let _ = writer.write_all(&input).and_then(|()| writer.flush());
+        drop(writer);
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(len) if len > 0 => {
+                    let mut kept = keeping.lock().unwrap_or_else(PoisonError::into_inner);
+                    let room = CAPTURED_BYTES - kept.len();
+                    kept.extend_from_slice(&buffer[..len.min(room)]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => break,
+            }
+        }
+        let _ = ended.send(reader);
+    });
+    (kept, ends)
 }
 
 /// The first words of a command, for a message.
@@ -448,6 +533,35 @@ mod tests {
         let ran = here().run(&Command::new(["sleep", "100"]).limited(1)).unwrap();
         assert_eq!(ran.ending(), "did not end in time and was ended");
         assert!(ran.elapsed_s < 20.0);
+    }
+
+    #[test]
+    fn what_changes_a_service_waits_for_what_a_killed_run_left_running() {
+        let place = tempfile::tempdir().unwrap();
+        let (begun, log) = (place.path().join("begun"), place.path().join("log"));
+        let command = |line: &str| Command::new(["sh", "-c", line]).within(place.path()).awaited();
+        let first = command("touch begun; sleep 0.5; echo first >> log");
+        std::thread::scope(|scope| {
+            scope.spawn(|| here().run(&first).unwrap());
+            while !begun.exists() {
+                std::thread::yield_now();
+            }
+            assert!(here().run(&command("echo second >> log")).unwrap().is_success());
+        });
+        assert_eq!(fs::read_to_string(log).unwrap(), "first\nsecond\n");
+        // What a script leaves in the background is not waited for.
+        let daemon = command("sleep 100 > /dev/null 2>&1 & echo $! > pid").limited(5);
+        assert!(here().run(&daemon).unwrap().is_success());
+        assert!(here().run(&command("kill $(cat pid)").limited(5)).unwrap().is_success());
+    }
+
+    #[test]
+    fn what_a_command_leaves_behind_is_not_waited_for() {
+        let none: [&str; 0] = [];
+        let script = "sleep 20 & echo said; echo 'and this' >&2; exit 3";
+        let ran = here().run(&Command::script(script, none).outlived()).unwrap();
+        assert_eq!((ran.status, &*ran.stdout, &*ran.stderr), (Some(3), &b"said\n"[..], &b"and this\n"[..]));
+        assert!(ran.elapsed_s < 15.0, "{ran:?}");
     }
 
     #[test]

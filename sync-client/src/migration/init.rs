@@ -105,7 +105,8 @@ ensure_permissions = "{permissions}"      # between the copy and the start
 # health = ["curl", "--fail", "--silent", "--insecure", "https://localhost/"]   # without it: the containers are up
 
 # A data set means: the contents of this directory become those of the same one at the destination.
-# Others: destination_path, exclude = ["/cache"], numeric_ids = true, delete = true.
+# Others: destination_path, exclude = ["/cache"], numeric_ids = true, delete = true, xattrs = true (false: `user.*` attributes are
+# left behind by choice).
 [[data]]
 name = "mongodb"
 kind = "mongodb"                          # an exact mirror; warm until it was copied after a stop
@@ -119,7 +120,7 @@ kind = "files"
 path = "{directory}/core/data"
 sentinels = ["attachments"]
 copy_links = true
-exclude = ["/previews"]                   # made anew; their extended attributes would not be copied
+exclude = ["/previews"]                   # made anew
 
 [[data]]
 name = "influxdb"                         # high-frequency series; the written procedure forgets them

@@ -25,11 +25,16 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The version of the file's format.
 const VERSION: u64 = 1;
 const FILE_NAME: &str = "journal.jsonl";
 const LOCK_NAME: &str = "lock";
+/// `status` has the lock for a moment, and so has what a killed run had just begun to start.
+const MOMENT: Duration = Duration::from_millis(500);
+/// Between two tries.
+const LOOK: Duration = Duration::from_millis(10);
 /// A journal longer than this is not one.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -87,7 +92,7 @@ impl Journal {
             move |source| JournalError::Io { what, path, source }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("make the directory", dir))?;
-        let lock = lock(&dir.join(LOCK_NAME))?;
+        let lock = lock(&dir.join(LOCK_NAME), MOMENT)?;
         let path = dir.join(FILE_NAME);
         let is_new = !path.exists();
         let mut file = OpenOptions::new()
@@ -148,7 +153,7 @@ impl Journal {
         if !path.exists() {
             return Ok(false);
         }
-        match lock(&path) {
+        match lock(&path, Duration::ZERO) {
             Ok(_) => Ok(false),
             Err(JournalError::Busy { .. }) => Ok(true),
             Err(error) => Err(error),
@@ -192,14 +197,21 @@ impl Journal {
     }
 }
 
-fn lock(path: &Path) -> Result<File, JournalError> {
+/// Takes the lock, or says who has it after this time.
+fn lock(path: &Path, patience: Duration) -> Result<File, JournalError> {
     let io = |source| JournalError::Io { what: "lock", path: path.to_owned(), source };
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Busy { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(io(error)),
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                return Err(JournalError::Busy { path: path.to_owned() });
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK),
+        }
     }
 }
 
@@ -302,6 +314,14 @@ mod tests {
         let held = opened(place.path()).unwrap();
         assert!(matches!(opened(place.path()), Err(JournalError::Busy { .. })));
         drop(held);
+        let moment = lock(&place.path().join(LOCK_NAME), Duration::ZERO).unwrap();
+        let opening = std::thread::scope(|scope| {
+            let opening = scope.spawn(|| opened(place.path()));
+            std::thread::sleep(MOMENT / 10);
+            drop(moment);
+            opening.join().unwrap()
+        });
+        drop(opening.unwrap());
         let error = Journal::open(place.path(), "a to c").unwrap_err().to_string();
         assert!(error.contains("another migration (a to b)"), "{error}");
     }

@@ -18,8 +18,9 @@
 //!    a record says so.
 //! 3. Nothing is written into a directory that a process holds open at the destination.
 //! 4. A copy is *complete* only if the source was proven stopped before it and unchanged after it. Whatever may change either side
-//!    (source started, destination started, another pass begun) takes that away again. The destination is started only where
-//!    every copy is complete.
+//!    (source started, by a step or by hand; destination started; another pass begun) takes that away again, and so does a plan
+//!    that names other directories. The destination is started, and clients are sent there, only where every copy is complete.
+//!    Once clients may have written there, nothing is copied into it any more.
 //! 5. One process at a time works on a migration (the journal's lock). A journal belongs to one pair of cores.
 //!
 //! # How a step is made repeatable
@@ -115,7 +116,13 @@ pub fn commands() -> Vec<Command> {
             "rollback",
             "Start the source again, as long as that loses nothing",
             "Stops the destination's service and starts the source's. Refuses once clients may have written to the \
-             destination: then it says how data goes back.",
+             destination: then it says how data goes back. After that, --data-returned starts the source again.",
+        )
+        .arg(
+            Arg::new("data-returned")
+                .long("data-returned")
+                .action(ArgAction::SetTrue)
+                .help("What clients wrote to the destination was copied back to the source: compare, and start the source"),
         ),
         step(
             "migrate",
@@ -202,6 +209,9 @@ pub fn run(name: &str, matches: &ArgMatches, operator: &Operator<'_>) -> u8 {
                 let file = matches.get_one::<PathBuf>("file").map(PathBuf::as_path);
                 report::write(&plan, file, operator.environment.umask, &say)
             }
+            "rollback" if on("data-returned") => {
+                carry_out(rollback::RETURNED, &plan, settings, operator, &say)
+            }
             _ => carry_out(name, &plan, settings, operator, &say),
         });
     let code = result.as_ref().map_or_else(StepError::exit_code, |()| Exit::Done.code());
@@ -223,6 +233,7 @@ fn carry_out(
     match name {
         "migrate" => migrate::migrate(&mut run),
         "rollback" => rollback::rollback(&mut run),
+        rollback::RETURNED => rollback::after_return(&mut run),
         "proxy disable" => proxy::disable(&mut run),
         "proxy show" => proxy::show(&run),
         "register undo" => register::undo(&mut run),

@@ -4,14 +4,14 @@
 //! don't overlap; a MongoDB directory is mirrored whole. Keys that don't exist are refused with the nearest that does, and
 //! with their line. No secret is in a plan: passwords are named by file or environment variable.
 
+mod value;
+
 use crate::probe::url::{ApiUrl, is_username};
-use crate::ssh::system;
 use serde::Deserialize;
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::fmt;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+pub(crate) use value::{AbsolutePath, Action, HostName, Name, RootedPath, Secret};
 
 /// A plan that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +187,9 @@ pub(crate) struct DataSet {
     pub(crate) exclude: Vec<String>,
     #[serde(default)]
     pub(crate) copy_links: bool,
+    /// Extended attributes (`user.*`) are data too; `false` leaves them behind by choice.
+    #[serde(default = "yes")]
+    pub(crate) xattrs: bool,
     #[serde(default = "yes")]
     pub(crate) numeric_ids: bool,
     #[serde(default = "yes")]
@@ -396,7 +399,25 @@ impl Plan {
                 ));
             }
         }
-        self.overlap().or_else(|| self.probe.as_ref().and_then(Probe::contradiction))
+        self.blindness()
+            .or_else(|| self.overlap())
+            .or_else(|| self.probe.as_ref().and_then(Probe::contradiction))
+    }
+
+    /// What could not be seen when it counts: whether the destination is well, and who answers behind the proxy.
+    fn blindness(&self) -> Option<String> {
+        let service = &self.destination.service;
+        if service.health.is_none() && (service.docker.is_empty() || service.containers.is_empty()) {
+            return Some(
+                "destination.service: nothing says when it is healthy: give health, or docker and containers"
+                    .to_owned(),
+            );
+        }
+        let is_blind = |proxy: &Proxy| proxy.check.is_none() && self.certificate.is_none();
+        self.proxy.as_ref().filter(|proxy| is_blind(proxy)).map(|_| {
+            "proxy: nothing says how to see who answers: give proxy.check, or the name in [certificate]"
+                .to_owned()
+        })
     }
 
     /// Directories inside one another are copied twice and deleted by each other's passes.
@@ -438,6 +459,16 @@ impl Plan {
     /// Where a data set goes.
     pub(crate) fn destination_path(&self, set: &DataSet) -> PathBuf {
         set.destination_path.as_ref().unwrap_or(&set.path).below(&self.destination.root)
+    }
+
+    /// What the copy of each data set is made of, as a journal remembers it.
+    pub(crate) fn made_of(&self) -> BTreeMap<String, Value> {
+        let made_of = |set: &DataSet| {
+            let (from, to) = (self.source_path(set), self.destination_path(set));
+            json!({"from": from.display().to_string(), "to": to.display().to_string(), "exclude": set.exclude,
+                "copy_links": set.copy_links, "xattrs": set.xattrs, "numeric_ids": set.numeric_ids, "delete": set.delete})
+        };
+        self.data.iter().map(|set| (set.name.to_string(), made_of(set))).collect()
     }
 
     /// The pair of cores, as a journal remembers it.
@@ -498,226 +529,6 @@ fn with_suggestion(error: &toml::de::Error) -> String {
     }
 }
 
-/// Why a value is refused; the parser adds where it stands.
-type Refusal = String;
-
-fn plain(path: &str) -> Result<&Path, Refusal> {
-    let path = Path::new(path);
-    if path.as_os_str().is_empty() {
-        return Err("an empty path".to_owned());
-    }
-    let is_plain = path.components().all(|part| !matches!(part, Component::ParentDir));
-    if !is_plain || path.as_os_str().as_bytes().contains(&0) {
-        return Err(format!("{:?} leads elsewhere: write the path without `..`", path.display().to_string()));
-    }
-    Ok(path)
-}
-
-/// An absolute path without `..`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct AbsolutePath(PathBuf);
-
-impl AbsolutePath {
-    pub(crate) fn as_path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for AbsolutePath {
-    type Error = Refusal;
-
-    fn try_from(text: String) -> Result<AbsolutePath, Refusal> {
-        let path = plain(&text)?;
-        if !path.is_absolute() {
-            return Err(format!("{text:?} is not absolute: write it from the root, with a leading slash"));
-        }
-        Ok(AbsolutePath(path.components().collect()))
-    }
-}
-
-/// A path below ROOT, or an absolute one; without `..`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct RootedPath(PathBuf);
-
-impl RootedPath {
-    /// Where it is on a core with this ROOT.
-    pub(crate) fn below(&self, root: &AbsolutePath) -> PathBuf {
-        root.0.join(&self.0)
-    }
-
-    /// As it stands in the plan.
-    pub(crate) fn as_path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for RootedPath {
-    type Error = Refusal;
-
-    fn try_from(text: String) -> Result<RootedPath, Refusal> {
-        // Components leave out `.` and doubled or trailing slashes: comparisons see one form.
-        let path: PathBuf = plain(&text)?.components().filter(|part| *part != Component::CurDir).collect();
-        if path.as_os_str().is_empty() {
-            return Err(format!("{text:?} is ROOT itself: name something below it"));
-        }
-        Ok(RootedPath(path))
-    }
-}
-
-/// A plain name: lower-case letters, digits and dashes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct Name(String);
-
-impl Name {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for Name {
-    type Error = Refusal;
-
-    fn try_from(text: String) -> Result<Name, Refusal> {
-        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if text.is_empty() || text.len() > 32 || text.starts_with('-') || !text.bytes().all(is_plain) {
-            return Err(format!(
-                "{text:?} is no name: write at most 32 lower-case letters, digits and dashes"
-            ));
-        }
-        Ok(Name(text))
-    }
-}
-
-/// A host's, a domain's or a user's name, which no program can take for an option.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct HostName(String);
-
-impl HostName {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for HostName {
-    type Error = Refusal;
-
-    fn try_from(text: String) -> Result<HostName, Refusal> {
-        let is_odd =
-            |letter: char| letter.is_whitespace() || letter.is_control() || "/'\"\\$`;&|<>".contains(letter);
-        if text.is_empty() || text.starts_with('-') || text.contains(is_odd) {
-            return Err(format!("{text:?} is no name of a host or user"));
-        }
-        Ok(HostName(text))
-    }
-}
-
-/// A value that must be equal on both cores: `FILE`, or `FILE#KEY.KEY` of a JSON file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct Secret {
-    pub(crate) file: RootedPath,
-    /// The way to the value; empty for the whole file.
-    pub(crate) keys: Vec<String>,
-    text: String,
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl TryFrom<String> for Secret {
-    type Error = Refusal;
-
-    fn try_from(text: String) -> Result<Secret, Refusal> {
-        let (file, keys) = text.split_once('#').unwrap_or((&text, ""));
-        let file = RootedPath::try_from(file.to_owned())?;
-        let keys = keys.split('.').filter(|key| !key.is_empty()).map(str::to_owned).collect();
-        Ok(Secret { file, keys, text })
-    }
-}
-
-/// What is run in ROOT.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RawAction")]
-pub(crate) enum Action {
-    /// A script and its arguments, run by bash: the platform's have no first line that the system takes.
-    Script(Vec<String>),
-    /// A program and its arguments.
-    Program(Vec<String>),
-}
-
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "either a script of ROOT (\"run-core\") or a program with its arguments ([\"docker\", \"stop\", …])"
-)]
-enum RawAction {
-    Script(String),
-    Program(Vec<String>),
-}
-
-impl Action {
-    /// What is executed.
-    pub(crate) fn words(&self) -> Vec<&OsStr> {
-        let (bash, words) = match self {
-            Action::Script(words) => (Some(OsStr::new("bash")), words),
-            Action::Program(words) => (None, words),
-        };
-        bash.into_iter().chain(words.iter().map(OsStr::new)).collect()
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = self.words().into_iter().map(OsStr::to_string_lossy).collect();
-        f.write_str(&words.join(" "))
-    }
-}
-
-impl TryFrom<RawAction> for Action {
-    type Error = Refusal;
-
-    fn try_from(raw: RawAction) -> Result<Action, Refusal> {
-        let (action, first) = match raw {
-            RawAction::Script(text) => {
-                let words = system::split_words(&text)
-                    .ok_or_else(|| format!("{text:?}: quotes that do not close"))?;
-                let first = words.first().cloned();
-                (Action::Script(words), first)
-            }
-            RawAction::Program(words) => {
-                let first = words.first().cloned();
-                (Action::Program(words), first)
-            }
-        };
-        let words = match &action {
-            Action::Script(words) | Action::Program(words) => words,
-        };
-        if words.iter().any(|word| word.contains('\0')) {
-            return Err("a NUL byte, which no argument can hold".to_owned());
-        }
-        match first {
-            None => Err("nothing to run: name a script of ROOT".to_owned()),
-            Some(first) if first.is_empty() || first.starts_with('-') => {
-                Err(format!("{first:?} can't be run: name a script of ROOT"))
-            }
-            Some(_) => Ok(action),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::init;
@@ -740,6 +551,22 @@ mod tests {
             assert_eq!((plan.layout, plan.source.service.stop.to_string().as_str()), (layout, stop));
             assert_eq!(plan.limits, Limits::default());
         }
+    }
+
+    #[test]
+    fn the_readme_s_plan_is_one_and_every_preset_s_key_of_its_layout_is_in_it() {
+        let readme = include_str!("../../../README.md");
+        let text = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let (ours, preset) = (parse(text).unwrap(), parse(&init::plan(Layout::Of2019)).unwrap());
+        assert_eq!((&ours.data, &ours.limits), (&preset.data, &preset.limits));
+        assert_eq!((&ours.secrets, &ours.certificate), (&preset.secrets, &preset.certificate));
+        let proxy = |plan: &Plan| {
+            let proxy = plan.proxy.clone().unwrap();
+            (proxy.file, proxy.upstreams, proxy.test, proxy.start, proxy.stop)
+        };
+        assert_eq!(proxy(&ours), proxy(&preset));
+        assert_eq!(ours.register.unwrap().hosts.len(), 2);
+        assert_eq!(ours.probe.unwrap().accounts.len(), 1);
     }
 
     #[test]
@@ -807,6 +634,25 @@ mod tests {
             let error = changed(from, to).unwrap_err();
             assert!(error.contains(why), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn what_could_not_be_seen_when_it_counts_is_refused_beforehand() {
+        let text = init::plan(Layout::Of2019);
+        let (source, destination) = text.split_once("[destination.service]\n").unwrap();
+        let blind = destination.replacen("containers = [", "containers = []\n# [", 1);
+        let certificate = text.find("[certificate]").unwrap()..text.find("[proxy]").unwrap();
+        let mut unseen = text.clone();
+        unseen.replace_range(certificate, "");
+        for (text, why) in [
+            (format!("{source}[destination.service]\n{blind}"), "when it is healthy"),
+            (unseen.clone(), "who answers"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(parse(&unseen.replace("# check = [\"curl\", …]", "check = [\"true\"] ")).is_ok());
+        assert!(parse(&format!("{source}[destination.service]\nhealth = [\"true\"]\n{blind}")).is_ok());
     }
 
     #[test]

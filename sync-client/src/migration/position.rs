@@ -75,10 +75,13 @@ pub(crate) struct Pass {
 pub(crate) struct Position {
     /// Steps whose last run was done.
     pub(crate) done: Vec<String>,
-    /// What was begun and never ended, last first.
+    /// The command that was begun and never ended, and in which action.
     pub(crate) interrupted: Option<(String, String)>,
     /// By data set.
     pub(crate) copies: BTreeMap<String, Copy>,
+    /// What each complete copy was made of, as the plan said then.
+    #[serde(skip)]
+    made_of: BTreeMap<String, Value>,
     pub(crate) source: Service,
     pub(crate) destination: Service,
     pub(crate) is_healthy: bool,
@@ -105,22 +108,34 @@ impl Position {
         let mut open: Vec<(&str, &str)> = Vec::new();
         for record in records {
             let key = (record.step.as_str(), record.action.as_str());
+            let is_run = record.action == action::RUN;
             match record.state {
                 State::Begun => {
                     // A step that begins anew takes up what its last run left open.
-                    if record.action == action::RUN {
+                    if is_run {
                         open.retain(|(step, _)| *step != record.step);
                     }
                     open.push(key);
                 }
+                // Whatever another command left open, this one went on from there; who only looks did not.
+                State::Done if is_run && !LOOKING.contains(&record.step.as_str()) => open.clear(),
                 State::Done | State::Failed => open.retain(|other| *other != key),
                 State::Noted => {}
             }
             position.follow(record);
         }
-        // The step itself is open as well while one of its actions is.
-        position.interrupted = open.last().map(|&(step, action)| (step.to_owned(), action.to_owned()));
+        position.interrupted = interrupted(&open);
         position
+    }
+
+    /// The same for a plan that may have been edited since: a complete copy made of something else is none of its.
+    pub(crate) fn under(mut self, made_of: &BTreeMap<String, Value>) -> Position {
+        for (set, copy) in &mut self.copies {
+            if *copy == Copy::Complete && self.made_of.get(set) != made_of.get(set) {
+                (*copy, self.is_healthy) = (Copy::Warm, false);
+            }
+        }
+        self
     }
 
     fn follow(&mut self, record: &Record) {
@@ -135,8 +150,9 @@ impl Position {
             action::PASS => self.pass(record),
             action::FORECAST => self.forecasts.extend(record.data["cold_s"].as_f64()),
             action::COMPLETE if is_done => {
-                for set in record.data["sets"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                    self.copies.insert(set.to_owned(), Copy::Complete);
+                for (set, made_of) in record.data["sets"].as_object().into_iter().flatten() {
+                    self.copies.insert(set.clone(), Copy::Complete);
+                    self.made_of.insert(set.clone(), made_of.clone());
                 }
             }
             action::STOP_SOURCE => {
@@ -148,7 +164,10 @@ impl Position {
             }
             action::START_SOURCE => {
                 self.source = service(record.state, Service::Started);
-                (self.stopped_ms, self.downtime_s) = (None, None);
+                // Until it serves, its clients wait.
+                if is_done {
+                    (self.stopped_ms, self.downtime_s) = (None, None);
+                }
                 (self.is_healthy, self.has_handed_over) = (false, false);
                 (self.serving, self.has_served) = (Vec::new(), false);
                 // What was done for this stop is to be done again for the next one.
@@ -227,6 +246,18 @@ impl Position {
     }
 }
 
+/// Commands that change nothing at either core.
+const LOOKING: [&str; 3] = ["check", "probe create", "probe check"];
+
+/// The last command that is open, and the innermost of its actions: a step may act in another one's name (`rollback` puts back
+/// what `proxy` edited), and is itself what has to be run again.
+fn interrupted(open: &[(&str, &str)]) -> Option<(String, String)> {
+    let &(inner, action) = open.last()?;
+    let outer = open.iter().rev().find(|(_, action)| *action == action::RUN).map_or(inner, |(step, _)| step);
+    let action = if inner == outer { action.to_owned() } else { format!("{inner} {action}") };
+    Some((outer.to_owned(), action))
+}
+
 fn put(steps: &mut Vec<String>, step: &str, is_in: bool) {
     steps.retain(|other| other != step);
     if is_in {
@@ -270,7 +301,7 @@ mod tests {
             ("cold", action::PASS, State::Begun, json!({"set": "db"})),
             ("cold", action::PASS, State::Failed, Value::Null),
             ("cold", action::PASS, State::Begun, json!({"set": "db"})),
-            ("cold", action::COMPLETE, State::Done, json!({"sets": ["db"]})),
+            ("cold", action::COMPLETE, State::Done, json!({"sets": {"db": "/a to /b"}})),
         ]
     }
 
@@ -288,6 +319,15 @@ mod tests {
         assert!(position(&lines).is_handed_over(&["db"]));
         lines.push(("rollback", action::STOP_DESTINATION, State::Begun, Value::Null));
         assert_eq!(position(&lines).copies["db"], Copy::Warm);
+    }
+
+    #[test]
+    fn a_copy_of_something_else_is_not_complete() {
+        let made_of = |text: &str| BTreeMap::from([("db".to_owned(), json!(text))]);
+        assert!(position(&copied()).under(&made_of("/a to /b")).is_complete(&["db"]));
+        for other in [made_of("/a to /c"), BTreeMap::new()] {
+            assert_eq!(position(&copied()).under(&other).copies["db"], Copy::Warm);
+        }
     }
 
     #[test]

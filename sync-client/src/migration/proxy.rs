@@ -80,21 +80,33 @@ impl Step for Enable {
         )?;
         let host = run.shared_host(End::Source);
         edit(run, proxy, &*host)?;
+        // From the next record on there is no way back.
+        run.stopped()?;
         run.record(NAME, action::SERVING, State::Begun, Value::Null)?;
         go_live(run, proxy, &*host)?;
         run.record(NAME, action::SERVING, State::Done, Value::Null)
     }
 }
 
-/// Clients are sent to nobody who does not answer.
-pub(crate) fn must_be_healthy(run: &Run<'_>) -> Result<(), StepError> {
+/// Clients are sent to nobody who does not serve, and not away from where they still write.
+pub(crate) fn must_be_healthy(run: &mut Run<'_>) -> Result<(), StepError> {
     let position = run.position();
-    if position.is_healthy && position.is_complete(&run.sets()) {
-        return Ok(());
+    if !position.is_healthy || !position.is_complete(&run.sets()) {
+        return Err(StepError::refused(
+            "the destination does not serve complete copies yet: clients are sent there after sync-client cold",
+        ));
     }
-    Err(StepError::refused(
-        "the destination does not serve complete copies yet: clients are sent there after sync-client cold",
-    ))
+    if let Some(ill) = service::ill(run, End::Destination)? {
+        return Err(StepError::refused(format!(
+            "the destination is not healthy now: {ill}\nMend that, or run sync-client cold, which starts it again"
+        )));
+    }
+    if !position.has_served && service::source_runs_again(run, NAME)? {
+        return Err(StepError::refused(
+            "the source's service runs again, and what is written there is in no copy: run sync-client cold once more",
+        ));
+    }
+    Ok(())
 }
 
 fn started(start: Option<&Action>) -> String {
@@ -104,7 +116,8 @@ fn started(start: Option<&Action>) -> String {
     )
 }
 
-fn look<'f>(
+/// The file on the source, and what it becomes.
+pub(crate) fn look<'f>(
     run: &Run<'_>,
     proxy: &plan::Proxy,
     files: &'f Files<'_>,

@@ -17,8 +17,9 @@ use crate::dns::{self, Family};
 use crate::generated;
 use crate::place::{FileError, Original, shown};
 use crate::register::document::Document;
-use crate::register::{self, CoreName, Records, UNDO_SUFFIX};
+use crate::register::{self, CoreName, EditError, Edited, Records, UNDO_SUFFIX};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -51,7 +52,7 @@ impl Step for Set {
             let machine = run.register(host)?;
             let files = Files::of(&machine);
             for (original, edited) in changes(run, register, host, &files)? {
-                run.say.lines().diff(&shown(original.path()), original.bytes(), &edited);
+                run.say.lines().diff(&shown(original.path()), original.bytes(), &edited.bytes);
                 said.push(format!("edit {} on {}", shown(original.path()), host.name));
             }
             said.push(format!("restart the DNS server on {}: {}", host.name, host.restart));
@@ -76,12 +77,14 @@ impl Step for Set {
         for (host, machine) in register.hosts.iter().zip(&machines) {
             set_host(run, register, host, machine)?;
         }
+        // From the next record on there is no way back.
+        run.stopped()?;
         run.record(NAME, action::SERVING, State::Begun, Value::Null)?;
         for (host, machine) in register.hosts.iter().zip(&machines) {
             run.perform(NAME, "restart DNS on", machine, host.root.as_path(), &host.restart)?;
         }
-        for host in &register.hosts {
-            wait_for(run, register, host, plan.destination.address)?;
+        for (host, machine) in register.hosts.iter().zip(&machines) {
+            ask_for_what_is_named(run, register, host, machine)?;
         }
         run.record(NAME, action::SERVING, State::Done, Value::Null)
     }
@@ -105,7 +108,8 @@ fn core(register: &plan::Register) -> Result<CoreName, StepError> {
     name.parse().map_err(|why| StepError::refused(format!("register.core {name:?}: {why}")))
 }
 
-fn asked(register: &plan::Register) -> String {
+/// The name that servers are asked for.
+pub(crate) fn asked(register: &plan::Register) -> String {
     format!("{}.{}", register.core.as_str(), register.domain.as_str())
 }
 
@@ -115,34 +119,76 @@ fn paths(host: &RegisterHost) -> impl Iterator<Item = (bool, PathBuf)> {
     std::iter::once((true, host.dns_file.below(&host.root))).chain(more)
 }
 
-/// Each file of a host, and what it becomes. The register's own is left where it does not name the core.
+/// The files of a host that name the core, and what they become.
 fn changes<'f>(
     run: &Run<'_>,
     register: &plan::Register,
     host: &RegisterHost,
     files: &'f Files<'_>,
-) -> Result<Vec<(Original<'f>, Vec<u8>)>, StepError> {
-    let core = core(register)?;
+) -> Result<Vec<(Original<'f>, Edited)>, StepError> {
     let mut changes = Vec::new();
+    for (original, edited) in edits(run, register, host, files)? {
+        match edited {
+            Some(edited) => changes.push((original, edited)),
+            None => run.say.note(&format!(
+                "{} has no entry {}: left as it is",
+                shown(original.path()),
+                register.core.as_str()
+            )),
+        }
+    }
+    Ok(changes)
+}
+
+/// Each file of a host, the DNS server's first, and what it becomes; the register's own stays where it does not name the core.
+pub(crate) fn edits<'f>(
+    run: &Run<'_>,
+    register: &plan::Register,
+    host: &RegisterHost,
+    files: &'f Files<'_>,
+) -> Result<Vec<(Original<'f>, Option<Edited>)>, StepError> {
+    let core = core(register)?;
+    let mut edits = Vec::new();
     for (is_dns, path) in paths(host) {
         let original = Original::read(files, &path).map_err(unusable(host))?;
         if !run.settings.even_generated {
             generated::must_not_be(files, original.path()).map_err(unusable(host))?;
         }
         let is_named = is_dns || names(&original, &core)?;
-        if !is_named {
-            run.say.note(&format!(
-                "{} has no entry {}: left as it is",
+        let edited = is_named.then(|| edited(run, &original, &core)).transpose()?;
+        edits.push((original, edited));
+    }
+    Ok(edits)
+}
+
+/// A file with the destination's address. Of several addresses the source's alone gives way: the others are other machines.
+fn edited(run: &Run<'_>, original: &Original<'_>, core: &CoreName) -> Result<Edited, StepError> {
+    let (source, destination) = (run.plan.source.address, run.plan.destination.address);
+    let all = addresses(original, core);
+    let is_there = |address: IpAddr| all.iter().any(|text| text.parse() == Ok(address));
+    let old = match all.as_slice() {
+        [] | [_] => None,
+        _ if is_there(source) => Some(source.to_string()),
+        // A repeated run.
+        _ if is_there(destination) => Some(destination.to_string()),
+        _ => {
+            return Err(StepError::refused(format!(
+                "{}: {} has several addresses, and none is the source's ({source}): put it right there first",
                 shown(original.path()),
                 core.as_str()
-            ));
-            continue;
+            )));
         }
-        let edited = register::set(original.bytes(), &core, run.plan.destination.address, None)
-            .map_err(|error| refused(&original, &error))?;
-        changes.push((original, edited.bytes));
-    }
-    Ok(changes)
+    };
+    let edited = register::set(original.bytes(), core, destination, old.as_deref());
+    edited.map_err(|error| refused(original, &error))
+}
+
+/// The core's addresses; none where the file is not understood, which the edit refuses.
+fn addresses(original: &Original<'_>, core: &CoreName) -> Vec<String> {
+    let Ok(document) = Document::parse(original.bytes()) else { return Vec::new() };
+    let entry = document.entry(core.as_str()).ok().flatten();
+    let all = entry.and_then(|entry| entry.addresses).map(|found| found.all);
+    all.into_iter().flatten().map(|address| address.text).collect()
 }
 
 fn names(original: &Original<'_>, core: &CoreName) -> Result<bool, StepError> {
@@ -161,6 +207,8 @@ fn set_host(
     let core = core(register)?;
     for (original, edited) in changes(run, register, host, &files)? {
         tell_ttl(run, &original);
+        tell_elsewhere(run, &original, &edited).map_err(unusable(host))?;
+        let edited = edited.bytes;
         if edited == original.bytes() {
             continue;
         }
@@ -181,6 +229,13 @@ fn set_host(
     Ok(())
 }
 
+/// Other places where the old address stands; they are left.
+fn tell_elsewhere(run: &Run<'_>, original: &Original<'_>, edited: &Edited) -> Result<(), FileError> {
+    let Ok(document) = Document::parse(&edited.bytes) else { return Ok(()) };
+    let (out, address) = (run.say.lines(), run.plan.destination.address);
+    register::tell_elsewhere(&out, &[], original, &document, &edited.old, address)
+}
+
 /// How long others remember the old address, and so how long the proxy must stay.
 fn tell_ttl(run: &Run<'_>, original: &Original<'_>) {
     if let Ok(document) = Document::parse(original.bytes()) {
@@ -189,43 +244,46 @@ fn tell_ttl(run: &Run<'_>, original: &Original<'_>) {
     }
 }
 
-/// Asks a host's DNS server until it answers with this address and no other.
+/// Asks a host's DNS server until it answers with these addresses, of one family, and no other.
 fn wait_for(
     run: &mut Run<'_>,
     register: &plan::Register,
     host: &RegisterHost,
-    due: IpAddr,
+    due: &[IpAddr],
 ) -> Result<(), StepError> {
     let Some(server) = host.dns else {
         run.say.note(&format!("{} has no `dns` in the plan: nobody was asked what it answers", host.name));
         return Ok(());
     };
-    let name = asked(register);
+    let (name, addresses) = (asked(register), register::listed(due));
+    let family = Family::of(due.first().copied().unwrap_or(run.plan.destination.address));
     run.action(NAME, &format!("ask DNS of {}", host.name), json!({"server": server, "due": due}), |run| {
         let patience = Instant::now() + Duration::from_secs(u64::from(register.answer_s));
         let ttl_s = loop {
-            let said = match dns::ask(server, &name, Family::of(due), ASK) {
-                Ok(answer) if answer.addresses == [due] => break answer.ttl_s,
-                Ok(answer) => {
-                    let all: Vec<String> = answer.addresses.iter().map(IpAddr::to_string).collect();
-                    if all.is_empty() { "no address".to_owned() } else { all.join(", ") }
-                }
+            let said = match dns::ask(server, &name, family, ASK) {
+                Ok(answer) if are_same(&answer.addresses, due) => break answer.ttl_s,
+                Ok(answer) => register::listed(&answer.addresses),
                 Err(error) => with_causes(&error),
             };
             run.stopped()?;
             if Instant::now() >= patience {
                 return Err(StepError::refused(format!(
-                    "{}: {server} does not give {name} the address {due} within {} s, but: {said}\nWas its DNS server really \
+                    "{}: {server} does not give {name} the address {addresses} within {} s, but: {said}\nWas its DNS server really \
                      restarted? Then run this again",
                     host.name, register.answer_s
                 )));
             }
             std::thread::sleep(LOOK);
         };
-        let event = json!({"event": "answer", "server": server, "name": name, "addresses": [due], "ttl_s": ttl_s});
-        run.say.tell(&format!("{}: {server} answers {name} with {due}", host.name), &event);
+        let event = json!({"event": "answer", "server": server, "name": name, "addresses": due, "ttl_s": ttl_s});
+        run.say.tell(&format!("{}: {server} answers {name} with {addresses}", host.name), &event);
         Ok(((), json!({"ttl_s": ttl_s})))
     })
+}
+
+/// Servers give several addresses in any order.
+fn are_same(one: &[IpAddr], other: &[IpAddr]) -> bool {
+    one.iter().collect::<BTreeSet<_>>() == other.iter().collect()
 }
 
 /// `register undo`: every file as it was, the servers restarted and asked for the old address.
@@ -246,14 +304,42 @@ pub(crate) fn undo(run: &mut Run<'_>) -> Result<(), StepError> {
     run.confirm("New clients reach the source's address again; what was written to the destination stays there. Go on?")?;
     run.recorded("register undo", |run| {
         restore(run)?;
-        for (host, machine) in register.hosts.iter().zip(&machines(run, register)?) {
+        let machines = machines(run, register)?;
+        for (host, machine) in register.hosts.iter().zip(&machines) {
             run.perform("register undo", "restart DNS on", machine, host.root.as_path(), &host.restart)?;
         }
-        for host in &register.hosts {
-            wait_for(run, register, host, plan.source.address)?;
+        for (host, machine) in register.hosts.iter().zip(&machines) {
+            ask_for_what_is_named(run, register, host, machine)?;
         }
         run.record(NAME, action::SERVING, State::Done, json!({"undone": true}))
     })
+}
+
+/// Asks a host's DNS server for what its file says: others beside the destination's address, or after an undo another than
+/// the plan's.
+fn ask_for_what_is_named(
+    run: &mut Run<'_>,
+    register: &plan::Register,
+    host: &RegisterHost,
+    machine: &Machine,
+) -> Result<(), StepError> {
+    let files = Files::of(machine);
+    let original = Original::read(&files, &host.dns_file.below(&host.root)).map_err(unusable(host))?;
+    let document = Document::parse(original.bytes()).map_err(|error| refused(&original, &error))?;
+    let entry = document.entry(register.core.as_str()).map_err(|error| refused(&original, &error))?;
+    let ips = entry.map(|entry| entry.ips()).unwrap_or_default();
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = ips.into_iter().partition(IpAddr::is_ipv4);
+    if v4.is_empty() && v6.is_empty() {
+        run.say.note(&format!(
+            "{} names no address of {}: nobody was asked",
+            host.name,
+            register.core.as_str()
+        ));
+    }
+    for due in [v4, v6].iter().filter(|due| !due.is_empty()) {
+        wait_for(run, register, host, due)?;
+    }
+    Ok(())
 }
 
 /// Puts every file back, for whoever starts the servers next.
@@ -282,7 +368,11 @@ fn restore_file(
     let Some(kept) = sidecar.read().map_err(unusable(host))? else { return Ok(()) };
     let core = core(register)?;
     let records = Records::parse(&kept).map_err(|error| refused(original, &error))?;
-    let undone = records.undo(original.bytes(), Some(&core)).map_err(|error| refused(original, &error))?;
+    let undone = match records.undo(original.bytes(), Some(&core)) {
+        // What is kept there is of another core.
+        Err(EditError::NotSet { .. }) => return Ok(()),
+        undone => undone.map_err(|error| refused(original, &error))?,
+    };
     run.say.lines().diff(&shown(original.path()), original.bytes(), &undone.bytes);
     if undone.bytes != original.bytes() {
         original.replace(&undone.bytes).map_err(unusable(host))?;

@@ -1,23 +1,19 @@
 //! `report`: the migration as one page that needs nothing else, and the same as JSON. All of it is in the journal.
 
+mod page;
+
 use super::journal::{Journal, Record, State};
 use super::plan::Plan;
-use super::position::{Pass, Position, action};
+use super::position::{Position, action};
 use super::say::Say;
 use super::step::{self, StepError};
-use super::text::{duration, now_ms, utc};
-use crate::bench::{STYLE, escaped_html};
-use crate::console::bytes;
+use super::text::{now_ms, utc};
+use super::{proxy, register};
+use crate::probe;
 use serde::Serialize;
-use serde_json::{Value, json};
-use std::fmt::Write as _;
+use serde_json::Value;
 use std::io::Write as _;
 use std::path::Path;
-
-/// For tables beside the style that all pages have.
-const TABLE_STYLE: &str = "table{border-collapse:collapse;width:100%;font-size:.9rem}td,th{text-align:left;padding:.25rem .4rem;\
-border-top:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}th{color:var(--soft);font-weight:500}\
-.warn,.fail{color:var(--slow);font-weight:600}.of{display:inline-block;height:.6rem;background:var(--bar);min-width:2px}.cold{background:var(--slow)}";
 
 /// Everything that the page says.
 #[derive(Debug, Serialize)]
@@ -25,11 +21,39 @@ struct Report {
     event: &'static str,
     migration: String,
     made_ms: u64,
+    max_downtime_s: u32,
     position: Position,
+    forecasts: Vec<Forecast>,
     events: Vec<Event>,
-    /// Rows of the last check.
+    /// The last `probe create` and the last `probe check`.
+    probes: Vec<Probed>,
+    /// When the last check was, and its rows.
+    checked_ms: Option<u64>,
     checks: Value,
     left_to_do: Vec<String>,
+}
+
+/// What was forecast after a round of bulk passes.
+#[derive(Debug, Serialize)]
+struct Forecast {
+    time_ms: u64,
+    round: u64,
+    cold_s: f64,
+    scan_s: f64,
+    changed_bytes: f64,
+    unsettled: u64,
+}
+
+/// What became of a probe.
+#[derive(Debug, Serialize)]
+struct Probed {
+    time_ms: u64,
+    command: String,
+    is_done: bool,
+    accounts: Option<u64>,
+    /// None where nothing was compared.
+    differences: Option<u64>,
+    error: Option<String>,
 }
 
 /// Something that was done to a service, or a step.
@@ -49,7 +73,7 @@ pub(crate) fn write(plan: &Plan, file: Option<&Path>, umask: u16, say: &Say) -> 
     let records = Journal::read(plan.state_dir.as_path(), &plan.identity())?;
     let report = Report::of(plan, &records);
     if let Some(path) = file {
-        put(path, umask, &page(&report))
+        put(path, umask, &page::page(&report))
             .map_err(|source| StepError::Report { path: path.to_owned(), source })?;
     }
     let shown = file.map_or_else(
@@ -73,15 +97,19 @@ fn put(path: &Path, umask: u16, page: &str) -> std::io::Result<()> {
 
 impl Report {
     fn of(plan: &Plan, records: &[Record]) -> Report {
-        let position = Position::of(records);
+        let position = Position::of(records).under(&plan.made_of());
         let table = records.iter().rev().find(|record| record.step == "check" && record.action == "table");
         Report {
             event: "report",
             migration: plan.identity(),
             made_ms: now_ms(),
+            max_downtime_s: plan.limits.max_downtime_s,
+            forecasts: forecasts(records),
             events: events(records),
+            probes: probes(records),
+            checked_ms: table.map(|table| table.time_ms),
             checks: table.map_or(Value::Null, |table| table.data["rows"].clone()),
-            left_to_do: left_to_do(&position),
+            left_to_do: left_to_do(plan, &position, records),
             position,
         }
     }
@@ -116,133 +144,93 @@ fn events(records: &[Record]) -> Vec<Event> {
     events
 }
 
-fn left_to_do(position: &Position) -> Vec<String> {
+fn forecasts(records: &[Record]) -> Vec<Forecast> {
+    let forecast = |record: &Record| {
+        let number = |key: &str| record.data[key].as_f64();
+        Some(Forecast {
+            time_ms: record.time_ms,
+            round: record.data["round"].as_u64()?,
+            cold_s: number("cold_s")?,
+            scan_s: number("scan_s")?,
+            changed_bytes: number("changed_bytes")?,
+            unsettled: record.data["unsettled"].as_u64().unwrap_or(0),
+        })
+    };
+    records.iter().filter(|record| record.action == action::FORECAST).filter_map(forecast).collect()
+}
+
+fn probes(records: &[Record]) -> Vec<Probed> {
+    let last = |step: &str| {
+        let mut ended = records.iter().rev().filter(|record| record.step == step);
+        let record = ended.find(|record| matches!(record.state, State::Done | State::Failed))?;
+        Some(Probed {
+            time_ms: record.time_ms,
+            command: record.step.clone(),
+            is_done: record.state == State::Done,
+            accounts: record.data["accounts"].as_u64(),
+            differences: record.data["differences"].as_u64(),
+            error: record.data["error"].as_str().map(str::to_owned),
+        })
+    };
+    [probe::CREATE, probe::CHECK].iter().filter_map(|step| last(step)).collect()
+}
+
+/// What nobody has done yet, in the order in which it is to be done.
+fn left_to_do(plan: &Plan, position: &Position, records: &[Record]) -> Vec<String> {
     let mut list = Vec::new();
     if let Some(next) = step::all().iter().find(|step| !step.is_done(position)) {
         list.push(format!("sync-client {}", next.command()));
     }
-    if position.is_healthy {
-        list.push("Look at the destination: log in to an account, see that its data is there".to_owned());
+    if plan.register.is_some() && position.stopped_ms.is_none() {
+        list.push(
+            "Lower the DNS entry's time to live (dns.defaultTTL) on the register hosts, as long before the move as it is now"
+                .to_owned(),
+        );
     }
-    if position.serving.iter().any(|step| step == "proxy") {
-        list.push("Leave the source's NGINX on until the DNS entry's time to live is over".to_owned());
+    let is_probed = |step: &str| position.done.iter().any(|done| done == step);
+    match (&plan.probe, position.is_healthy) {
+        (Some(_), false) if !is_probed(probe::CREATE) => {
+            list.push("sync-client probe create, before cold".to_owned())
+        }
+        (Some(_), true) if !is_probed(probe::CHECK) => list.push("sync-client probe check".to_owned()),
+        (None, true) => {
+            list.push("Look at the destination: log in to an account, see that its data is there".to_owned());
+        }
+        _ => {}
     }
-    list.push("Remove the migration's key from both hosts".to_owned());
-    list.push("Keep the source as it is until the DNS entry's time to live is over and a backup of the destination exists".to_owned());
+    if position.serving.iter().any(|step| step == proxy::NAME) {
+        list.push(format!(
+            "Leave the source's NGINX on {}; then sync-client proxy disable",
+            until(records).map_or_else(
+                || "until the DNS entry's time to live is over".to_owned(),
+                |time_ms| format!("until {}, when the DNS entry's time to live is over", utc(time_ms)),
+            )
+        ));
+    }
+    list.push("Set the DNS entry's time to live to what it was".to_owned());
+    list.push(remove_key(plan));
+    list.push("Decommission the source, once clients have left it and a backup of the destination exists; until then keep it as it is".to_owned());
     list
 }
 
-fn page(report: &Report) -> String {
-    let mut page = String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
-    page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n");
-    let _ = writeln!(
-        page,
-        "<title>Migration</title>\n<style>{STYLE}{TABLE_STYLE}</style></head><body>\n<h1>Migration</h1>"
-    );
-    let _ = writeln!(
-        page,
-        "<p class=\"soft\">{}; made {}</p>",
-        escaped_html(&report.migration),
-        utc(report.made_ms)
-    );
-    head(&report.position, &mut page);
-    passes(&report.position.passes, &mut page);
-    happened(&report.events, &mut page);
-    checks(&report.checks, &mut page);
-    page.push_str("<h2>Left to do</h2>\n<ul>\n");
-    for text in &report.left_to_do {
-        let _ = writeln!(page, "<li>{}</li>", escaped_html(text));
-    }
-    page.push_str("</ul>\n</body></html>\n");
-    page
+/// Until when others may remember the old address: the longest time to live, from the last restart of a DNS server.
+fn until(records: &[Record]) -> Option<u64> {
+    let set = records.iter().rev().find(|record| {
+        record.step == register::NAME && record.action == action::SERVING && record.state == State::Done
+    })?;
+    let told = records.iter().filter(|record| record.step == register::NAME);
+    let ttl_s = told.filter_map(|record| record.data["ttl_s"].as_u64()).max()?;
+    Some(set.time_ms.saturating_add(ttl_s.saturating_mul(1000)))
 }
 
-fn head(position: &Position, page: &mut String) {
-    let cold_s =
-        position.passes.iter().filter(|pass| pass.is_cold).map(|pass| pass.elapsed_s).reduce(f64::max);
-    let or_none = |seconds: Option<f64>| seconds.map_or("none yet".to_owned(), duration);
-    page.push_str("<dl>\n");
-    for (name, text) in [
-        ("Downtime", or_none(position.downtime_s)),
-        ("Cold pass", or_none(cold_s)),
-        ("Its forecast", or_none(position.forecast_s())),
-    ] {
-        let _ = writeln!(page, "<div><dt>{name}</dt><dd>{text}</dd></div>");
-    }
-    for (set, copy) in &position.copies {
-        let copy = json!(copy);
-        let copy = copy.as_str().unwrap_or_default();
-        let _ = writeln!(page, "<div><dt>{}</dt><dd>{copy}</dd></div>", escaped_html(set));
-    }
-    page.push_str("</dl>\n");
-}
-
-/// A row for each pass; the bar is its time beside the longest.
-fn passes(passes: &[Pass], page: &mut String) {
-    if passes.is_empty() {
-        return;
-    }
-    let longest_s = passes.iter().map(|pass| pass.elapsed_s).fold(0.001, f64::max);
-    page.push_str(
-        "<h2>Passes</h2>\n<table><tr><th>begun</th><th>data set</th><th>new</th><th>took</th></tr>\n",
-    );
-    for pass in passes {
-        let (class, what) = if pass.is_cold { ("of cold", ", cold") } else { ("of", "") };
-        let _ = writeln!(
-            page,
-            "<tr><td>{}</td><td>{}{what}</td><td>{} in {} files of {}</td><td>{}<br><span class=\"{class}\" style=\"width:{:.0}%\"></span></td></tr>",
-            utc(pass.begun_ms),
-            escaped_html(&pass.set),
-            bytes(pass.changed_bytes),
-            pass.changed_files,
-            bytes(pass.total_bytes),
-            duration(pass.elapsed_s),
-            100.0 * pass.elapsed_s / longest_s
-        );
-    }
-    page.push_str("</table>\n");
-}
-
-fn happened(events: &[Event], page: &mut String) {
-    page.push_str("<h2>What happened</h2>\n<table><tr><th>begun</th><th>what</th><th>took</th></tr>\n");
-    for event in events {
-        let what = if event.action == action::RUN {
-            event.step.clone()
-        } else {
-            format!("{}: {}", event.step, event.action)
-        };
-        let end = match (event.elapsed_s, event.is_done) {
-            (None, _) => "<span class=\"warn\">its end is not known</span>".to_owned(),
-            (Some(seconds), true) => duration(seconds),
-            (Some(seconds), false) => {
-                let error = escaped_html(event.error.as_deref().unwrap_or_default());
-                format!("{}, <span class=\"fail\">failed</span>: {error}", duration(seconds))
-            }
-        };
-        let _ = writeln!(
-            page,
-            "<tr><td>{}</td><td>{}</td><td>{end}</td></tr>",
-            utc(event.begun_ms),
-            escaped_html(&what)
-        );
-    }
-    page.push_str("</table>\n");
-}
-
-fn checks(rows: &Value, page: &mut String) {
-    let Some(rows) = rows.as_array().filter(|rows| !rows.is_empty()) else { return };
-    page.push_str("<h2>The last check</h2>\n<table>\n");
-    for row in rows {
-        let text = |key: &str| escaped_html(row[key].as_str().unwrap_or_default());
-        let _ = writeln!(
-            page,
-            "<tr><td class=\"{0}\">{0}</td><td>{1}</td><td>{2}</td></tr>",
-            text("verdict"),
-            text("what"),
-            text("detail")
-        );
-    }
-    page.push_str("</table>\n");
+fn remove_key(plan: &Plan) -> String {
+    let keys = plan.source.ssh.iter().flat_map(|ssh| &ssh.identities);
+    let files: Vec<String> =
+        keys.map(|key| format!("sync-client key remove --file {}", key.display())).collect();
+    let how = if files.is_empty() { "the migration's key".to_owned() } else { files.join(", ") };
+    format!(
+        "Remove the key from this host and from authorized_keys of the source and the register hosts: {how}"
+    )
 }
 
 #[cfg(test)]
@@ -250,6 +238,7 @@ mod tests {
     use super::super::init;
     use super::super::plan::Layout;
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_page_needs_nothing_else_and_obeys_nobody_s_words() {
@@ -275,13 +264,13 @@ mod tests {
             ),
         ];
         records[3].step = "check".to_owned();
-        let page = page(&Report::of(&plan, &records));
+        let page = page::page(&Report::of(&plan, &records));
         assert_eq!(page.matches("&lt;script&gt;").count(), 2);
         for text in [
-            "2026-11-23 07:34:11 UTC",
+            "2026-11-23<br>07:34:11",
             "1.0 s, <span class=\"fail\">failed",
             "its end is not known",
-            "Remove the migration",
+            "Remove the key",
         ] {
             assert!(page.contains(text), "{text} in {page}");
         }

@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
 
     /// Where the migration stands now.
     pub(crate) fn position(&self) -> Position {
-        Position::of(self.journal.records())
+        Position::of(self.journal.records()).under(&self.plan.made_of())
     }
 
     /// Something to remember.
@@ -188,7 +188,7 @@ impl<'a> Run<'a> {
                 &format!("{name}: {action}"),
                 &json!({"event": "action", "step": step, "action": name, "command": action.to_string()}),
             );
-            let command = Command::new(action.words()).within(root).limited(ACTION_S).awaited();
+            let command = Command::new(action.words()).within(root).limited(ACTION_S).awaited().outlived();
             let ran = host.run(&command)?;
             if ran.is_success() {
                 return Ok(((), service::said(&ran)));

@@ -1,12 +1,14 @@
 //! Stopping and starting a core's service: the plan's commands, run in ROOT, with what they said in the journal.
 
 use super::evidence;
-use super::host::{Command, Ran};
+use super::host::{Command, HostError, Ran};
+use super::journal::State;
 use super::plan::Action;
 use super::position::{Service, action};
 use super::run::{End, Run};
 use super::step::StepError;
 use super::text;
+use crate::console::with_causes;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -20,36 +22,63 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOG_LINES: &str = "200";
 const SHOWN_LINES: usize = 10;
 
-/// Stops one side's service.
+/// Stops one side's service. A command that fails where nothing runs has nothing left to stop, as when this is done again:
+/// `docker stop` of no container is an error.
 pub(crate) fn stop(run: &mut Run<'_>, step: &str, end: End) -> Result<(), StepError> {
     let service = &run.core(end).service;
     let name = if end == End::Source { action::STOP_SOURCE } else { action::STOP_DESTINATION };
-    perform(run, step, name, end, &service.stop, service.stop_s)
+    perform(run, step, name, end, &service.stop, service.stop_s, |run, ran| {
+        let is_excused = ran.has_failed() && is_seen_stopped(run, end)?;
+        if is_excused {
+            run.say.note(&format!(
+                "  it {}, but nothing of the plan runs there: {}",
+                ran.ending(),
+                last_words(ran)
+            ));
+        }
+        Ok(is_excused)
+    })
+}
+
+/// Whether the engine was asked and every process looked at, and nothing of the service runs.
+fn is_seen_stopped(run: &Run<'_>, end: End) -> Result<bool, StepError> {
+    let (host, core) = (run.host(end), run.core(end));
+    Ok(evidence::containers(host, core)?.is_some()
+        && !evidence::holders(host, &[])?.is_limited
+        && evidence::running(run, end)?.is_empty())
 }
 
 /// Starts one side's service.
 pub(crate) fn start(run: &mut Run<'_>, step: &str, end: End) -> Result<(), StepError> {
     let service = &run.core(end).service;
     let name = if end == End::Source { action::START_SOURCE } else { action::START_DESTINATION };
-    perform(run, step, name, end, &service.start, service.start_s)
+    perform(run, step, name, end, &service.start, service.start_s, never_excused)
 }
 
 /// Runs the script that sets owners at the destination, where the plan names one.
 pub(crate) fn ensure_permissions(run: &mut Run<'_>, step: &str) -> Result<(), StepError> {
     let service = &run.core(End::Destination).service;
     match &service.ensure_permissions {
-        Some(script) => perform(run, step, "ensure permissions", End::Destination, script, service.start_s),
+        Some(script) => {
+            let name = "ensure permissions";
+            perform(run, step, name, End::Destination, script, service.start_s, never_excused)
+        }
         None => Ok(()),
     }
 }
 
-fn perform(
-    run: &mut Run<'_>,
+fn never_excused(_: &Run<'_>, _: &Ran) -> Result<bool, StepError> {
+    Ok(false)
+}
+
+fn perform<'a>(
+    run: &mut Run<'a>,
     step: &str,
     name: &str,
     end: End,
     action: &Action,
     limit_s: u32,
+    excuse: impl FnOnce(&Run<'a>, &Ran) -> Result<bool, StepError>,
 ) -> Result<(), StepError> {
     let begun = json!({"command": action.to_string()});
     run.action(step, name, begun, |run| {
@@ -57,10 +86,9 @@ fn perform(
             &format!("{name}: {action}"),
             &json!({"event": "action", "step": step, "action": name, "command": action.to_string()}),
         );
-        let ran = run.host(end).run(&command(run, end, action, limit_s))?;
-        let said = said(&ran);
-        if ran.is_success() {
-            return Ok(((), said));
+        let ran = run.host(end).run(&command(run, end, action, limit_s).awaited().outlived())?;
+        if ran.is_success() || excuse(run, &ran)? {
+            return Ok(((), said(&ran)));
         }
         Err(StepError::refused(format!(
             "{name}: `{action}` in {} {}: {}",
@@ -72,7 +100,7 @@ fn perform(
 }
 
 fn command(run: &Run<'_>, end: End, action: &Action, limit_s: u32) -> Command {
-    Command::new(action.words()).within(run.core(end).root.as_path()).limited(limit_s).awaited()
+    Command::new(action.words()).within(run.core(end).root.as_path()).limited(limit_s)
 }
 
 pub(crate) fn said(ran: &Ran) -> Value {
@@ -97,6 +125,30 @@ pub(crate) fn may_run(run: &Run<'_>, end: End) -> Result<bool, StepError> {
     Ok(matches!(known, Service::Started | Service::Unsure)
         || !evidence::running(run, end)?.is_empty()
         || !evidence::locked(run, end)?.is_empty())
+}
+
+/// Whether somebody else started the source again since it was stopped. Then what was copied is no longer all there is,
+/// and the journal knows it.
+pub(crate) fn source_runs_again(run: &mut Run<'_>, step: &str) -> Result<bool, StepError> {
+    let signs = match evidence::working(run, End::Source) {
+        Ok(signs) if signs.is_empty() => return Ok(false),
+        Ok(signs) => signs,
+        Err(HostError::Interrupted) => return Err(StepError::Interrupted),
+        // Its machine may be gone for good: then nothing is left but to go on.
+        Err(error) => {
+            run.confirm(&format!(
+                "Whether the source's service is still stopped can't be seen ({}). Go on all the same?",
+                with_causes(&error)
+            ))?;
+            return Ok(false);
+        }
+    };
+    run.say.note(&format!(
+        "The source's service runs again, though this migration stopped it:\n  {}",
+        signs.join("\n  ")
+    ));
+    run.record(step, action::START_SOURCE, State::Done, json!({"found": signs}))?;
+    Ok(true)
 }
 
 /// Looks until nothing works on the data of one side any more.

@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The words of the journal.
-const CREATE: &str = "probe create";
+pub(crate) const CREATE: &str = "probe create";
 pub(crate) const CHECK: &str = "probe check";
 /// A password is shorter.
 const MAX_PASSWORD_BYTES: u64 = 4096;

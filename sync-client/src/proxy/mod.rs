@@ -13,7 +13,7 @@ use crate::console::Lines;
 use crate::generated;
 use crate::nginx::{self, Address, NginxError, Target, TrustedFile};
 use crate::place::{Backup, FileError, Original, ThisMachine, shown};
-use crate::prompts::{PromptError, Prompts};
+use crate::prompts::{self, PromptError, Prompts};
 use clap::ArgMatches;
 use crossbeam_channel::Receiver;
 use protocol::stats::Exit;
@@ -38,6 +38,10 @@ enum ProxyError {
     Prompt(#[from] PromptError),
     #[error("the test failed ({why}); the old file is in its place again")]
     Test { why: Failure },
+    #[error(
+        "the test failed ({why}); the file was so before and stays so (proxy disable takes the edit out, if there is one)"
+    )]
+    StillFails { why: Failure },
     #[error("the test failed ({why}), and the old file can't be put back: copy it from {}", shown(backup))]
     NotPutBack { why: Failure, backup: PathBuf, source: FileError },
     #[error("stopped by a signal; nothing was changed")]
@@ -111,9 +115,9 @@ struct Step<'a> {
 
 impl Step<'_> {
     fn carry_out(&self, matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), ProxyError> {
+        let test = matches.get_one::<OsString>("test-command").map(OsString::as_os_str);
         if self.original.bytes() == self.new {
-            report::done(out, self.path, &Done::Already);
-            return Ok(());
+            return self.test_again(test.filter(|_| !matches.get_flag("dry-run")), out);
         }
         out.diff(&shown(self.path), self.original.bytes(), self.new);
         if matches.get_flag("dry-run") {
@@ -121,7 +125,6 @@ impl Step<'_> {
             return Ok(());
         }
         let stop = prompts.agree(matches, &format!("Change {}?", shown(self.path)))?;
-        let test = matches.get_one::<OsString>("test-command").map(OsString::as_os_str);
         let needs_backup = self.keeps_backup || test.is_some();
         let backup = if needs_backup { Some(self.original.back_up(BACKUP_SUFFIX)?) } else { None };
         let result = self.write(test, &stop, backup.as_ref());
@@ -133,6 +136,19 @@ impl Step<'_> {
         result.and(removed.map_err(ProxyError::File))?;
         let backup = backup.as_ref().filter(|_| is_kept).map(Backup::path);
         report::done(out, self.path, &Done::Written { backup, is_tested: test.is_some() });
+        Ok(())
+    }
+
+    /// A file that is as it is to be may be so since a run that was killed before its test ended.
+    fn test_again(&self, test: Option<&OsStr>, out: &Lines) -> Result<(), ProxyError> {
+        if let Some(command) = test {
+            match test_command::run(command, &prompts::hold_signals()?) {
+                Ok(()) => {}
+                Err(Failure::Stopped) => return Err(ProxyError::Interrupted),
+                Err(why) => return Err(ProxyError::StillFails { why }),
+            }
+        }
+        report::done(out, self.path, &Done::Already { is_tested: test.is_some() });
         Ok(())
     }
 

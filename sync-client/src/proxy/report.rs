@@ -8,8 +8,8 @@ use std::path::Path;
 
 /// How a command ended well.
 pub(crate) enum Done<'a> {
-    /// The file is as it is to be.
-    Already,
+    /// The file was as it is to be.
+    Already { is_tested: bool },
     /// It would be changed.
     DryRun,
     /// It is changed, on disk.
@@ -98,7 +98,8 @@ pub(crate) fn done(out: &Lines, path: &Path, done: &Done<'_>) {
     }
     out.remark(
         match done {
-            Done::Already => "Nothing to do: it is so already.",
+            Done::Already { is_tested: false } => "Nothing to do: it is so already.",
+            Done::Already { is_tested: true } => "Nothing to do: it is so already, and tested.",
             Done::DryRun => "Nothing was changed (dry run).",
             Done::Written { is_tested: true, .. } => {
                 "Written and tested. nginx reads it when it is reloaded (nginx -s reload)."

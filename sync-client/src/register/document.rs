@@ -6,6 +6,8 @@
 
 use jsonc_parser::ast::{Object, ObjectProp, Value};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::Range;
 use thiserror::Error;
 
@@ -89,6 +91,12 @@ pub(crate) struct Entry<'d> {
 }
 
 impl<'d> Entry<'d> {
+    /// Its addresses, without what is none (a placeholder).
+    pub(crate) fn ips(&self) -> BTreeSet<IpAddr> {
+        let all = self.addresses.iter().flat_map(|found| &found.all);
+        all.filter_map(|address| address.text.parse().ok()).collect()
+    }
+
     /// Its member `ip`; the server compares these names without regard to case.
     pub(crate) fn ip(&self) -> Option<Member<'d>> {
         self.members.named_as("ip")

@@ -196,7 +196,8 @@ fn set_file(matches: &ArgMatches, prompts: &Prompts, out: &Lines) -> Result<(), 
     out.diff(&shown(original.path()), original.bytes(), &edited.bytes);
     let document = Document::parse(&edited.bytes)
         .map_err(|source| RegisterError::Document { path: original.path().to_owned(), source })?;
-    tell_elsewhere(out, matches, &original, &document, &edited.old, ip)?;
+    let named: Vec<PathBuf> = matches.get_many("also").into_iter().flatten().cloned().collect();
+    tell_elsewhere(out, &named, &original, &document, &edited.old, ip)?;
     let (ttl, event) = ttl(&document);
     out.remark(&ttl, &event);
     if ip.is_ipv6() {
@@ -287,14 +288,14 @@ fn tell_change(out: &Lines, original: &Original<'_>, core: &CoreName, ip: IpAddr
 }
 
 /// Names the places where an address that gave way still stands: here, in the JSON files beside, in those named.
-fn tell_elsewhere(
+pub(crate) fn tell_elsewhere(
     out: &Lines,
-    matches: &ArgMatches,
+    named: &[PathBuf],
     original: &Original<'_>,
     document: &Document<'_>,
     old: &[String],
     ip: IpAddr,
-) -> Result<(), RegisterError> {
+) -> Result<(), FileError> {
     let gone: BTreeSet<&str> = old.iter().map(String::as_str).collect();
     let gone: Vec<&str> = gone.into_iter().filter(|old| !edit::is_same(old, &ip.to_string())).collect();
     let tell = |old: &str, file: &Path, position: Position, path: &str| {
@@ -311,8 +312,8 @@ fn tell_elsewhere(
             tell(old, original.path(), document.position(span.start), &path);
         }
     }
-    let named = matches.get_many::<PathBuf>("also").into_iter().flatten();
-    let named = named.map(|path| Original::read(original.place(), path)).collect::<Result<Vec<_>, _>>()?;
+    let named = named.iter().map(|path| Original::read(original.place(), path));
+    let named = named.collect::<Result<Vec<_>, _>>()?;
     // A neighbour that can't be read is nobody's question.
     let beside = original.place().neighbours(original.path()).unwrap_or_default().into_iter();
     let beside = beside.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -457,8 +458,7 @@ fn ask(
     let name = format!("{}.{}", entry.name, domain.ok_or(RegisterError::NoDomain)?);
     let timeout = Duration::from_secs(matches.get_one::<u64>("timeout").copied().unwrap_or(5));
     let server = address_of(server)?;
-    let found = entry.addresses.iter().flat_map(|found| &found.all);
-    let due: BTreeSet<IpAddr> = found.filter_map(|address| address.text.parse().ok()).collect();
+    let due = entry.ips();
     if due.is_empty() {
         return Err(RegisterError::NoAddress { path: original.path().to_owned(), core: entry.name.clone() });
     }
@@ -482,7 +482,7 @@ fn ask(
     Ok(())
 }
 
-fn listed(addresses: &[IpAddr]) -> String {
+pub(crate) fn listed(addresses: &[IpAddr]) -> String {
     if addresses.is_empty() {
         return "no address".to_owned();
     }
