@@ -114,10 +114,8 @@ impl Argument {
         let follow = if options.links.followed.any() { Follow::Anywhere } else { Follow::Never };
         let tree = self.tree(root, &at, follow)?;
         let implied = if at.is_root() { Vec::new() } else { self.implied(root, &at)? };
-        let base_info = match self.base_is_implied {
-            true => {
-                Some(self.tree(root, &RelPath::root(), Follow::Never)?.dir(&RelPath::root())?.own_info()?)
-            }
+        let base = match self.base_is_implied {
+            true => Some(self.tree(root, &RelPath::root(), Follow::Never)?.dir(&RelPath::root())?),
             false => None,
         };
         if let Some(name) = &only {
@@ -125,7 +123,7 @@ impl Argument {
             let there = tree.dir(&RelPath::root())?.info(name.as_bytes());
             if options.links.followed.any() { tree.info_followed(&path).or(there) } else { there }?;
         }
-        Ok(Origin { tree, at, implied, only, base_info })
+        Ok(Origin { tree, at, implied, only, base })
     }
 
     fn tree(&self, root: Option<&Dir>, at: &RelPath, follow: Follow) -> Result<Tree, OpenError> {
@@ -184,7 +182,7 @@ pub(crate) struct Origin {
     /// Only this name of the tree's root is copied; none: all of its content.
     only: Option<Name>,
     /// The root of the transfer, where it is in it although only something below was asked for.
-    base_info: Option<Info>,
+    base: Option<Dir>,
 }
 
 impl Origin {
@@ -193,21 +191,15 @@ impl Origin {
         self.only.as_ref().map_or_else(|| self.at.clone(), |name| self.at.join(name))
     }
 
-    /// The attributes of the transfer's root, where this argument has it in the transfer.
-    pub(crate) fn root_info(&self) -> Option<Result<Info, Errno>> {
+    /// The transfer's root, where this argument has it in the transfer.
+    pub(crate) fn root(&self) -> Option<Result<Dir, Errno>> {
         let is_root = self.at.is_root() && self.only.is_none();
-        let own = || self.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
-        if is_root { Some(own()) } else { self.base_info.map(Ok) }
-    }
-
-    /// The directory that its tree is the contents of.
-    pub(crate) fn hold_root(&self) -> Result<Held, Errno> {
-        self.tree.dir(&RelPath::root()).and_then(|dir| dir.hold_self())
+        if is_root { Some(self.tree.dir(&RelPath::root())) } else { self.base.as_ref().map(Dir::try_clone) }
     }
 
     /// Whether it is one thing and stands at the top of the transfer.
     pub(crate) fn is_single(&self) -> bool {
-        self.at.is_root() && self.only.is_some() && self.base_info.is_none()
+        self.at.is_root() && self.only.is_some() && self.base.is_none()
     }
 
     /// The directory that comes next on the way from `directory` of the transfer to what was asked for.
