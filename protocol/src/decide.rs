@@ -55,7 +55,7 @@ fn decide_existing(source: &Entry, existing: &Entry, options: &SyncOptions) -> (
     }
     match (&source.kind, &existing.kind) {
         (Kind::File { size_bytes }, Kind::File { size_bytes: there }) => {
-            if options.update && options.time_window.is_later(existing.mtime, source.mtime) {
+            if options.update && options.time_window.keeps_newer(existing.mtime, source.mtime) {
                 return (Action::Skip, Change::default());
             }
             change.size = size_bytes != there;

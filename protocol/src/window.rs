@@ -23,16 +23,35 @@ impl TimeWindow {
         }
     }
 
-    /// Whether `a` is later than `b`, and not the same.
+    /// Whether what is at the destination is to stay as the newer one (`--update`); within a window, as for rsync, also
+    /// where the source's time is not that much later.
     #[must_use]
-    pub fn is_later(self, a: Timestamp, b: Timestamp) -> bool {
-        a > b && !self.same(a, b)
+    pub fn keeps_newer(self, existing: Timestamp, source: Timestamp) -> bool {
+        match self {
+            TimeWindow::Exact => existing > source,
+            TimeWindow::Seconds(window) => source.secs.saturating_sub(existing.secs) < i64::from(window),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn update_keeps_what_is_newer_or_within_the_window() {
+        let at = |secs, nanos| Timestamp { secs, nanos };
+        for (window, existing, source, kept) in [
+            (TimeWindow::Exact, at(5, 2), at(5, 1), true),
+            (TimeWindow::Exact, at(5, 1), at(5, 1), false),
+            (TimeWindow::Seconds(0), at(5, 2), at(5, 1), false),
+            (TimeWindow::Seconds(0), at(6, 0), at(5, 1), true),
+            (TimeWindow::Seconds(1), at(5, 0), at(5, 0), true),
+            (TimeWindow::Seconds(1), at(5, 0), at(6, 0), false),
+        ] {
+            assert_eq!(window.keeps_newer(existing, source), kept, "{window:?} {existing:?} {source:?}");
+        }
+    }
 
     #[test]
     fn a_window_counts_whole_seconds_and_none_every_nanosecond() {
@@ -47,7 +66,6 @@ mod tests {
             (TimeWindow::Seconds(u32::MAX), at(i64::MIN, 0), at(i64::MAX, 0), false),
         ] {
             assert_eq!((window.same(a, b), window.same(b, a)), (same, same), "{window:?} {a:?} {b:?}");
-            assert_eq!(window.is_later(b, a), !same && b > a, "{window:?} {a:?} {b:?}");
         }
     }
 }

@@ -463,7 +463,7 @@ mod tests {
             gid: 0,
             size_bytes: 5000 + inode,
             mtime: time,
-            atime: time,
+            atime: Timestamp::default(),
             ctime: Timestamp { nanos: 8, ..time },
             device: (8, 1),
             inode,

@@ -393,8 +393,12 @@ impl Merge<'_, '_> {
         match self.run.tree.info_followed(&path) {
             Ok(info) if info.is_dir() => {
                 self.run.keep_behind_link(&info);
-                let entry = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
-                Ok((info, entry))
+                let mut behind = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
+                if let Some(taken) = self.run.translation.taken.filter(|_| entry.attributes().is_some()) {
+                    let held = self.run.tree.hold_followed(&path);
+                    behind.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
+                }
+                Ok((info, behind))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(found),
             Err(error) => Err(error),

@@ -120,10 +120,8 @@ impl Argument {
         let follow = if options.links.followed.any() { Follow::Anywhere } else { Follow::Never };
         let tree = self.tree(root, &at, follow)?;
         let implied = if at.is_root() { Vec::new() } else { self.implied(root, &at)? };
-        let base_info = match self.base_is_implied {
-            true => {
-                Some(self.tree(root, &RelPath::root(), Follow::Never)?.dir(&RelPath::root())?.own_info()?)
-            }
+        let base = match self.base_is_implied {
+            true => Some(self.tree(root, &RelPath::root(), Follow::Never)?.dir(&RelPath::root())?),
             false => None,
         };
         if let Some(name) = &only {
@@ -133,7 +131,7 @@ impl Argument {
         }
         let wanted = wanted(only.as_ref(), options);
         let place = Place::new(&self.base, at.clone(), root)?;
-        Ok(Origin { tree, at, implied, only, wanted, place, base_info })
+        Ok(Origin { tree, at, implied, only, wanted, place, base })
     }
 
     fn tree(&self, root: Option<&Dir>, at: &RelPath, follow: Follow) -> Result<Tree, OpenError> {
@@ -215,7 +213,7 @@ pub(crate) struct Origin {
     /// Where it is.
     place: Place,
     /// The root of the transfer, where it is in it although only something below was asked for.
-    base_info: Option<Info>,
+    base: Option<Dir>,
 }
 
 impl Origin {
@@ -224,20 +222,15 @@ impl Origin {
         self.only.as_ref().map_or_else(|| self.at.clone(), |name| self.at.join(name))
     }
 
-    /// The attributes of the transfer's root, where this argument has it in the transfer.
-    pub(crate) fn root_info(&self) -> Option<Result<Info, Errno>> {
-        let own = || self.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
-        if self.is_top(&RelPath::root()) { Some(own()) } else { self.base_info.map(Ok) }
-    }
-
-    /// The directory that its tree is the contents of.
-    pub(crate) fn hold_root(&self) -> Result<Held, Errno> {
-        self.tree.dir(&RelPath::root()).and_then(|dir| dir.hold_self())
+    /// The transfer's root, where this argument has it in the transfer.
+    pub(crate) fn root(&self) -> Option<Result<Dir, Errno>> {
+        let is_root = self.is_top(&RelPath::root());
+        if is_root { Some(self.tree.dir(&RelPath::root())) } else { self.base.as_ref().map(Dir::try_clone) }
     }
 
     /// Whether it is one thing and stands at the top of the transfer.
     pub(crate) fn is_single(&self) -> bool {
-        self.at.is_root() && self.only.is_some() && self.base_info.is_none()
+        self.at.is_root() && self.only.is_some() && self.base.is_none()
     }
 
     /// The directory that comes next on the way from `directory` of the transfer to what was asked for.
@@ -361,6 +354,11 @@ impl Origin {
     /// A directory of the transfer that is this argument's.
     pub(crate) fn dir(&self, walk: &mut Walk, path: &RelPath) -> Result<Dir, Errno> {
         walk.dir(&self.tree, self.inside(path)?.as_ref())
+    }
+
+    /// As [`Tree::dir_without_links`], by a path of the transfer.
+    pub(crate) fn dir_without_links(&self, path: &RelPath) -> Result<Dir, Errno> {
+        self.tree.dir_without_links(self.inside(path)?.as_ref())
     }
 
     /// As [`Tree::info_followed`], by a path of the transfer.

@@ -10,7 +10,7 @@ use crate::monitor::errno;
 use crate::receiver::Target;
 use crate::run::Run;
 use crate::scan::{Listed, ListedPiece, Sources};
-use crate::tree::{Info, Walk};
+use crate::tree::Info;
 use crate::workers::lock;
 use protocol::message::{Message, Removal};
 use protocol::stats::{Cause, Operation, Problem, Side};
@@ -89,16 +89,15 @@ impl Run<'_> {
 /// Removes entries of the source.
 pub(crate) struct Remover<'a> {
     sources: &'a Sources,
-    walks: Vec<Walk>,
 }
 
 impl<'a> Remover<'a> {
     pub(crate) fn new(sources: &'a Sources) -> Remover<'a> {
-        Remover { sources, walks: Vec::new() }
+        Remover { sources }
     }
 
     /// Removes an entry that still is what was listed; one that is gone already is no problem.
-    pub(crate) fn remove(&mut self, piece: &ListedPiece, index: u32) -> Result<(), Problem> {
+    pub(crate) fn remove(&self, piece: &ListedPiece, index: u32) -> Result<(), Problem> {
         let Some(listed) = piece.entries.get(index as usize) else { return Ok(()) };
         let path = piece.directory.join(&listed.name);
         match self.remove_if_same(piece, listed) {
@@ -111,11 +110,10 @@ impl<'a> Remover<'a> {
         }
     }
 
-    fn remove_if_same(&mut self, piece: &ListedPiece, listed: &Listed) -> Result<bool, Errno> {
-        let at = usize::from(listed.origin);
-        self.walks.resize_with(self.sources.origins.len(), Walk::default);
-        let origin = &self.sources.origins[at];
-        let dir = origin.dir(&mut self.walks[at], &piece.directory)?;
+    fn remove_if_same(&self, piece: &ListedPiece, listed: &Listed) -> Result<bool, Errno> {
+        let origin = &self.sources.origins[usize::from(listed.origin)];
+        // What a followed link leads to is copied, but it is not this source's to lose.
+        let dir = origin.dir_without_links(&piece.directory)?;
         let now = if listed.followed {
             origin.info_followed(&piece.directory.join(&listed.name))?
         } else {

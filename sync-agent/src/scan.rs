@@ -323,15 +323,13 @@ impl<'a> Scan<'a> {
         let places = self.sources.places.clone();
         let mut begin =
             Begin { root: None, names: protocol::message::OwnerNames::default(), single: false, places };
-        let tops = origins.iter().find_map(|origin| Some((origin, origin.root_info()?)));
-        if let Some((origin, info)) = tops {
-            let info = info.map_err(|error| SessionError::io("read the source directory", error))?;
+        if let Some(root) = origins.iter().find_map(Origin::root) {
+            let looked = root.and_then(|dir| dir.own_info().map(|info| (dir, info)));
+            let (dir, info) = looked.map_err(|error| SessionError::io("read the source directory", error))?;
             let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
             begin.root = info.entry(name, Vec::new(), now);
-            if let (Some(root), Some(taken), true) =
-                (&mut begin.root, self.taken, origin.is_top(&RelPath::root()))
-            {
-                match attributes(taken, origin.hold_root(), RelPath::root) {
+            if let (Some(root), Some(taken)) = (&mut begin.root, self.taken) {
+                match attributes(taken, dir.hold_self(), RelPath::root) {
                     Ok(attributes) => root.set_attributes(attributes),
                     Err(problem) => *lock(&self.early) = Some(problem),
                 }

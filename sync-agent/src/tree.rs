@@ -129,6 +129,15 @@ impl Tree {
         self.resolve(path, DIRECTORY).map(Dir)
     }
 
+    /// A directory of the tree that no link leads to, also where links are followed.
+    ///
+    /// # Errors
+    /// As [`Tree::dir`].
+    pub fn dir_without_links(&self, path: &RelPath) -> Result<Dir, Errno> {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        resolve(&self.dir(&RelPath::root())?.0, path, DIRECTORY, how).map(Dir)
+    }
+
     /// What stands at the end of a link (or the entry itself), following links as the tree allows.
     ///
     /// # Errors

@@ -222,7 +222,7 @@ mod tests {
             gid: 0,
             size_bytes: FILE_BYTES,
             mtime: time,
-            atime: time,
+            atime: Timestamp::default(),
             ctime: time,
             device: (8, 1),
             inode,
