@@ -1,39 +1,40 @@
-//! Include and exclude rules with rsync's meaning: which entries of a tree take part in a transfer.
+//! Filter rules with rsync's meaning: which entries of a tree take part in a transfer, and which are kept from deletion.
 //!
-//! An ordered list; the first rule that matches an entry decides, and an entry no rule matches is
-//! included. A pattern is compiled when it enters the list, from an option, a file or a peer, so that asking
-//! about an entry allocates nothing: literals are compared at the tail of the path, `prefix*suffix` at
-//! both ends of the name, and everything else by an automaton that never backtracks.
+//! [`FilterRules`] is the ordered list that the operator gave: the first rule that matches an entry decides, and an entry
+//! no rule matches is included. Some of its places stand for *per-directory files* (`dir-merge`): their rules are
+//! read where the trees are, by each end from its own tree, and a [`Chain`] holds those that count in one directory: its own,
+//! then what it inherits. A chain is never changed; a directory's is made from its parent's, so that threads that are in
+//! different parts of a tree share what they have in common. [`Filter`] is the two together, and the one question
+//! that an end asks.
 //!
-//! What always holds: a `FilterRules` keeps within [`MAX_RULES`], [`MAX_RULES_BYTES`] and
-//! [`MAX_PATTERN_BYTES`] however it was made, so every list that can be built can also be decoded.
-//! Names are bytes; nothing here assumes UTF-8.
+//! What always holds: a `FilterRules` keeps within [`MAX_RULES`], [`MAX_RULES_BYTES`] and [`MAX_PATTERN_BYTES`] however it
+//! was made, so every list that can be built can also be decoded. Asking about an entry allocates nothing, unless a rule is
+//! anchored outside the transfer (`/` modifier, per-directory files). Names are bytes; nothing here assumes UTF-8. Nothing
+//! here reads a file: [`RuleFiles`] does, for the client by path, for an end through its tree.
 //!
-//! The client fills it from the command line; the scan asks it as [`Side::Sender`], the deletion as
-//! [`Side::Receiver`]. Neither descends into an excluded directory.
-//!
-//! # On the wire
-//!
-//! ```text
-//! count: usize, then per rule
-//!   action: Include = 0, Exclude = 1
-//!   sides:  Both = 0, SenderOnly = 1, ReceiverOnly = 2
-//!   pattern: length: usize, bytes
-//! ```
-//! The pattern travels as it was typed, without its `+ ` or `- `. The peer compiles it by the same code,
-//! so a compiled form can't disagree with its source, and may change without a new wire version.
+//! The client fills the list from the command line ([`parse`](self) has the syntax); the scan asks as [`Side::Sender`], the
+//! deletion as [`Side::Receiver`]. Neither descends into an excluded directory.
 //!
 //! # Source
 //!
-//! rsync(1) of 3.5.0, FILTER RULES and PATTERN MATCHING RULES; where the page is silent, the behaviour of
-//! the program, against which `tests/parity.rs` compares. Two deliberate differences, both where rsync goes
-//! on with fewer rules than it was given: a pattern over [`MAX_PATTERN_BYTES`] (rsync drops it with a
-//! message) and a NUL in a rules file (rsync silently ignores the rest of that line) are errors here.
+//! rsync(1) of 3.5.0, FILTER RULES; where the page is silent, the behaviour of the program, against which
+//! `tests/filter_parity.rs` and the workspace's `tests/filters.rs` compare. Deliberate differences, all where rsync goes on
+//! with other rules than it was given: a pattern over [`MAX_PATTERN_BYTES`] (rsync drops it with a message) and a zero byte
+//! in a rules file (rsync silently ignores the rest of that line) are errors here; in a pattern of a per-directory
+//! file the directory's own name is never taken for wildcards; `-C` within such a file means the list of names that is built
+//! in, without anybody's `~/.cvsignore`.
 
-use bincode::de::read::Reader;
-use bincode::de::{Decode, Decoder};
-use bincode::enc::{Encode, Encoder};
-use bincode::error::{DecodeError, EncodeError};
+use std::cell::OnceCell;
+
+mod chain;
+mod cvs;
+mod parse;
+mod pattern;
+mod wire;
+
+pub use chain::Chain;
+use parse::{Defaults, Reader};
+use pattern::{Entry, Pattern};
 
 /// The most rules one list may hold.
 pub const MAX_RULES: usize = 16_384;
@@ -52,9 +53,60 @@ pub const MAX_PATTERN_BYTES: usize = 4095;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilterError {
-    /// `- ` or `+ ` with nothing behind it.
-    #[error("a filter rule consists of a prefix alone; write the pattern after \"- \" or \"+ \"")]
+    /// A prefix with nothing behind it.
+    #[error("a filter rule consists of a prefix alone; write the pattern after it, as in \"- PATTERN\"")]
     MissingPattern,
+    /// It begins with nothing that is a rule.
+    #[error(
+        "{rule:?} is no filter rule; it begins with one of + - . : ! H S P R or its long name, then a space or _"
+    )]
+    Unknown {
+        /// As it stands there.
+        rule: String,
+    },
+    /// A modifier that the rule can't have.
+    #[error(
+        "the filter rule {rule:?} can't have the modifier {modifier:?}; a space or _ comes before the pattern"
+    )]
+    Modifier {
+        /// As it stands there.
+        rule: String,
+        /// Which.
+        modifier: char,
+    },
+    /// The rule that clears the list takes no pattern.
+    #[error(
+        "the filter rule {rule:?} clears the list and takes no pattern; give the pattern in a rule of its own"
+    )]
+    Trailing {
+        /// As it stands there.
+        rule: String,
+    },
+    /// A file whose rules are for one side holds a rule that names a side.
+    #[error(
+        "the filter rule {rule:?} names a side, and so does the rule that reads this file; leave one of them out"
+    )]
+    SideTwice {
+        /// As it stands there.
+        rule: String,
+    },
+    /// Not the name of a file.
+    #[error("{name:?} can't be the name of a file of filter rules")]
+    FileName {
+        /// As it stands there.
+        name: String,
+    },
+    /// A file of rules can't be read.
+    #[error("cannot read the filter rules in {name:?}: {why}")]
+    File {
+        /// As it was named.
+        name: String,
+        /// What happened.
+        why: String,
+    },
+    /// Files that name each other.
+    #[error("files of filter rules are merged more than {MAX_MERGES} deep; does one of them name itself?")]
+    TooDeep,
     /// A pattern longer than [`MAX_PATTERN_BYTES`].
     #[error("a filter pattern has {pattern_bytes} bytes; no more than {MAX_PATTERN_BYTES} are allowed")]
     PatternTooLong {
@@ -62,7 +114,9 @@ pub enum FilterError {
         pattern_bytes: usize,
     },
     /// A zero byte, which no name can contain.
-    #[error("a filter pattern contains a zero byte; write one pattern per line, ended by a newline")]
+    #[error(
+        "a filter pattern contains a zero byte; write one pattern per line, ended by a newline, or give --from0"
+    )]
     NulInPattern,
     /// More rules than [`MAX_RULES`].
     #[error("more than {MAX_RULES} filter rules; combine some with wildcards")]
@@ -70,14 +124,44 @@ pub enum FilterError {
     /// More pattern bytes than [`MAX_RULES_BYTES`].
     #[error("filter patterns of more than {MAX_RULES_BYTES} bytes together; combine some with wildcards")]
     TooManyBytes,
+    /// A per-directory file has a rule that is none.
+    #[error("{file}: {source}")]
+    Within {
+        /// Its path.
+        file: String,
+        /// What is wrong in it.
+        source: Box<FilterError>,
+    },
     /// A rule of a rules file could not be added.
-    #[error("line {line} of the filter rules")]
+    #[error("line {line} of the filter rules: {source}")]
     InFile {
         /// Counted from one.
         line: usize,
         /// What is wrong with that line.
         source: Box<FilterError>,
     },
+}
+
+/// How deep files of rules may name each other.
+const MAX_MERGES: usize = 16;
+
+/// Where the content of files of rules comes from.
+pub trait RuleFiles {
+    /// The file that a `merge` rule names; `directory` is the absolute path of the per-directory file that holds the rule,
+    /// without the slash before it, or none on the command line.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    fn merged(&mut self, name: &[u8], directory: Option<&[u8]>) -> Result<Vec<u8>, String>;
+
+    /// The file `name` of a directory, by its absolute path without the slash before it; none where there is none.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    fn in_directory(&mut self, directory: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, String>;
+
+    /// What the operator has in `~/.cvsignore` and `CVSIGNORE`.
+    fn cvs_words(&mut self) -> Vec<u8>;
 }
 
 /// The end of a transfer that asks.
@@ -89,18 +173,47 @@ pub enum Side {
     Receiver,
 }
 
-/// An ordered list of include and exclude rules.
+/// An ordered list of filter rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterRules {
-    rules: Vec<Rule>,
-    // A sum over `rules`, kept because adding n rules would otherwise cost n² steps.
+    items: Vec<Item>,
+    /// The per-directory files that the items name, by position.
+    files: Vec<PerDirectory>,
+    /// What a rule counts for that names no side.
+    unsided: Sides,
+    /// Files of rules have a zero byte for each line's end.
+    zero_ended: bool,
+    // A sum over `items`, kept because adding n rules would otherwise cost n² steps.
     pattern_bytes: usize,
 }
 
 impl FilterRules {
     /// Whether there is no rule, so that every entry is included.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.items.is_empty()
+    }
+
+    /// Whether directories have rules of their own.
+    pub fn are_per_directory(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// From now on rules that name no side count for the sender alone (`--delete-excluded`).
+    pub fn hide_only(&mut self) {
+        self.unsided = Sides::SenderOnly;
+    }
+
+    /// Whether files of rules end their lines by a zero byte (`--from0`).
+    pub fn end_lines_by_zero(&mut self, zero_ended: bool) {
+        self.zero_ended = zero_ended;
+    }
+
+    /// Adds the argument of one `--filter`.
+    ///
+    /// # Errors
+    /// The rule is malformed, a file can't be read, or the list is full; the list is then unchanged.
+    pub fn push_filter(&mut self, rule: &[u8], files: &mut dyn RuleFiles) -> Result<(), FilterError> {
+        self.extend(files, |reader| reader.rule(rule, &Defaults::rules()))
     }
 
     /// Adds the argument of one `--exclude`.
@@ -124,13 +237,13 @@ impl FilterRules {
 
     /// Adds the content of an `--exclude-from` file: one argument of `--exclude` per line.
     ///
-    /// A line ends at a newline or a carriage return; empty lines and lines that start with `;` or `#`
-    /// are skipped. White space is part of the pattern.
+    /// A line ends at a newline or a carriage return, or at a zero byte alone if it was so said; empty lines and lines that
+    /// start with `;` or `#` are skipped. White space is part of the pattern.
     ///
     /// # Errors
     /// [`FilterError::InFile`] for the first line that can't be added; the list is then unchanged.
     pub fn push_exclude_file(&mut self, content: &[u8]) -> Result<(), FilterError> {
-        self.push_file(Action::Exclude, content)
+        self.extend(&mut NoFiles, |reader| reader.content(content, &Defaults::old(Action::Exclude)))
     }
 
     /// Adds the content of an `--include-from` file; otherwise like
@@ -139,112 +252,205 @@ impl FilterRules {
     /// # Errors
     /// [`FilterError::InFile`] for the first line that can't be added; the list is then unchanged.
     pub fn push_include_file(&mut self, content: &[u8]) -> Result<(), FilterError> {
-        self.push_file(Action::Include, content)
+        self.extend(&mut NoFiles, |reader| reader.content(content, &Defaults::old(Action::Include)))
     }
 
-    /// Whether the rules exclude an entry on that side of the transfer.
+    /// Whether the rules exclude an entry on that side of the transfer, where no directory has rules of its own.
+    ///
+    /// `path` and `is_dir` as in [`Filter::excludes`].
+    pub fn excludes(&self, path: &[u8], is_dir: bool, side: Side) -> bool {
+        Filter { rules: self, chain: None, root: b"", side }.excludes(path, is_dir)
+    }
+
+    fn push(&mut self, action: Action, argument: &[u8]) -> Result<(), FilterError> {
+        self.extend(&mut NoFiles, |reader| match argument {
+            [] => Ok(()),
+            argument => reader.rule(argument, &Defaults::old(action)),
+        })
+    }
+
+    /// Lets `read` add to the list; all of what it adds or nothing.
+    fn extend(
+        &mut self,
+        files: &mut dyn RuleFiles,
+        read: impl FnOnce(&mut Reader<'_>) -> Result<(), FilterError>,
+    ) -> Result<(), FilterError> {
+        let kept = (self.items.len(), self.files.len());
+        let mut reader = Reader::of_list(self, files);
+        let result = read(&mut reader);
+        let (items, mut new_files, cleared) = reader.finish();
+        result?;
+        let (old_items, old_files) = if cleared { (0, 0) } else { kept };
+        let old_bytes = if cleared { 0 } else { self.pattern_bytes };
+        let pattern_bytes = old_bytes + items.iter().map(Item::pattern_bytes).sum::<usize>();
+        if old_items + items.len() > MAX_RULES {
+            return Err(FilterError::TooManyRules);
+        }
+        if pattern_bytes > MAX_RULES_BYTES {
+            return Err(FilterError::TooManyBytes);
+        }
+        self.items.truncate(old_items);
+        self.files.truncate(old_files);
+        self.items.extend(items);
+        self.files.append(&mut new_files);
+        self.pattern_bytes = pattern_bytes;
+        Ok(())
+    }
+}
+
+/// On the command line only `--filter` reads files.
+struct NoFiles;
+
+impl RuleFiles for NoFiles {
+    fn merged(&mut self, _: &[u8], _: Option<&[u8]>) -> Result<Vec<u8>, String> {
+        Err("no file can be named here".to_owned())
+    }
+
+    fn in_directory(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    fn cvs_words(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+/// The rules as one end asks them of the entries of one directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter<'a> {
+    /// What the operator gave.
+    pub rules: &'a FilterRules,
+    /// What directories have of their own; none where no merge file was read.
+    pub chain: Option<&'a Chain>,
+    /// The absolute path of the transfer's root at this end, without the slash before it.
+    pub root: &'a [u8],
+    /// Which end this is.
+    pub side: Side,
+}
+
+impl Filter<'_> {
+    /// Whether an entry is left out of the transfer, or kept from deletion.
     ///
     /// `path` is relative to the root of the transfer, without a leading slash: with the source `dir/` an
     /// entry of it is `name`, with the source `dir` it is `dir/name`. `is_dir` is false for a symlink to a
     /// directory. The root itself is never asked about; the empty path is not excluded. That a parent is
     /// excluded is not considered here: the caller does not descend into excluded directories.
-    pub fn excludes(&self, path: &[u8], is_dir: bool, side: Side) -> bool {
+    #[must_use]
+    pub fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
+        self.decide(path, is_dir, |_| true)
+    }
+
+    /// As [`Filter::excludes`], in a directory that is being deleted: rules that are perishable don't count.
+    #[must_use]
+    pub fn excludes_in_deleted(&self, path: &[u8], is_dir: bool) -> bool {
+        self.decide(path, is_dir, |rule| !rule.is_perishable)
+    }
+
+    fn decide(&self, path: &[u8], is_dir: bool, counts: impl Fn(&Rule) -> bool + Copy) -> bool {
         if path.is_empty() || self.rules.is_empty() {
             return false;
         }
-        let entry = Entry { path, name: last_components(path, 1).unwrap_or(path), is_dir };
-        self.rules
-            .iter()
-            .filter(|rule| rule.sides.include(side))
-            .find(|rule| rule.pattern.matches(&entry))
-            .is_some_and(|rule| rule.action == Action::Exclude)
+        let question =
+            Question { entry: Entry::new(path, is_dir), root: self.root, absolute: OnceCell::new() };
+        let counts =
+            |rule: &Rule| rule.about == About::Entries && rule.sides.include(self.side) && counts(rule);
+        self.first(&self.rules.items, &question, counts) == Some(Action::Exclude)
     }
 
-    fn push(&mut self, default: Action, argument: &[u8]) -> Result<(), FilterError> {
-        let (action, pattern) = match argument {
-            [] => return Ok(()),
-            b"!" => {
-                *self = Self::default();
-                return Ok(());
+    /// Whether the rules for extended attributes (`x` modifier) leave one out; none if there are no such rules.
+    #[must_use]
+    pub fn excludes_attribute(&self, name: &[u8]) -> Option<bool> {
+        let is_about = |item: &Item| matches!(item, Item::Rule(rule) if rule.about == About::Attributes);
+        self.rules.items.iter().any(is_about).then(|| {
+            let question = Question { entry: Entry::new(name, false), root: b"", absolute: OnceCell::new() };
+            let counts = |rule: &Rule| rule.about == About::Attributes && rule.sides.include(self.side);
+            self.first(&self.rules.items, &question, counts) == Some(Action::Exclude)
+        })
+    }
+
+    /// What the first rule that counts and matches says.
+    fn first(
+        &self,
+        items: &[Item],
+        question: &Question<'_>,
+        counts: impl Fn(&Rule) -> bool + Copy,
+    ) -> Option<Action> {
+        items.iter().find_map(|item| match item {
+            Item::Rule(rule) => (counts(rule) && rule.matches(question)).then_some(rule.action),
+            Item::PerDirectory(number) => {
+                let read = self.chain.and_then(|chain| chain.read(*number))?;
+                read.iter().find_map(|items| self.first(items, question, counts))
             }
-            [b'+', b' ', pattern @ ..] => (Action::Include, pattern),
-            [b'-', b' ', pattern @ ..] => (Action::Exclude, pattern),
-            pattern => (default, pattern),
-        };
-        self.append(action, Sides::Both, pattern)
-    }
-
-    fn push_file(&mut self, default: Action, content: &[u8]) -> Result<(), FilterError> {
-        let mut extended = self.clone();
-        for (index, line) in content.split(|&byte| byte == b'\n').enumerate() {
-            let arguments = line.split(|&byte| byte == b'\r');
-            for argument in arguments.filter(|argument| !matches!(argument, [b';' | b'#', ..])) {
-                extended
-                    .push(default, argument)
-                    .map_err(|source| FilterError::InFile { line: index + 1, source: Box::new(source) })?;
-            }
-        }
-        *self = extended;
-        Ok(())
-    }
-
-    fn append(&mut self, action: Action, sides: Sides, source: &[u8]) -> Result<(), FilterError> {
-        if self.rules.len() >= MAX_RULES {
-            return Err(FilterError::TooManyRules);
-        }
-        let pattern = Pattern::parse(source)?;
-        if self.pattern_bytes + source.len() > MAX_RULES_BYTES {
-            return Err(FilterError::TooManyBytes);
-        }
-        self.pattern_bytes += source.len();
-        self.rules.push(Rule { action, sides, pattern });
-        Ok(())
+        })
     }
 }
 
-impl Encode for FilterRules {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.rules.len().encode(encoder)?;
-        for rule in &self.rules {
-            rule.action.encode(encoder)?;
-            rule.sides.encode(encoder)?;
-            rule.pattern.source[..].encode(encoder)?;
-        }
-        Ok(())
+/// An entry that is asked about, with its absolute path once a rule needs that.
+struct Question<'a> {
+    entry: Entry<'a>,
+    root: &'a [u8],
+    absolute: OnceCell<Vec<u8>>,
+}
+
+impl Question<'_> {
+    fn absolute(&self) -> &[u8] {
+        self.absolute.get_or_init(|| match self.root {
+            b"" => self.entry.path.to_vec(),
+            root => [root, b"/", self.entry.path].concat(),
+        })
     }
 }
 
-impl<Context> Decode<Context> for FilterRules {
-    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let refuse = |error: FilterError| DecodeError::OtherString(error.to_string());
-        let count = usize::decode(decoder)?;
-        if count > MAX_RULES {
-            return Err(refuse(FilterError::TooManyRules));
+/// One place of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Item {
+    Rule(Rule),
+    /// The rules of the per-directory file of this number.
+    PerDirectory(usize),
+}
+
+impl Item {
+    fn pattern_bytes(&self) -> usize {
+        match self {
+            Item::Rule(rule) => rule.pattern.source.len(),
+            // Its name has its own bound, and there are few.
+            Item::PerDirectory(_) => MAX_FILE_NAME_BYTES,
         }
-        let mut rules = Self::default();
-        for _ in 0..count {
-            let action = Action::decode(decoder)?;
-            let sides = Sides::decode(decoder)?;
-            let pattern_bytes = usize::decode(decoder)?;
-            if pattern_bytes > MAX_PATTERN_BYTES {
-                return Err(refuse(FilterError::PatternTooLong { pattern_bytes }));
-            }
-            decoder.claim_bytes_read(pattern_bytes)?;
-            let mut source = vec![0; pattern_bytes];
-            decoder.reader().read(&mut source)?;
-            rules.append(action, sides, &source).map_err(refuse)?;
-        }
-        Ok(rules)
     }
 }
 
-bincode::impl_borrow_decode!(FilterRules);
+/// The longest name of a per-directory file, with the directories before it.
+const MAX_FILE_NAME_BYTES: usize = 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     action: Action,
     sides: Sides,
+    about: About,
+    reach: Reach,
+    /// It takes what the pattern does not match.
+    is_negated: bool,
+    /// It does not count in directories that are being deleted.
+    is_perishable: bool,
     pattern: Pattern,
+}
+
+impl Rule {
+    fn matches(&self, question: &Question<'_>) -> bool {
+        let entry = &question.entry;
+        let matches = match &self.reach {
+            Reach::Transfer => self.pattern.matches(entry),
+            Reach::Machine if !self.pattern.has_path => self.pattern.matches(entry),
+            Reach::Machine => self.pattern.matches(&Entry::new(question.absolute(), entry.is_dir)),
+            Reach::Directory(directory) => {
+                let below = question.absolute().strip_prefix(&**directory);
+                let below =
+                    if directory.is_empty() { below } else { below.and_then(|path| path.strip_prefix(b"/")) };
+                below.is_some_and(|path| self.pattern.matches(&Entry::new(path, entry.is_dir)))
+            }
+        };
+        matches != self.is_negated
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -253,10 +459,29 @@ enum Action {
     Exclude,
 }
 
-/// The ends a rule counts for. `--include` and `--exclude` make rules for both; the others are for
-/// hide and show, protect and risk, and `--delete-excluded`, and are understood from a peer already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+/// What a rule is asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum About {
+    #[default]
+    Entries,
+    Attributes,
+}
+
+/// Which path a rule's pattern is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reach {
+    /// That from the root of the transfer on.
+    Transfer,
+    /// That from the root of the file system on.
+    Machine,
+    /// That from this directory on: an anchored pattern of a per-directory file there.
+    Directory(Box<[u8]>),
+}
+
+/// The ends a rule counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 enum Sides {
+    #[default]
     Both,
     SenderOnly,
     ReceiverOnly,
@@ -272,454 +497,28 @@ impl Sides {
     }
 }
 
-struct Entry<'a> {
-    path: &'a [u8],
-    name: &'a [u8],
-    is_dir: bool,
-}
-
+/// A file of rules that any directory may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Pattern {
+struct PerDirectory {
+    /// As typed: its name, after the directory from which on it counts, if that is above the transfer.
     source: Box<[u8]>,
-    directories_only: bool,
-    matcher: Matcher,
+    /// The rules count in the directory alone, not below it.
+    is_local: bool,
+    /// How its lines are read.
+    defaults: Defaults,
 }
 
-impl Pattern {
-    fn parse(source: &[u8]) -> Result<Self, FilterError> {
-        if source.is_empty() {
-            return Err(FilterError::MissingPattern);
-        }
-        if source.len() > MAX_PATTERN_BYTES {
-            return Err(FilterError::PatternTooLong { pattern_bytes: source.len() });
-        }
-        if source.contains(&0) {
-            return Err(FilterError::NulInPattern);
-        }
-        let (body, directories_only) = match source {
-            [body @ .., b'/'] if !body.is_empty() => (body, true),
-            body => (body, false),
-        };
-        Ok(Self { source: source.into(), directories_only, matcher: Matcher::compile(body) })
+impl PerDirectory {
+    fn name(&self) -> &[u8] {
+        let cut = self.source.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        &self.source[cut..]
     }
 
-    fn matches(&self, entry: &Entry<'_>) -> bool {
-        (entry.is_dir || !self.directories_only) && self.matcher.matches(entry)
+    /// The directory from which on the file is looked for, if that was said.
+    fn start(&self) -> Option<&[u8]> {
+        let slash = self.source.iter().rposition(|&byte| byte == b'/')?;
+        Some(&self.source[..slash.max(1)])
     }
-}
-
-/// A pattern without its trailing slash, in the cheapest form that has its meaning.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Matcher {
-    /// Malformed, which rsync takes for a pattern that no name fits.
-    Nothing,
-    /// The name is this.
-    Name(Box<[u8]>),
-    /// The path from the root on is this.
-    Path(Box<[u8]>),
-    /// The last components of the path are these.
-    Tail(Box<[u8]>),
-    /// The name starts with one, ends with the other, and is long enough for both.
-    NameAffixes(Affixes),
-    /// Everything else. `names_directory` is the effect of a final `***`: a directory's path counts as if
-    /// a slash followed it.
-    Glob { scope: Scope, glob: Glob, names_directory: bool },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Affixes {
-    prefix: Box<[u8]>,
-    suffix: Box<[u8]>,
-}
-
-/// The part of the path that a glob has to match, always up to the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    Name,
-    LastComponents(usize),
-    /// The whole path.
-    Root,
-    /// The whole path with a slash before it, so that `**/x` matches `x` at the root.
-    SlashAndRoot,
-    /// The whole path, or what follows any of its slashes.
-    AnyComponent,
-}
-
-impl Matcher {
-    fn compile(body: &[u8]) -> Self {
-        let (anchored, text) = match body.strip_prefix(b"/") {
-            Some(text) => (true, text),
-            None => (false, body),
-        };
-        let slashes = body.iter().filter(|&&byte| byte == b'/').count();
-        if !body.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[')) {
-            return match (anchored, slashes) {
-                (true, _) => Matcher::Path(text.into()),
-                (false, 0) => Matcher::Name(text.into()),
-                (false, _) => Matcher::Tail(text.into()),
-            };
-        }
-        let Some(glob) = Glob::compile(text) else {
-            return Matcher::Nothing;
-        };
-        // As in rsync this looks at the bytes as typed, so that an escaped `\**` counts as well.
-        let crosses_slashes = body.windows(2).any(|pair| pair == b"**");
-        let scope = match (anchored, crosses_slashes) {
-            (true, _) => Scope::Root,
-            (false, true) if body.starts_with(b"**") => Scope::SlashAndRoot,
-            (false, true) => Scope::AnyComponent,
-            (false, false) if slashes == 0 => Scope::Name,
-            (false, false) => Scope::LastComponents(slashes + 1),
-        };
-        match glob.affixes() {
-            Some(affixes) if scope == Scope::Name => Matcher::NameAffixes(affixes),
-            _ => Matcher::Glob { scope, glob, names_directory: body.ends_with(b"***") },
-        }
-    }
-
-    fn matches(&self, entry: &Entry<'_>) -> bool {
-        match self {
-            Matcher::Nothing => false,
-            Matcher::Name(name) => *entry.name == **name,
-            Matcher::Path(path) => *entry.path == **path,
-            Matcher::Tail(tail) => {
-                entry.path.strip_suffix(&**tail).is_some_and(|before| matches!(before, [] | [.., b'/']))
-            }
-            Matcher::NameAffixes(Affixes { prefix, suffix }) => {
-                entry.name.len() >= prefix.len() + suffix.len()
-                    && entry.name.ends_with(suffix)
-                    && entry.name.starts_with(prefix)
-            }
-            Matcher::Glob { scope, glob, names_directory } => {
-                let slash = if *names_directory && entry.is_dir { &b"/"[..] } else { b"" };
-                match scope {
-                    Scope::Name => glob.matches(b"", entry.name, slash, false),
-                    Scope::LastComponents(count) => last_components(entry.path, *count)
-                        .is_some_and(|tail| glob.matches(b"", tail, slash, false)),
-                    Scope::Root => glob.matches(b"", entry.path, slash, false),
-                    Scope::SlashAndRoot => glob.matches(b"/", entry.path, slash, false),
-                    Scope::AnyComponent => glob.matches(b"", entry.path, slash, true),
-                }
-            }
-        }
-    }
-}
-
-/// The last `count` components of a path, if it has that many.
-fn last_components(path: &[u8], count: usize) -> Option<&[u8]> {
-    let mut start = path.len() + 1;
-    for _ in 0..count {
-        let before = path.get(..start.checked_sub(1)?)?;
-        start = before.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
-    }
-    path.get(start..)
-}
-
-/// A wildcard pattern as a nondeterministic automaton.
-///
-/// State `i` means that the first `i` steps have been taken. On each byte of the text a state stays if the
-/// repeat of its step takes the byte, and the next state is entered if the token of its step does. All
-/// states advance together as bits of a set, so the cost is at most text length times pattern length,
-/// whatever the pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Glob {
-    /// One step per state, the last with [`Token::End`].
-    steps: Box<[Step]>,
-    /// How many tokens follow the last repeat and the last slash. They take the last bytes of the text,
-    /// one each: a cheap first question.
-    tail_tokens: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Step {
-    repeat: Repeat,
-    token: Token,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
-    Nothing,
-    AnyButSlash,
-    Any,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
-    Byte(u8),
-    AnyButSlash,
-    Class(Box<ByteSet>),
-    End,
-}
-
-impl Step {
-    fn repeats(&self, byte: u8) -> bool {
-        match self.repeat {
-            Repeat::Nothing => false,
-            Repeat::AnyButSlash => byte != b'/',
-            Repeat::Any => true,
-        }
-    }
-
-    fn takes(&self, byte: u8) -> bool {
-        match &self.token {
-            Token::Byte(wanted) => *wanted == byte,
-            Token::AnyButSlash => byte != b'/',
-            Token::Class(class) => class.contains(byte),
-            Token::End => false,
-        }
-    }
-}
-
-/// Bits in one word of the state set.
-const WORD_STATES: usize = u64::BITS as usize;
-/// Words for the longest pattern's states: one per byte and the final one.
-const MAX_WORDS: usize = (MAX_PATTERN_BYTES + 1).div_ceil(WORD_STATES);
-
-impl Glob {
-    /// Compiles a pattern that has wildcards, or says that it is malformed.
-    fn compile(pattern: &[u8]) -> Option<Self> {
-        let mut steps = Vec::new();
-        let mut repeat = Repeat::Nothing;
-        let mut rest = pattern;
-        while let Some((&first, after)) = rest.split_first() {
-            rest = after;
-            let token = match first {
-                b'*' => {
-                    let further = rest.iter().take_while(|&&byte| byte == b'*').count();
-                    rest = &rest[further..];
-                    repeat = if further == 0 { Repeat::AnyButSlash } else { Repeat::Any };
-                    continue;
-                }
-                b'?' => Token::AnyButSlash,
-                b'[' => {
-                    let (class, after) = ByteSet::parse_class(rest)?;
-                    rest = after;
-                    Token::Class(Box::new(class))
-                }
-                b'\\' => {
-                    let (&escaped, after) = rest.split_first()?;
-                    rest = after;
-                    Token::Byte(escaped)
-                }
-                literal => Token::Byte(literal),
-            };
-            steps.push(Step { repeat, token });
-            repeat = Repeat::Nothing;
-        }
-        steps.push(Step { repeat, token: Token::End });
-        let tail_tokens = tail_tokens(&steps);
-        Some(Self { steps: steps.into(), tail_tokens })
-    }
-
-    /// The literals around the only wildcard, if that is a `*`.
-    fn affixes(&self) -> Option<Affixes> {
-        let mut star = None;
-        let mut literals = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
-            match step.repeat {
-                Repeat::Nothing => {}
-                Repeat::AnyButSlash if star.is_none() => star = Some(literals.len()),
-                Repeat::AnyButSlash | Repeat::Any => return None,
-            }
-            match step.token {
-                Token::Byte(byte) => literals.push(byte),
-                Token::End => {}
-                Token::AnyButSlash | Token::Class(_) => return None,
-            }
-        }
-        let (prefix, suffix) = literals.split_at(star?);
-        Some(Affixes { prefix: prefix.into(), suffix: suffix.into() })
-    }
-
-    /// Whether the three pieces one after the other match; with `after_any_slash` also what follows any
-    /// slash in them.
-    fn matches(&self, before: &[u8], text: &[u8], after: &[u8], after_any_slash: bool) -> bool {
-        if !self.tail_takes(text) {
-            return false;
-        }
-        let bytes = before.iter().chain(text).chain(after).copied();
-        if self.steps.len() <= WORD_STATES {
-            self.run::<1>(bytes, after_any_slash)
-        } else {
-            self.run::<MAX_WORDS>(bytes, after_any_slash)
-        }
-    }
-
-    fn tail_takes(&self, text: &[u8]) -> bool {
-        let tokens = self.steps.iter().rev().skip(1).take(self.tail_tokens);
-        text.len() >= self.tail_tokens && tokens.zip(text.iter().rev()).all(|(step, &byte)| step.takes(byte))
-    }
-
-    fn run<const WORDS: usize>(&self, bytes: impl Iterator<Item = u8>, after_any_slash: bool) -> bool {
-        let end = self.steps.len() - 1;
-        let (end_word, end_bit) = (end / WORD_STATES, 1u64 << (end % WORD_STATES));
-        let takes_any_rest = self.steps[end].repeat == Repeat::Any;
-        let mut states = [0u64; WORDS];
-        states[0] = 1;
-        for byte in bytes {
-            if takes_any_rest && states[end_word] & end_bit != 0 {
-                return true;
-            }
-            let alive = self.advance(&mut states[..=end_word], byte);
-            if after_any_slash {
-                states[0] |= u64::from(byte == b'/');
-            } else if !alive {
-                return false;
-            }
-        }
-        states[end_word] & end_bit != 0
-    }
-
-    /// Takes one byte and says whether any state is left.
-    fn advance(&self, states: &mut [u64], byte: u8) -> bool {
-        let mut alive = 0;
-        // From the last word down, because a word passes its last state on to the word above.
-        for word in (0..states.len()).rev() {
-            let (mut pending, mut next) = (states[word], 0);
-            while pending != 0 {
-                let bit = pending.trailing_zeros() as usize;
-                pending &= pending - 1;
-                let step = &self.steps[word * WORD_STATES + bit];
-                if step.repeats(byte) {
-                    next |= 1 << bit;
-                }
-                if step.takes(byte) {
-                    if bit + 1 < WORD_STATES {
-                        next |= 1 << (bit + 1);
-                    } else {
-                        states[word + 1] |= 1;
-                        alive = 1;
-                    }
-                }
-            }
-            states[word] = next;
-            alive |= next;
-        }
-        alive != 0
-    }
-}
-
-fn tail_tokens(steps: &[Step]) -> usize {
-    let mut count = 0;
-    for step in steps.iter().rev() {
-        match step.token {
-            Token::End => {}
-            Token::Byte(b'/') => break,
-            _ => count += 1,
-        }
-        if step.repeat != Repeat::Nothing {
-            break;
-        }
-    }
-    count
-}
-
-/// The bytes a character class takes; never the slash.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct ByteSet([u64; 4]);
-
-impl ByteSet {
-    /// Parses what follows `[`, and returns the rest of the pattern behind the closing `]`.
-    ///
-    /// A `]` right at the start, a `-` at either end and a `-` behind a range or a named class stand for
-    /// themselves. `None` if the class is not closed or names a class that doesn't exist.
-    fn parse_class(text: &[u8]) -> Option<(Self, &[u8])> {
-        let (negated, mut rest) = match text {
-            [b'!' | b'^', rest @ ..] => (true, rest),
-            rest => (false, rest),
-        };
-        let mut set = Self::default();
-        let mut range_start = None;
-        let mut at_start = true;
-        loop {
-            match rest {
-                [b']', after @ ..] if !at_start => {
-                    if negated {
-                        set = set.complement();
-                    }
-                    set.remove(b'/');
-                    return Some((set, after));
-                }
-                [b'-', end @ ..] if range_start.is_some() && !matches!(end, [] | [b']', ..]) => {
-                    let (last, after) = class_byte(end)?;
-                    set.insert_where(|byte| range_start.is_some_and(|first| first <= byte) && byte <= last);
-                    range_start = None;
-                    rest = after;
-                }
-                _ => match class_name(rest) {
-                    Some((name, after)) => {
-                        let is_member = named_class(name)?;
-                        set.insert_where(|byte| is_member(&byte));
-                        range_start = None;
-                        rest = after;
-                    }
-                    None => {
-                        let (byte, after) = class_byte(rest)?;
-                        set.insert(byte);
-                        range_start = Some(byte);
-                        rest = after;
-                    }
-                },
-            }
-            at_start = false;
-        }
-    }
-
-    fn contains(&self, byte: u8) -> bool {
-        self.0[usize::from(byte >> 6)] & (1 << (byte & 63)) != 0
-    }
-
-    fn insert(&mut self, byte: u8) {
-        self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
-    }
-
-    fn insert_where(&mut self, is_member: impl Fn(u8) -> bool) {
-        (0..=u8::MAX).filter(|&byte| is_member(byte)).for_each(|byte| self.insert(byte));
-    }
-
-    fn remove(&mut self, byte: u8) {
-        self.0[usize::from(byte >> 6)] &= !(1 << (byte & 63));
-    }
-
-    fn complement(self) -> Self {
-        Self(self.0.map(|word| !word))
-    }
-}
-
-/// One byte of a class, possibly escaped, and what follows it.
-fn class_byte(text: &[u8]) -> Option<(u8, &[u8])> {
-    match text {
-        [b'\\', byte, after @ ..] => Some((*byte, after)),
-        [b'\\'] | [] => None,
-        [byte, after @ ..] => Some((*byte, after)),
-    }
-}
-
-/// The name in a leading `[:name:]` and what follows it.
-///
-/// If the next `]` has no colon before it, the `[` is an ordinary member of the class.
-fn class_name(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let inner = text.strip_prefix(b"[:")?;
-    let end = inner.iter().position(|&byte| byte == b']')?;
-    Some((inner[..end].strip_suffix(b":")?, &inner[end + 1..]))
-}
-
-fn named_class(name: &[u8]) -> Option<fn(&u8) -> bool> {
-    Some(match name {
-        b"alnum" => u8::is_ascii_alphanumeric,
-        b"alpha" => u8::is_ascii_alphabetic,
-        b"blank" => |byte| matches!(byte, b' ' | b'\t'),
-        b"cntrl" => u8::is_ascii_control,
-        b"digit" => u8::is_ascii_digit,
-        b"graph" => u8::is_ascii_graphic,
-        b"lower" => u8::is_ascii_lowercase,
-        b"print" => |byte| matches!(byte, b' '..=b'~'),
-        b"punct" => u8::is_ascii_punctuation,
-        b"space" => |byte| matches!(byte, b' ' | b'\t'..=b'\r'),
-        b"upper" => u8::is_ascii_uppercase,
-        b"xdigit" => u8::is_ascii_hexdigit,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod links;
 mod listing;
 pub mod matcher;
 pub mod message;
+pub mod names;
 pub mod number;
 pub mod options;
 pub mod path;

@@ -42,6 +42,8 @@ pub const PROBE_MS: u32 = 600_000;
 pub const PROBE_BYTES: u64 = 64 << 30;
 /// Most files that one probe may create.
 pub const PROBE_FILES: u32 = 10_000;
+/// Longest list of names of what is copied, in bytes.
+pub const LIST_BYTES: usize = 1 << 30;
 /// Most channels that the frames to an agent go over, the first one among them. sshd allows 10 to a connection.
 pub const CHANNELS: usize = 8;
 /// Most bytes in one frame of filler: what a data frame has.

@@ -4,6 +4,7 @@ use crate::arguments::Places;
 use crate::entry::{Entry, Timestamp};
 use crate::frame::{self, Frame, HEADER_BYTES};
 use crate::itemize::Item;
+use crate::names::{List, ListFile, NamesPart};
 use crate::options::SyncOptions;
 use crate::path::{Name, RelPath};
 use crate::probe::{Probe, ProbeResult};
@@ -33,11 +34,15 @@ pub enum Role {
     Source {
         /// The source arguments as typed, with rsync's trailing-slash rule.
         arguments: Vec<Vec<u8>>,
+        /// The list of what is copied of the one argument, if there is a list.
+        list: Option<List>,
     },
     /// Stand next to the destination.
     Destination {
         /// The destination argument as typed.
         argument: Vec<u8>,
+        /// The list of what is copied, if it is here: it goes to the source before anything else.
+        list: Option<ListFile>,
     },
     /// Stand at either end of a future run and measure what it would have to work with.
     Bench {
@@ -434,6 +439,8 @@ pub enum Message {
     Remove(Vec<Removal>),
     /// So many of the removals asked for were dealt with.
     Removed(u32),
+    /// A part of the list of what is copied.
+    Names(NamesPart),
 }
 
 const HELLO: u8 = 1;
@@ -457,6 +464,7 @@ const INVITE: u8 = 18;
 const SPREAD: u8 = 19;
 const REMOVE: u8 = 20;
 const REMOVED: u8 = 21;
+const NAMES: u8 = 22;
 
 impl Message {
     /// The message as a frame.
@@ -484,6 +492,7 @@ impl Message {
             Message::Spread(channels) => simple(SPREAD, &channels.0),
             Message::Remove(body) => simple(REMOVE, body),
             Message::Removed(count) => simple(REMOVED, count),
+            Message::Names(body) => simple(NAMES, body),
         }
     }
 
@@ -529,6 +538,7 @@ impl Message {
             SPREAD => Message::Spread(sane_channels(body)?),
             REMOVE => Message::Remove(codec::decode_all(body, "removal")?),
             REMOVED => Message::Removed(codec::decode_all(body, "removed")?),
+            NAMES => Message::Names(codec::decode_all(body, "names")?),
             _ => return Err(ProtocolError::Frame("unknown kind")),
         };
         Ok(message)
@@ -559,6 +569,7 @@ impl Message {
             Message::Spread(_) => "spread",
             Message::Remove(_) => "removal",
             Message::Removed(_) => "removed",
+            Message::Names(_) => "names",
         }
     }
 

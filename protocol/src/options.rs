@@ -152,6 +152,24 @@ pub struct Delete {
     pub ignore_errors: bool,
 }
 
+/// Sizes of files that are transferred; others are listed, and left as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct SizeRange {
+    /// Files that are smaller are not.
+    pub least_bytes: Option<u64>,
+    /// Files that are larger are not.
+    pub most_bytes: Option<u64>,
+}
+
+impl SizeRange {
+    /// Whether a file of this size is transferred.
+    #[must_use]
+    pub fn includes(self, size_bytes: u64) -> bool {
+        self.least_bytes.is_none_or(|least| size_bytes >= least)
+            && self.most_bytes.is_none_or(|most| size_bytes <= most)
+    }
+}
+
 /// Everything the two ends need to know of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one of rsync's independent switches")]
@@ -218,6 +236,10 @@ pub struct SyncOptions {
     pub placing: Placing,
     /// Update only files that have grown (`--append`).
     pub only_grown: bool,
+    /// Directories with nothing to copy in them are left out.
+    pub prune_empty_dirs: bool,
+    /// Files of other sizes are not transferred.
+    pub sizes: SizeRange,
 }
 
 impl SyncOptions {

@@ -9,7 +9,7 @@ use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
 use protocol::attributes::{Attributes, Extra, HardLink};
 use protocol::bases::{BaseKind, Bases, Fuzzy};
 use protocol::entry::{Entry, Kind, Timestamp};
-use protocol::filter::FilterRules;
+use protocol::filter::{FilterRules, RuleFiles};
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item};
 use protocol::links::{Followed, Links, Munging};
@@ -17,8 +17,9 @@ use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
     Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
+use protocol::names::{List, ListFile, NamesPart};
 use protocol::options::{
-    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SyncOptions,
+    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SizeRange, SyncOptions,
 };
 use protocol::path::{Name, RelPath};
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
@@ -29,22 +30,24 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// What each message of [`messages`] is on the wire. Never edited, only added to per version.
-const VERSION_1: [(&str, &str); 41] = [
+const VERSION_1: [(&str, &str); 44] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
-        "3300000002000002072f7372762f612f0162010000000000000000000000000000000000000000000000000000000000 \
-         000000000000000000",
+        "4400000002000002072f7372762f612f0162000100000000000000000000000000000000000000000000000000000000 \
+         0000000000000000000000000000000000000000000000000000",
     ),
     (
         "start as the destination",
-        "64000000020001062f7372762fff01000101010001010001010100010001000102010001000101fc000002000101fbe8 \
-         0300020100052a2e746d700000092f6b6565702f2a2a2a01010012fb00044901063f010377777700010301000101fd00 \
-         f2052a01000000fb5802",
+        "c9000000020001062f7372762fff01092f6574632f6c6973740101010101000101000101010001000100010201000100 \
+         0101fc000002000101fbe803000100000006010000052a2e746d70000000092f6b6565702f2a2a2a01010b03782f2a01 \
+         00000d2e7273796e632d66696c7465720203000e2f2e7273796e632d66696c7465720202b80a2e63767369676e6f7265 \
+         01010012fb00044901063f010377777700010301000101fd00f2052a01000000fb580202010001000202020101fb2c01 \
+         000101010101fd0000000000010000",
     ),
     (
         "begin",
-        "2900000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b0101fbe803036f707300000000",
+        "2a00000003000104726f6f7401fbed09fbe803fc70110100fc0dad2500fcffc99a3b010001fbe803036f707300000000",
     ),
     ("begin with a single file", "1700000003000001fbe803036f707300010103612f620203612f630164"),
     (
@@ -64,16 +67,16 @@ const VERSION_1: [(&str, &str); 41] = [
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
     (
         "request",
-        "39000000060004fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd00 \
-         03fc00000100fd0000000004000000",
+        "39000000060004fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd \
+         0003fc00000100fd0000000004000000",
     ),
     ("signature", "1f0000000700a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5fb2c0103000000"),
     (
         "data",
-        "b500000008006c6974736d616c6c0107fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb0007fb2c \
-         01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa04050001 \
-         02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd00000000040000 \
-         00000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a9000000",
+        "b500000008006c6974736d616c6c0107fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb0007fb \
+         2c01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa0405 \
+         000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd00000000 \
+         04000000000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a9000000",
     ),
     ("data of failed files", "1700000008000005000600010601020602030604030a04060313000000"),
     ("release", "0b00000009000400fafbfb00fc00000100"),
@@ -84,16 +87,16 @@ const VERSION_1: [(&str, &str); 41] = [
     ),
     (
         "summary",
-        "400000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0a01000000 \
-         00000000fb2c0101fc70110100000000000000fb2c01",
+        "400000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0a010000 \
+         0000000000fb2c0101fc70110100000000000000fb2c01",
     ),
     ("abort", "150000000c00131361206c6f636b2069732068656c643a202fc3a9"),
     ("keepalive", "000000000d00"),
     ("times", "090000001100000005000000000000"),
     (
         "start as one end of a bench",
-        "2d000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
-         000000",
+        "3d000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
+         00000000000000000000000000000000000000",
     ),
     ("probe of the machine", "010000000e0000"),
     ("probe of the round trip", "010000000e0001"),
@@ -121,6 +124,17 @@ const VERSION_1: [(&str, &str); 41] = [
     ("spread", "01000000130086"),
     ("removal", "09000000140002fb2c0101fafbfb00"),
     ("removed", "030000001500fb2c01"),
+    (
+        "start with a list that follows",
+        "4000000002000001042f7372760100010000000000000000000000000000000000000000000000000000000000000000 \
+         00000000000000000000000000000000000000000000",
+    ),
+    (
+        "start with a list that is there",
+        "4b00000002000001042f7372760101092f6574632f6c6973740101000000000000000000000000000000000000000000 \
+         000000000000000000000000000000000000000000000000000000000000000000",
+    ),
+    ("names", "08000000160006612f6200630001"),
 ];
 
 /// The preamble of version 1: `\0migsync`.
@@ -163,7 +177,7 @@ fn the_golden_bytes_decode_to_every_message() {
 #[test]
 fn the_golden_bytes_have_every_kind_of_message() {
     let kinds: std::collections::BTreeSet<u8> = VERSION_1.iter().map(|(_, bytes)| unhex(bytes)[4]).collect();
-    assert_eq!(kinds, (1..=21).collect());
+    assert_eq!(kinds, (1..=22).collect());
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -192,11 +206,14 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("hello", Message::Hello(Hello { oldest: 1, newest: 300, program: "migsync 0.1".into() })),
         (
             "start as the source",
-            start(Role::Source { arguments: vec![b"/srv/a/".to_vec(), b"b".to_vec()] }, plain()),
+            start(Role::Source { arguments: vec![b"/srv/a/".to_vec(), b"b".to_vec()], list: None }, plain()),
         ),
         (
             "start as the destination",
-            start(Role::Destination { argument: b"/srv/\xff".to_vec() }, everything()),
+            start(
+                Role::Destination { argument: b"/srv/\xff".to_vec(), list: Some(list_file()) },
+                everything(),
+            ),
         ),
         ("begin", begin(Some(entry(b"root", Kind::Directory)), false)),
         ("begin with a single file", begin(None, true)),
@@ -248,6 +265,18 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::Remove(vec![Removal { list: 300, index: 1 }, Removal { list: 250, index: 251 }]),
         ),
         ("removed", Message::Removed(300)),
+        (
+            "start with a list that follows",
+            start(Role::Source { arguments: vec![b"/srv".to_vec()], list: Some(List::Follows) }, plain()),
+        ),
+        (
+            "start with a list that is there",
+            start(
+                Role::Source { arguments: vec![b"/srv".to_vec()], list: Some(List::File(list_file())) },
+                plain(),
+            ),
+        ),
+        ("names", Message::Names(NamesPart { bytes: b"a/b\0c\0".to_vec(), last: true })),
     ]
 }
 
@@ -268,6 +297,27 @@ fn tree_size() -> TreeSize {
     }
 }
 
+/// No rule here names a file that is read.
+struct NoFiles;
+
+impl RuleFiles for NoFiles {
+    fn merged(&mut self, _: &[u8], _: Option<&[u8]>) -> Result<Vec<u8>, String> {
+        Err("not here".to_owned())
+    }
+
+    fn in_directory(&mut self, _: &[u8], _: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(None)
+    }
+
+    fn cvs_words(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+fn list_file() -> ListFile {
+    ListFile { path: b"/etc/list".to_vec(), zero_ended: true }
+}
+
 fn start(role: Role, options: SyncOptions) -> Message {
     Message::Start(Box::new(Start { role, options }))
 }
@@ -280,6 +330,9 @@ fn everything() -> SyncOptions {
     let mut filter = FilterRules::default();
     filter.push_exclude(b"*.tmp").unwrap();
     filter.push_include(b"/keep/***").unwrap();
+    filter.push_filter(b"-!/sp x/*", &mut NoFiles).unwrap();
+    filter.push_filter(b":e /.rsync-filter", &mut NoFiles).unwrap();
+    filter.push_filter(b":rC", &mut NoFiles).unwrap();
     let preserve = Preserve {
         links: true,
         perms: true,
@@ -354,6 +407,8 @@ fn everything() -> SyncOptions {
             delayed: true,
         },
         only_grown: true,
+        prune_empty_dirs: true,
+        sizes: SizeRange { least_bytes: Some(1), most_bytes: Some(1 << 40) },
     }
 }
 

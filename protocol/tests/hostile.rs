@@ -185,7 +185,8 @@ fn why<T>(result: &Result<T, ProtocolError>) -> &'static str {
 fn samples() -> Vec<Message> {
     let (side, operation) = (Side::Source, Operation::Read);
     let problem = Problem { side, path: RelPath::root(), operation, cause: Cause::Vanished };
-    let start = Start { role: Role::Source { arguments: Vec::new() }, options: SyncOptions::default() };
+    let start =
+        Start { role: Role::Source { arguments: Vec::new(), list: None }, options: SyncOptions::default() };
     let finished = Finished {
         stats: Stats::default(),
         exit: Exit::Done,
@@ -798,7 +799,7 @@ fn corpus() -> Vec<Vec<u8>> {
     for pattern in [&b"*.tmp"[..], b"/a/**/[a-z]?", b"+ keep/", b"x[!b]*"] {
         options.filter.push_exclude(pattern).unwrap();
     }
-    let role = Role::Destination { argument: b"/srv".to_vec() };
+    let role = Role::Destination { argument: b"/srv".to_vec(), list: None };
     messages.push(Message::Start(Box::new(Start { role, options })));
     let mut builder = DataBuilder::new(1);
     builder.step(1, Step::Open { size_bytes: 1 << 33 });

@@ -5,6 +5,7 @@ use crate::destination::DestinationEnd;
 use crate::error::SessionError;
 use crate::index::Index;
 use crate::link::{self, Further, Link, Outgoing};
+use crate::listed;
 use crate::monitor::{Monitor, Progress};
 use crate::scan::Sources;
 use crate::source::SourceEnd;
@@ -12,6 +13,7 @@ use crate::tree::Dir;
 use crossbeam_channel::Receiver;
 use protocol::itemize::Item;
 use protocol::message::{self, Message, Report, Role, Start};
+use protocol::names::List;
 use protocol::options::SyncOptions;
 use protocol::stats::{Exit, Problem};
 use std::io::{Read, Write};
@@ -127,8 +129,19 @@ fn serve(
             let message = "this agent is read-only (--read-only): --remove-source-files is not for it";
             Err(SessionError::refused(Exit::StartUp, message))
         }
-        Role::Source { arguments } => {
-            let sources = Sources::open(permissions.root.as_deref(), arguments, options)?;
+        Role::Source { arguments, list } => {
+            let root = permissions.root.as_deref();
+            let sources = match list {
+                None => Sources::open(root, arguments, options)?,
+                Some(list) => {
+                    let names = match list {
+                        List::Follows => listed::receive(&link)?,
+                        List::File(file) => listed::read(root, file)?,
+                    };
+                    let argument = arguments.first().map_or(&[][..], Vec::as_slice);
+                    Sources::open_listed(root, argument, &names, options)?
+                }
+            };
             let end = SourceEnd {
                 sources: &sources,
                 options,
@@ -143,7 +156,10 @@ fn serve(
             let message = "this agent is read-only (--read-only): it can be a source, not a destination";
             Err(SessionError::refused(Exit::StartUp, message))
         }
-        Role::Destination { argument } => {
+        Role::Destination { argument, list } => {
+            if let Some(file) = list {
+                listed::send(&link.outgoing, &listed::read(permissions.root.as_deref(), file)?)?;
+            }
             let end = DestinationEnd {
                 argument,
                 root: permissions.root.as_deref(),

@@ -10,7 +10,6 @@ use crate::run::Run;
 use crate::tree::{Dir, Handle as _, Held};
 use crate::workers::lock;
 use protocol::entry::Kind;
-use protocol::filter::Side as FilterSide;
 use protocol::itemize::Item;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Exit, Operation};
@@ -123,11 +122,13 @@ fn count_below(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> u64 {
     }
     let Ok(below) = dir.dir(name) else { return 1 };
     let path = parent.join(name);
+    // What is wrong with its rules is told when it would be removed.
+    let _ = run.rules.enter(&below, &path);
     let names = below.names().unwrap_or_default();
     1 + names
         .iter()
         .filter_map(|name| Name::new(name).ok())
-        .filter(|name| !is_protected(run, &below, &path, name))
+        .filter(|name| !is_kept_in_deleted(run, &below, &path, name))
         .map(|name| count_below(run, &below, &path, &name))
         .sum::<u64>()
 }
@@ -176,9 +177,13 @@ pub(crate) fn remove_content(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &
         Ok(opened) => opened,
         Err(error) => return fail(run, &path, error),
     };
+    if let Err(error) = run.rules.enter(&below, &path) {
+        run.monitor.note(&format!("{path} is not deleted: {error}"));
+        return fail(run, &path, Errno::INVAL);
+    }
     let mut all = true;
     for name in names.iter().filter_map(|name| Name::new(name).ok()) {
-        all &= !is_protected(run, &below, &path, &name) && remove(run, &below, &path, &name);
+        all &= !is_kept_in_deleted(run, &below, &path, &name) && remove(run, &below, &path, &name);
     }
     if names.has_staging() && !run.options.dry_run {
         // A run with this directory as its root left it, or is still at work.
@@ -214,23 +219,26 @@ fn makes_room(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
 fn holds_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let Ok(below) = dir.dir(name) else { return false };
     let path = parent.join(name);
+    if run.rules.enter(&below, &path).is_err() {
+        return true;
+    }
     let names = below.names().unwrap_or_default();
     let may_protect = !run.options.filter.is_empty() || !run.options.replaced.is_gone();
     may_protect
         && names
             .iter()
             .filter_map(|name| Name::new(name).ok())
-            .any(|name| is_protected(run, &below, &path, &name) || holds_protected(run, &below, &path, &name))
+            .any(|name| is_kept_in_deleted(run, &below, &path, &name) || holds_protected(run, &below, &path, &name))
 }
 
-/// Whether the filter keeps an entry of the destination from being deleted, or it is what earlier runs kept.
-pub(crate) fn is_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
-    let filter = &run.options.filter;
-    let is_excluded = !filter.is_empty() && {
-        let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
-        filter.excludes(parent.join(name).as_bytes(), is_dir, FilterSide::Receiver)
-    };
-    is_excluded || run.retirement.protects(dir, name)
+/// Whether an entry of the destination is not to be deleted: a rule keeps it, or it is what earlier runs kept.
+pub(crate) fn is_kept(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    run.rules.protect(dir, parent, name) || run.retirement.protects(dir, name)
+}
+
+/// The same of an entry of a directory that is being deleted itself.
+fn is_kept_in_deleted(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    run.rules.protect_in_deleted(dir, parent, name) || run.retirement.protects(dir, name)
 }
 
 fn fail(run: &Run<'_>, path: &RelPath, error: Errno) -> bool {

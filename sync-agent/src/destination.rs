@@ -20,6 +20,7 @@ use crate::partial::Partials;
 use crate::receiver::{self, Receiver as Writer, Task};
 use crate::removal::Removals;
 use crate::retire::{self, Retirement};
+use crate::rules::{OwnRules, Place, TreeRules};
 use crate::run::Run;
 use crate::scan::beneath;
 use crate::sides::Sides;
@@ -29,6 +30,7 @@ use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use protocol::arguments::{Missing, Relative};
 use protocol::destination::{DestinationEvent, DestinationSession, Standing};
+use protocol::filter;
 use protocol::message::{Begin, Data, Finished, Message};
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
@@ -73,6 +75,7 @@ const COMMITS_WAITING: usize = 64;
 /// The destination's root, opened.
 struct Root {
     tree: Tree,
+    place: Place,
     dir: Option<Dir>,
     /// The single entry's name here.
     single_name: Option<Name>,
@@ -179,8 +182,11 @@ impl DestinationEnd<'_> {
     fn open_root(&self, begin: &Begin) -> Result<Root, SessionError> {
         let shown = protocol::path::escaped(self.argument);
         let cannot = |error: Errno| SessionError::io(format!("open the destination {shown:?}"), error);
+        let place = Place::new(self.argument, RelPath::root(), self.root).map_err(cannot)?;
         match self.open_tree(self.argument) {
-            Ok((tree, dir)) => return Ok(Root { tree, dir: Some(dir), single_name: None, made: false }),
+            Ok((tree, dir)) => {
+                return Ok(Root { tree, place, dir: Some(dir), single_name: None, made: false });
+            }
             Err(Errno::NOENT) => {}
             Err(Errno::NOTDIR) if begin.single && !self.argument.ends_with(b"/") => {}
             Err(Errno::XDEV) => {
@@ -194,7 +200,7 @@ impl DestinationEnd<'_> {
             Err(error) => return Err(cannot(error)),
         }
         if self.options.arguments.make_path {
-            return self.make_whole_root(begin);
+            return self.make_whole_root(begin, place);
         }
         let (parent, name) = self.split_destination().ok_or_else(|| cannot(Errno::NOENT))?;
         let (tree, dir) = self.open_tree(&parent).map_err(|error| match error {
@@ -205,10 +211,10 @@ impl DestinationEnd<'_> {
             error => cannot(error),
         })?;
         if begin.single && !self.argument.ends_with(b"/") {
-            return Ok(Root { tree, dir: Some(dir), single_name: Some(name), made: false });
+            return Ok(Root { tree, place, dir: Some(dir), single_name: Some(name), made: false });
         }
         if self.options.dry_run {
-            return Ok(Root { tree, dir: None, single_name: None, made: true });
+            return Ok(Root { tree, place, dir: None, single_name: None, made: true });
         }
         dir.make_dir(name.as_bytes()).map_err(cannot)?;
         if begin.root.is_none() || !self.options.preserve.perms {
@@ -217,11 +223,11 @@ impl DestinationEnd<'_> {
         }
         self.monitor.made_root(self.argument);
         let (tree, dir) = self.open_tree(self.argument).map_err(cannot)?;
-        Ok(Root { tree, dir: Some(dir), single_name: None, made: true })
+        Ok(Root { tree, place, dir: Some(dir), single_name: None, made: true })
     }
 
     /// The root of a run that makes the whole path to it (`--mkpath`).
-    fn make_whole_root(&self, begin: &Begin) -> Result<Root, SessionError> {
+    fn make_whole_root(&self, begin: &Begin, place: Place) -> Result<Root, SessionError> {
         let is_single = begin.single && !self.argument.ends_with(b"/");
         let (parent, name) = match self.split_destination() {
             Some((parent, name)) if is_single => (parent, Some(name)),
@@ -233,7 +239,7 @@ impl DestinationEnd<'_> {
             self.monitor.note(&format!("created {made} {what} for {}", protocol::path::escaped(&parent)));
         }
         let is_absent = made > 0 && self.options.dry_run;
-        Ok(Root { tree, dir: (!is_absent).then_some(dir), single_name: name, made: is_absent })
+        Ok(Root { tree, place, dir: (!is_absent).then_some(dir), single_name: name, made: is_absent })
     }
 
     /// Makes what is missing of `path`; of a dry run the deepest directory that is there. Says how many were missing.
@@ -409,10 +415,13 @@ impl DestinationEnd<'_> {
         let (tasks, to_do) = unbounded::<Task>();
         let (commits, to_commit) = bounded::<Commit>(COMMITS_WAITING);
         let (wake, woken) = bounded(1);
+        let rules =
+            TreeRules { rules: &self.options.filter, side: filter::Side::Receiver, place: &root.place };
         let run = Run {
             tree: &root.tree,
             options: self.options,
             translation,
+            rules: OwnRules::new(rules, &root.tree),
             outgoing: &outgoing,
             monitor: self.monitor,
             progress: self.progress,

@@ -7,7 +7,6 @@
 use crate::bases::{self, Alternate, Neighbours};
 use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
-use crate::delete;
 use crate::error::SessionError;
 use crate::hard_links;
 use crate::metadata::Metadata;
@@ -101,7 +100,8 @@ pub(crate) fn merge_all(
 ) -> Result<(), SessionError> {
     let since = Instant::now();
     let mut asked = Asked::default();
-    let merged: Vec<Merged> = batch.into_iter().map(|ready| merge(run, walk, ready, &mut asked)).collect();
+    let merged = batch.into_iter().map(|ready| merge(run, walk, ready, &mut asked));
+    let merged = merged.collect::<Result<Vec<Merged>, SessionError>>()?;
     let requests = run.request_whole(asked.whole, asked.requests);
     run.progress.clock.add(Activity::Scan, since);
     for requests in requests.chunks(REQUESTS_PER_FRAME) {
@@ -113,7 +113,12 @@ pub(crate) fn merge_all(
 /// Requests in one frame: far below its limit.
 const REQUESTS_PER_FRAME: usize = 4096;
 
-fn merge(run: &Run<'_>, walk: &mut Walk, ready: ReadyPiece<Metadata>, asked: &mut Asked) -> Merged {
+fn merge(
+    run: &Run<'_>,
+    walk: &mut Walk,
+    ready: ReadyPiece<Metadata>,
+    asked: &mut Asked,
+) -> Result<Merged, SessionError> {
     let ReadyPiece { directory, standing, mut piece } = ready;
     let kept = lock(&run.own_listings).remove(&directory);
     let opened = kept.map_or_else(|| open(run, walk, &piece.directory, &standing), Ok);
@@ -122,9 +127,12 @@ fn merge(run: &Run<'_>, walk: &mut Walk, ready: ReadyPiece<Metadata>, asked: &mu
         Err(error) => {
             run.problem(errno(Side::Destination, &piece.directory, Operation::List, error));
             let standings = skip_directories(&piece.entries);
-            return Merged { directory, piece, standings };
+            return Ok(Merged { directory, piece, standings });
         }
     };
+    if let Some(dir) = &own.dir {
+        enter_rules(run, dir, &piece.directory)?;
+    }
     if piece.directory.is_root() {
         rename_single(run, &mut piece.entries);
     }
@@ -157,7 +165,13 @@ fn merge(run: &Run<'_>, walk: &mut Walk, ready: ReadyPiece<Metadata>, asked: &mu
     } else {
         lock(&run.own_listings).insert(directory, own);
     }
-    Merged { directory, piece, standings }
+    Ok(Merged { directory, piece, standings })
+}
+
+/// Before anything in a directory is changed its own rules are read, for what may be deleted there.
+fn enter_rules(run: &Run<'_>, dir: &Dir, path: &RelPath) -> Result<(), SessionError> {
+    let is_outside = path.is_root() && run.is_named;
+    if run.options.delete.extraneous && !is_outside { run.rules.enter(dir, path) } else { Ok(()) }
 }
 
 fn open(
@@ -251,13 +265,18 @@ impl Merge<'_, '_> {
             let path = self.own.path.join(&entry.name);
             return self.run.monitor.note(&format!("skipping non-regular file {:?}", path.to_string()));
         }
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
         if let Kind::Symlink { target } = &mut entry.kind {
             *target = self.run.options.links.munging.at_destination(std::mem::take(target));
             if self.leaves_out(&entry.name, target) {
                 return;
             }
         }
-        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        if entry.is_file() && !self.run.options.sizes.includes(entry.size_bytes()) {
+            self.done.0 += 1;
+            self.done.1 += entry.size_bytes();
+            return;
+        }
         let info = existing.as_ref().map(|(info, _)| info);
         let listed = (!self.own.bases.is_empty()).then(|| entry.clone());
         let wanted = self.run.translation.wanted(entry, info, &mut self.owners);
@@ -491,8 +510,12 @@ impl Merge<'_, '_> {
         match self.run.tree.info_followed(&path) {
             Ok(info) if info.is_dir() => {
                 self.run.keep_behind_link(&info);
-                let entry = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
-                Ok((info, entry))
+                let mut behind = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
+                if let Some(taken) = self.run.translation.taken.filter(|_| entry.attributes().is_some()) {
+                    let held = self.run.tree.hold_followed(&path);
+                    behind.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
+                }
+                Ok((info, behind))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(found),
             Err(error) => Err(error),
@@ -515,7 +538,7 @@ impl Merge<'_, '_> {
         }
         let Ok(name) = Name::new(name) else { return };
         let Some(dir) = &self.own.dir else { return };
-        if !delete::is_protected(self.run, dir, &self.own.path, &name) {
+        if !delete::is_kept(self.run, dir, &self.own.path, &name) {
             self.own.extraneous.push(name);
         }
     }

@@ -5,9 +5,12 @@
 //! are followed, for the operator named them. Below the argument the rules of its [`Tree`] hold.
 
 use crate::error::SessionError;
+use crate::listed::{Rest, Wanted};
+use crate::rules::{Place, TreeRules};
 use crate::scan::beneath;
 use crate::tree::{self, Dir, Follow, Held, Info, Tree, Walk};
 use protocol::arguments::Relative;
+use protocol::filter::Side;
 use protocol::links::{self, Followed};
 use protocol::options::SyncOptions;
 use protocol::path::{Name, PathError, RelPath};
@@ -61,9 +64,7 @@ impl Argument {
             let shown = protocol::path::escaped(argument);
             SessionError::refused(exit, format!("{shown:?} {why}"))
         };
-        if argument.split(|&byte| byte == b'/').any(|part| part == tree::STAGING_NAME) {
-            return Err(refused(Exit::Selection, "holds what is not complete yet: it can't be a source"));
-        }
+        refuse_staging(argument)?;
         if relative == Relative::No {
             return Argument::plain(argument).map_err(|why| refused(Exit::Selection, &why.to_string()));
         }
@@ -90,6 +91,11 @@ impl Argument {
         Ok(Argument { base: or_here(&argument[..cut]), asked, contents: false, base_is_implied: false })
     }
 
+    /// A directory whose own contents a list names: `at`, below `base`.
+    pub(crate) fn of_list(base: Vec<u8>, at: RelPath) -> Argument {
+        Argument { base, asked: at, contents: true, base_is_implied: false }
+    }
+
     /// The directory that paths of the transfer are below.
     pub(crate) fn base(&self) -> &[u8] {
         &self.base
@@ -114,10 +120,8 @@ impl Argument {
         let follow = if options.links.followed.any() { Follow::Anywhere } else { Follow::Never };
         let tree = self.tree(root, &at, follow)?;
         let implied = if at.is_root() { Vec::new() } else { self.implied(root, &at)? };
-        let base_info = match self.base_is_implied {
-            true => {
-                Some(self.tree(root, &RelPath::root(), Follow::Never)?.dir(&RelPath::root())?.own_info()?)
-            }
+        let base = match self.base_is_implied {
+            true => Some(self.tree(root, &RelPath::root(), Follow::Never)?.dir(&RelPath::root())?),
             false => None,
         };
         if let Some(name) = &only {
@@ -125,7 +129,9 @@ impl Argument {
             let there = tree.dir(&RelPath::root())?.info(name.as_bytes());
             if options.links.followed.any() { tree.info_followed(&path).or(there) } else { there }?;
         }
-        Ok(Origin { tree, at, implied, only, base_info })
+        let wanted = wanted(only.as_ref(), options);
+        let place = Place::new(&self.base, at.clone(), root)?;
+        Ok(Origin { tree, at, implied, only, wanted, place, base })
     }
 
     fn tree(&self, root: Option<&Dir>, at: &RelPath, follow: Follow) -> Result<Tree, OpenError> {
@@ -155,6 +161,15 @@ impl Argument {
     }
 }
 
+/// What an argument asks for of its tree's root.
+fn wanted(only: Option<&Name>, options: &SyncOptions) -> Wanted {
+    let entered = |rest| if options.recursive { Rest::Everything } else { rest };
+    match only {
+        Some(name) => Wanted::only(name.clone(), entered(Rest::Nothing)),
+        None => Wanted::rest(entered(Rest::Names)),
+    }
+}
+
 /// Where a relative argument is cut: at its first `/./`, or in front of all of it.
 fn relative_parts(argument: &[u8]) -> (&[u8], &[u8]) {
     if let Some(cut) = argument.windows(3).position(|part| part == b"/./") {
@@ -162,6 +177,16 @@ fn relative_parts(argument: &[u8]) -> (&[u8], &[u8]) {
         return (base, &argument[cut + 3..]);
     }
     if argument.starts_with(b"/") { (b"/", &argument[1..]) } else { (b".", argument) }
+}
+
+/// What is not complete yet is nobody's source.
+pub(crate) fn refuse_staging(path: &[u8]) -> Result<(), SessionError> {
+    if !path.split(|&byte| byte == b'/').any(|part| part == tree::STAGING_NAME) {
+        return Ok(());
+    }
+    let shown = protocol::path::escaped(path);
+    let why = format!("{shown:?} holds what is not complete yet: it can't be a source");
+    Err(SessionError::refused(Exit::Selection, why))
 }
 
 /// Whether an argument names a directory by itself (a trailing slash or dots at its end).
@@ -181,10 +206,14 @@ pub(crate) struct Origin {
     at: RelPath,
     /// The directories above that, from the top.
     implied: Vec<(Name, Info)>,
-    /// Only this name of the tree's root is copied; none: all of its content.
+    /// The argument names this entry of the tree's root; none: what is in the root, or what a list names.
     only: Option<Name>,
+    /// What is copied of the tree's root.
+    wanted: Wanted,
+    /// Where it is.
+    place: Place,
     /// The root of the transfer, where it is in it although only something below was asked for.
-    base_info: Option<Info>,
+    base: Option<Dir>,
 }
 
 impl Origin {
@@ -193,21 +222,15 @@ impl Origin {
         self.only.as_ref().map_or_else(|| self.at.clone(), |name| self.at.join(name))
     }
 
-    /// The attributes of the transfer's root, where this argument has it in the transfer.
-    pub(crate) fn root_info(&self) -> Option<Result<Info, Errno>> {
-        let is_root = self.at.is_root() && self.only.is_none();
-        let own = || self.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
-        if is_root { Some(own()) } else { self.base_info.map(Ok) }
-    }
-
-    /// The directory that its tree is the contents of.
-    pub(crate) fn hold_root(&self) -> Result<Held, Errno> {
-        self.tree.dir(&RelPath::root()).and_then(|dir| dir.hold_self())
+    /// The transfer's root, where this argument has it in the transfer.
+    pub(crate) fn root(&self) -> Option<Result<Dir, Errno>> {
+        let is_root = self.is_top(&RelPath::root());
+        if is_root { Some(self.tree.dir(&RelPath::root())) } else { self.base.as_ref().map(Dir::try_clone) }
     }
 
     /// Whether it is one thing and stands at the top of the transfer.
     pub(crate) fn is_single(&self) -> bool {
-        self.at.is_root() && self.only.is_some() && self.base_info.is_none()
+        self.at.is_root() && self.only.is_some() && self.base.is_none()
     }
 
     /// The directory that comes next on the way from `directory` of the transfer to what was asked for.
@@ -215,14 +238,76 @@ impl Origin {
         self.implied.get(directory.depth()).filter(|_| self.at.is_within(directory))
     }
 
-    /// The one name that is copied of `directory`, if it is not all of them.
-    pub(crate) fn only(&self, directory: &RelPath) -> Option<&Name> {
-        self.only.as_ref().filter(|_| *directory == self.at)
-    }
-
     /// Whether `directory` is the one whose contents were asked for.
     pub(crate) fn is_top(&self, directory: &RelPath) -> bool {
-        self.only.is_none() && *directory == self.at
+        self.wanted.is_content() && *directory == self.at
+    }
+
+    /// What is copied of the directory that its tree is the contents of.
+    pub(crate) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Its tree, from where it stands in the transfer on.
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Where its tree is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether the filter leaves out what was asked for.
+    pub(crate) fn is_excluded(&self, options: &SyncOptions) -> bool {
+        let is_named = !options.filter.is_empty() && !self.asked().is_root();
+        is_named && self.excludes(&self.asked(), self.is_directory(options.links.followed), options)
+    }
+
+    /// Whether the filter leaves out what somebody named. As with rsync, rules of directories are not asked about that.
+    fn excludes(&self, path: &RelPath, is_dir: bool, options: &SyncOptions) -> bool {
+        let rules = TreeRules { rules: &options.filter, side: Side::Sender, place: &self.place };
+        rules.filter(None).excludes(path.as_bytes(), is_dir)
+    }
+
+    /// Nothing of it is copied but what a list names.
+    pub(crate) fn want_nothing(&mut self) {
+        self.wanted = Wanted::rest(Rest::Nothing);
+    }
+
+    /// Takes in a name of a list, as seen from the top of the transfer, unless the filter leaves it out.
+    pub(crate) fn want(
+        &mut self,
+        walk: &mut Walk,
+        path: &RelPath,
+        with_content: bool,
+        options: &SyncOptions,
+    ) -> Result<(), Errno> {
+        let is_dir = self.look_at(walk, path, options.links.followed)?.is_dir();
+        if self.excludes(path, is_dir, options) {
+            return Ok(());
+        }
+        let rest = match is_dir {
+            true if options.recursive => Rest::Everything,
+            true if with_content => Rest::Names,
+            _ => Rest::Nothing,
+        };
+        let names: Vec<Name> = self.inside(path)?.names().collect();
+        self.wanted.add(&names, rest);
+        Ok(())
+    }
+
+    fn look_at(&self, walk: &mut Walk, path: &RelPath, followed: Followed) -> Result<Info, Errno> {
+        let Some((parent, name)) = path.split_last().filter(|_| *path != self.at) else {
+            return self.dir(walk, path)?.own_info();
+        };
+        let dir = self.dir(walk, &parent)?;
+        match self.look(&dir, &parent, &name, followed) {
+            Ok((info, _)) => Ok(info),
+            // It is listed, and told of then.
+            Err(LookError::Dangling) => dir.info(name.as_bytes()),
+            Err(LookError::Errno(error)) => Err(error),
+        }
     }
 
     /// Whether what was asked for is a directory, or a link that is followed to one.

@@ -13,6 +13,8 @@ use crate::partial::Partials;
 use crate::receiver::{Flight, Target, Task};
 use crate::removal::Removals;
 use crate::retire::Retirement;
+use crate::rules::OwnRules;
+use crate::sink;
 use crate::staging::{Area, Staged, Staging};
 use crate::tree::{Dir, Info, Tree};
 use crate::workers::lock;
@@ -37,6 +39,8 @@ pub(crate) struct Run<'r> {
     pub(crate) tree: &'r Tree,
     pub(crate) options: &'r SyncOptions,
     pub(crate) translation: &'r Translation<'r>,
+    /// What is kept from deletion.
+    pub(crate) rules: OwnRules<'r>,
     pub(crate) outgoing: &'r Outgoing,
     pub(crate) monitor: &'r dyn Monitor,
     pub(crate) progress: &'r Progress,

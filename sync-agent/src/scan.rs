@@ -9,16 +9,18 @@ use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::hard_links::Numbers;
 use crate::link::{LinkState, Outgoing};
+use crate::listed::Wanted;
 use crate::monitor::{Monitor, Progress, errno};
 use crate::origin::{self, Argument, LookError, OpenError, Origin};
 use crate::owners;
 use crate::packer::Packer;
+use crate::rules::TreeRules;
 use crate::tree::{self, Dir, Held, Info};
 use crate::workers::lock;
 use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
 use protocol::attributes::{Attributes, is_acl};
 use protocol::entry::{Entry, Kind, Timestamp};
-use protocol::filter::Side as FilterSide;
+use protocol::filter::{Chain, Filter, Side as FilterSide};
 use protocol::limits;
 use protocol::message::{Begin, Message, Piece, Scanned};
 use protocol::number::ByOwnNumber;
@@ -33,7 +35,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// All source arguments of a run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sources {
     /// Those that could be opened and are copied.
     pub(crate) origins: Vec<Origin>,
@@ -58,13 +60,7 @@ impl Sources {
         arguments: &[Vec<u8>],
         options: &SyncOptions,
     ) -> Result<Sources, SessionError> {
-        let mut sources = Sources {
-            origins: Vec::new(),
-            skipped: Vec::new(),
-            missing: Vec::new(),
-            misses_contents: false,
-            places: Places::default(),
-        };
+        let mut sources = Sources::default();
         let ArgumentRules { relative, missing, .. } = options.arguments;
         if u16::try_from(arguments.len()).is_err() {
             let message = "more than 65,535 sources; name the directories that they are in";
@@ -72,6 +68,7 @@ impl Sources {
         }
         let mut first = None;
         let enters = options.recursive || options.directories;
+        let mut is_any_left_out = false;
         for argument in arguments {
             let parsed = Argument::parse(argument, relative)?;
             let (asked, is_contents) = (parsed.asked().clone(), parsed.is_contents());
@@ -79,8 +76,8 @@ impl Sources {
                 Ok(origin) if !enters && origin.is_directory(options.links.followed) => {
                     sources.skipped.push(format!("skipping directory {asked}"));
                 }
-                // Nothing of it is copied: the directories above it would be empty.
-                Ok(origin) if relative != Relative::No && is_left_out(&origin, options) => {}
+                // Nothing of it is copied: with its path the directories above it would be empty.
+                Ok(origin) if origin.is_excluded(options) => is_any_left_out = true,
                 Ok(origin) => sources.origins.push(origin),
                 Err(OpenError::Refused(error)) => return Err(error),
                 Err(OpenError::Errno(Errno::NOENT)) if missing != Missing::Reported && !is_contents => {
@@ -96,15 +93,32 @@ impl Sources {
         }
         sources.place(options)?;
         match first {
-            Some((argument, cause)) if sources.origins.is_empty() && sources.skipped.is_empty() => {
+            Some((argument, cause))
+                if sources.origins.is_empty() && sources.skipped.is_empty() && !is_any_left_out =>
+            {
                 Err(cannot_open(argument, cause))
             }
             _ => Ok(sources),
         }
     }
 
+    /// Something that was named is not there; others are copied.
+    pub(crate) fn miss(&mut self, problem: Problem) {
+        self.missing.push(problem);
+    }
+
+    /// The same, where that means something for the destination.
+    pub(crate) fn miss_at_destination(&mut self, path: RelPath) {
+        self.places.missing.push(path);
+    }
+
+    /// A list names this: the directories above are implied.
+    pub(crate) fn ask(&mut self, path: RelPath) {
+        self.places.asked.push(path);
+    }
+
     /// Says where the arguments stand, as far as the options make that the destination's business.
-    fn place(&mut self, options: &SyncOptions) -> Result<(), SessionError> {
+    pub(crate) fn place(&mut self, options: &SyncOptions) -> Result<(), SessionError> {
         let places = &mut self.places;
         match options.arguments.missing {
             // Another argument of that name is there.
@@ -113,7 +127,7 @@ impl Sources {
             }
             _ => places.missing.clear(),
         }
-        if options.arguments.relative != Relative::No {
+        if options.arguments.relative != Relative::No && places.asked.is_empty() {
             places.asked = self.origins.iter().map(Origin::asked).collect();
         }
         let paths = places.asked.iter().chain(&places.missing);
@@ -128,12 +142,6 @@ impl Sources {
 
 /// What a path takes on the wire beside its bytes, at most.
 const PLACE_BYTES: usize = 9;
-
-/// Whether the filter leaves out what an argument names.
-fn is_left_out(origin: &Origin, options: &SyncOptions) -> bool {
-    let (path, is_dir) = (origin.asked(), origin.is_directory(options.links.followed));
-    !path.is_root() && options.filter.excludes(path.as_bytes(), is_dir, FilterSide::Sender)
-}
 
 /// A path relative to an agent's root, as a type; none where it would lead out.
 pub(crate) fn beneath(path: &[u8]) -> Option<RelPath> {
@@ -216,13 +224,6 @@ struct Found {
     below: Option<Job>,
 }
 
-/// A directory as one of the arguments has it.
-struct Opened {
-    origin: u16,
-    way: Way,
-    names: tree::Names,
-}
-
 /// How an argument has a directory.
 enum Way {
     /// It is listed.
@@ -231,7 +232,40 @@ enum Way {
     Implied(Info),
 }
 
-impl Opened {
+/// A name that could not be looked at; that was reported.
+struct Unseen;
+
+/// A directory to list.
+pub(crate) struct Job {
+    pub(crate) path: RelPath,
+    pub(crate) shares: Vec<Share>,
+    /// Its device, where one file system is not left.
+    pub(crate) device: Option<(u32, u32)>,
+    /// A source that may have had this directory too could not be read.
+    misses_origin: bool,
+    /// Where links are followed: the directories above it.
+    above: Option<Arc<Above>>,
+}
+
+/// What one source argument gives to a directory.
+#[derive(Clone)]
+pub(crate) struct Share {
+    pub(crate) origin: u16,
+    pub(crate) wanted: Wanted,
+    /// The rules of the directories above it, if directories have rules.
+    pub(crate) chain: Option<Arc<Chain>>,
+}
+
+/// A directory of one source argument while it is listed.
+struct Opened<'j> {
+    share: &'j Share,
+    way: Way,
+    names: tree::Names,
+    /// The rules that count in it.
+    chain: Option<Arc<Chain>>,
+}
+
+impl Opened<'_> {
     /// The directory's own attributes; of one that is only on the way those of what follows.
     fn own_info(&self) -> Result<Info, Errno> {
         match &self.way {
@@ -241,20 +275,8 @@ impl Opened {
     }
 }
 
-/// A name that could not be looked at; that was reported.
-struct Unseen;
-
-/// A directory to list.
-struct Job {
-    path: RelPath,
-    origins: Vec<u16>,
-    /// Its device, where one file system is not left.
-    device: Option<(u32, u32)>,
-    /// A source that may have had this directory too could not be read.
-    misses_origin: bool,
-    /// Where links are followed: the directories above it.
-    above: Option<Arc<Above>>,
-}
+/// A name to list, and in which of the opened directories it is.
+type Candidate<'n> = (&'n [u8], usize);
 
 struct Above {
     device: (u32, u32),
@@ -271,9 +293,11 @@ impl<'a> Scan<'a> {
         monitor: &'a dyn Monitor,
         progress: &'a Progress,
     ) -> Scan<'a> {
-        let all = (0..u16::try_from(sources.origins.len()).unwrap_or(u16::MAX)).collect();
-        let misses_origin = sources.misses_contents;
-        let top = Job { path: RelPath::root(), origins: all, device: None, misses_origin, above: None };
+        let all = (0..u16::MAX).zip(&sources.origins);
+        let share =
+            |(origin, source): (u16, &Origin)| Share { origin, wanted: source.wanted().clone(), chain: None };
+        let (shares, misses_origin) = (all.map(share).collect(), sources.misses_contents);
+        let top = Job { path: RelPath::root(), shares, device: None, misses_origin, above: None };
         Scan {
             sources,
             options,
@@ -299,15 +323,13 @@ impl<'a> Scan<'a> {
         let places = self.sources.places.clone();
         let mut begin =
             Begin { root: None, names: protocol::message::OwnerNames::default(), single: false, places };
-        let tops = origins.iter().find_map(|origin| Some((origin, origin.root_info()?)));
-        if let Some((origin, info)) = tops {
-            let info = info.map_err(|error| SessionError::io("read the source directory", error))?;
+        if let Some(root) = origins.iter().find_map(Origin::root) {
+            let looked = root.and_then(|dir| dir.own_info().map(|info| (dir, info)));
+            let (dir, info) = looked.map_err(|error| SessionError::io("read the source directory", error))?;
             let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
             begin.root = info.entry(name, Vec::new(), now);
-            if let (Some(root), Some(taken), true) =
-                (&mut begin.root, self.taken, origin.is_top(&RelPath::root()))
-            {
-                match attributes(taken, origin.hold_root(), RelPath::root) {
+            if let (Some(root), Some(taken)) = (&mut begin.root, self.taken) {
+                match attributes(taken, dir.hold_self(), RelPath::root) {
                     Ok(attributes) => root.set_attributes(attributes),
                     Err(problem) => *lock(&self.early) = Some(problem),
                 }
@@ -398,25 +420,32 @@ impl<'a> Scan<'a> {
     fn list(&self, job: &Job, sheet: &mut Sheet) -> Result<(), SessionError> {
         let since = Instant::now();
         let directory = Arc::new(job.path.clone());
-        let mut unseen = job.misses_origin;
+        let mut misses_origin = job.misses_origin;
         let mut opened = Vec::new();
-        for &origin in &job.origins {
-            match self.open(job, origin, sheet) {
-                Ok(found) => opened.push(found),
+        for share in job.shares.iter().filter(|share| self.is_entered(share, &job.path)) {
+            match self.open(job, share, sheet) {
+                Ok((way, names)) => {
+                    let chain = match &way {
+                        Way::Listed(dir) => self.chain(share, dir, &job.path)?,
+                        Way::Implied(_) => share.chain.clone(),
+                    };
+                    opened.push(Opened { share, way, names, chain });
+                }
                 Err(error) => {
-                    unseen = true;
+                    misses_origin = true;
                     self.problem(errno(Side::Source, &job.path, Operation::List, error));
                 }
             }
         }
-        let mut names: Vec<(&[u8], usize)> = Vec::new();
-        for (position, from) in opened.iter().enumerate() {
-            names.extend(from.names.iter().map(|name| (name, position)));
+        let mut names: Vec<Candidate<'_>> = Vec::new();
+        for (position, directory) in opened.iter().enumerate() {
+            names.extend(directory.names.iter().map(|name| (name, position)));
         }
         if opened.len() > 1 {
             names.sort();
         }
         let above = self.above(job, &opened);
+        let mut unseen = misses_origin;
         let mut part = Part::with_room(names.len());
         let mut jobs = Vec::new();
         let mut rest = &names[..];
@@ -425,10 +454,11 @@ impl<'a> Scan<'a> {
             let (candidates, after) = rest.split_at(same);
             rest = after;
             match self.entry(job, name, candidates, &opened, above.as_ref()) {
+                Ok(Some(Found { below: Some(below), .. }))
+                    if self.options.prune_empty_dirs && self.is_prunable(&below)? => {}
                 Ok(Some(Found { entry, listed, below })) => {
                     part.push(entry, listed);
                     if let Some(below) = below {
-                        let misses_origin = job.misses_origin || opened.len() < job.origins.len();
                         jobs.push(Job { misses_origin, ..below });
                     }
                 }
@@ -443,35 +473,73 @@ impl<'a> Scan<'a> {
         }
         self.progress.clock.add(Activity::Scan, since);
         // A mount point that is not entered is listed as empty, but nothing is known of its content.
-        let known = job.origins.iter().any(|&origin| self.lists_all(origin, &job.path));
+        let known = job.shares.iter().any(|share| self.lists_all(share, &job.path));
         let complete = known && (!unseen || self.options.delete.ignore_errors);
         let end = if complete { End::Complete } else { End::Incomplete };
         self.add(sheet, &directory, part, &mut jobs, end)
     }
 
-    fn open(&self, job: &Job, number: u16, sheet: &mut Sheet) -> Result<Opened, Errno> {
-        let at = usize::from(number);
+    /// Whether an argument gives anything to a directory.
+    fn is_entered(&self, share: &Share, path: &RelPath) -> bool {
+        share.wanted.is_anything() || self.origin(share).implied(path).is_some()
+    }
+
+    fn origin(&self, share: &Share) -> &'a Origin {
+        &self.sources.origins[usize::from(share.origin)]
+    }
+
+    fn open(&self, job: &Job, share: &Share, sheet: &mut Sheet) -> Result<(Way, tree::Names), Errno> {
+        let at = usize::from(share.origin);
         let origin = &self.sources.origins[at];
         if let Some((name, info)) = origin.implied(&job.path) {
-            let names = tree::Names::single(name.as_bytes());
-            return Ok(Opened { origin: number, way: Way::Implied(*info), names });
+            let names = tree::Names::of(std::iter::once(name.as_bytes()));
+            return Ok((Way::Implied(*info), names));
         }
         sheet.walks.resize_with(self.sources.origins.len(), tree::Walk::default);
         let dir = origin.dir(&mut sheet.walks[at], &job.path)?;
-        let names = match origin.only(&job.path) {
-            Some(name) => tree::Names::single(name.as_bytes()),
-            None => dir.names()?,
-        };
-        Ok(Opened { origin: number, way: Way::Listed(dir), names })
+        let names = share.wanted.names(&dir)?;
+        Ok((Way::Listed(dir), names))
     }
 
     /// Whether all that an argument has of a directory is listed, so that what is not is extraneous.
-    fn lists_all(&self, origin: u16, directory: &RelPath) -> bool {
-        let origin = &self.sources.origins[usize::from(origin)];
-        origin.implied(directory).is_none() && origin.only(directory).is_none()
+    fn lists_all(&self, share: &Share, directory: &RelPath) -> bool {
+        share.wanted.is_content() && self.origin(share).implied(directory).is_none()
     }
 
-    fn above(&self, job: &Job, opened: &[Opened]) -> Option<Arc<Above>> {
+    fn rules(&self, share: &Share) -> TreeRules<'a> {
+        let place = self.origin(share).place();
+        TreeRules { rules: &self.options.filter, side: FilterSide::Sender, place }
+    }
+
+    /// The question about entries of a directory with this chain.
+    pub(crate) fn filter<'c>(&self, share: &Share, chain: Option<&'c Arc<Chain>>) -> Filter<'c>
+    where
+        'a: 'c,
+    {
+        let rules: TreeRules<'c> = self.rules(share);
+        rules.filter(chain)
+    }
+
+    /// The rules that count in a directory. Those of directories that are only on the way to a name don't.
+    pub(crate) fn chain(
+        &self,
+        share: &Share,
+        dir: &Dir,
+        path: &RelPath,
+    ) -> Result<Option<Arc<Chain>>, SessionError> {
+        if !share.wanted.is_content() {
+            return Ok(share.chain.clone());
+        }
+        self.rules(share).enter(share.chain.as_ref(), self.origin(share).tree(), dir, path)
+    }
+
+    /// Whether a directory is left out because nothing would be in it.
+    fn is_prunable(&self, job: &Job) -> Result<bool, SessionError> {
+        let is_kept = job.shares.first().is_some_and(|share| self.is_protected(share, &job.path));
+        Ok(!is_kept && !self.holds_anything(job)?)
+    }
+
+    fn above(&self, job: &Job, opened: &[Opened<'_>]) -> Option<Arc<Above>> {
         if !self.options.links.followed.any() {
             return None;
         }
@@ -489,8 +557,8 @@ impl<'a> Scan<'a> {
         &self,
         job: &Job,
         name: &[u8],
-        candidates: &[(&[u8], usize)],
-        opened: &[Opened],
+        candidates: &[Candidate<'_>],
+        opened: &[Opened<'_>],
         above: Option<&Arc<Above>>,
     ) -> Result<Option<Found>, Unseen> {
         let name = Name::new(name).map_err(|_| Unseen)?;
@@ -499,29 +567,38 @@ impl<'a> Scan<'a> {
             self.problem(errno(Side::Source, &job.path, Operation::List, Errno::NAMETOOLONG));
             return Err(Unseen);
         }
-        let Opened { origin, way, .. } = &opened[candidates[0].1];
-        let dir = match way {
-            Way::Listed(dir) => dir,
-            Way::Implied(info) => {
-                let Some(entry) = info.entry(name.clone(), Vec::new(), now_for(info)) else {
-                    return Ok(None);
-                };
-                let below = Some(self.below(job, &path(), info, candidates, opened, above).ok_or(Unseen)?);
-                let listed = Listed { name, info: *info, origin: *origin, followed: false };
-                return Ok(Some(Found { entry, listed, below }));
+        // The first argument that has it and does not leave it out gives it.
+        let mut candidates = candidates;
+        let (share, dir, info, followed) = loop {
+            let Some((&(_, position), others)) = candidates.split_first() else { return Ok(None) };
+            let candidate = &opened[position];
+            let dir = match &candidate.way {
+                Way::Listed(dir) => dir,
+                Way::Implied(info) => {
+                    let Some(entry) = info.entry(name.clone(), Vec::new(), now_for(info)) else {
+                        return Ok(None);
+                    };
+                    let below = self.below(job, &path(), info, candidates, opened, above).ok_or(Unseen)?;
+                    let origin = candidate.share.origin;
+                    let listed = Listed { name, info: *info, origin, followed: false };
+                    return Ok(Some(Found { entry, listed, below: Some(below) }));
+                }
+            };
+            match self.info(dir, candidate.share.origin, &job.path, &name) {
+                Ok((info, _))
+                    if !self.options.filter.is_empty()
+                        && self.is_excluded(candidate, &path(), name.as_bytes(), info.is_dir()) => {}
+                Ok((info, followed)) => break (candidate.share, dir, info, followed),
+                Err(problem) => {
+                    let is_gone = problem.cause == Cause::Vanished;
+                    self.problem(problem);
+                    return if is_gone { Ok(None) } else { Err(Unseen) };
+                }
             }
-        };
-        let (info, followed) = match self.info(dir, *origin, &job.path, &name) {
-            Ok(found) => found,
-            Err(problem) => {
-                let is_gone = problem.cause == Cause::Vanished;
-                self.problem(problem);
-                return if is_gone { Ok(None) } else { Err(Unseen) };
-            }
+            candidates = others;
         };
         // What the options don't copy is listed all the same: it exists, so its name is not extraneous.
-        let enters = self.options.recursive || self.options.directories;
-        if (info.is_dir() && !enters) || self.is_excluded(&job.path, &name, info.is_dir()) {
+        if info.is_dir() && !(self.options.recursive || self.options.directories) {
             return Ok(None);
         }
         let target = if info.is_link() {
@@ -537,7 +614,7 @@ impl<'a> Scan<'a> {
         };
         let Some(mut entry) = info.entry(name.clone(), target, now_for(&info)) else { return Ok(None) };
         if let Some(taken) = self.taken {
-            let origin = &self.sources.origins[usize::from(*origin)];
+            let origin = self.origin(share);
             let held = if followed { origin.hold_followed(&path()) } else { dir.hold(name.as_bytes()) };
             match attributes(taken, held, path) {
                 Ok(attributes) => entry.set_attributes(attributes),
@@ -550,7 +627,7 @@ impl<'a> Scan<'a> {
         } else {
             None
         };
-        Ok(Some(Found { entry, listed: Listed { name, info, origin: *origin, followed }, below }))
+        Ok(Some(Found { entry, listed: Listed { name, info, origin: share.origin, followed }, below }))
     }
 
     /// What attributes alone can tell, where it is asked for.
@@ -566,7 +643,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn info(
+    pub(crate) fn info(
         &self,
         dir: &Dir,
         origin: u16,
@@ -595,9 +672,10 @@ impl<'a> Scan<'a> {
         })
     }
 
-    fn is_excluded(&self, directory: &RelPath, name: &Name, is_dir: bool) -> bool {
-        let filter = &self.options.filter;
-        !filter.is_empty() && filter.excludes(directory.join(name).as_bytes(), is_dir, FilterSide::Sender)
+    /// What somebody named was asked about before.
+    fn is_excluded(&self, opened: &Opened<'_>, path: &RelPath, name: &[u8], is_dir: bool) -> bool {
+        !opened.share.wanted.is_named(name)
+            && self.filter(opened.share, opened.chain.as_ref()).excludes(path.as_bytes(), is_dir)
     }
 
     /// The job for a directory just found; none where following links came back to where it was.
@@ -606,8 +684,8 @@ impl<'a> Scan<'a> {
         job: &Job,
         path: &RelPath,
         info: &Info,
-        candidates: &[(&[u8], usize)],
-        opened: &[Opened],
+        candidates: &[Candidate<'_>],
+        opened: &[Opened<'_>],
         above: Option<&Arc<Above>>,
     ) -> Option<Job> {
         let mut next = above;
@@ -619,16 +697,31 @@ impl<'a> Scan<'a> {
             }
             next = ancestor.parent.as_ref();
         }
-        let is_dir = |&&(name, position): &&(&[u8], usize)| match &opened[position].way {
-            Way::Listed(dir) => dir.info(name).is_ok_and(|info| info.is_dir()),
-            Way::Implied(_) => true,
+        let is_dir = |&&(name, position): &&Candidate<'_>| {
+            let other = &opened[position];
+            match &other.way {
+                Way::Implied(_) => true,
+                Way::Listed(dir) => {
+                    let is_dir = dir.info(name).is_ok_and(|info| info.is_dir());
+                    is_dir && !self.is_excluded(other, path, name, true)
+                }
+            }
         };
-        let others = candidates[1..].iter().filter(is_dir).map(|&(_, position)| opened[position].origin);
-        let origins: Vec<u16> = std::iter::once(opened[candidates[0].1].origin).chain(others).collect();
-        let device = self.device(job, path, info, &origins, opened);
-        let is_here = device.is_none_or(|device| device == info.device);
-        let origins = if is_here { self.entering(origins, path) } else { Vec::new() };
-        Some(Job { path: path.clone(), origins, device, misses_origin: false, above: above.cloned() })
+        let share = |&(name, position): &Candidate<'_>| {
+            let Opened { share, way, chain, .. } = &opened[position];
+            let wanted = match way {
+                Way::Listed(_) => share.wanted.below(name),
+                Way::Implied(_) => share.wanted.clone(),
+            };
+            Share { origin: share.origin, wanted, chain: chain.clone() }
+        };
+        let shares = candidates[..1].iter().chain(candidates[1..].iter().filter(is_dir)).map(share);
+        let mut shares: Vec<Share> = shares.collect();
+        let device = self.device(job, path, info, &shares, opened);
+        if device.is_some_and(|device| device != info.device) {
+            shares.clear();
+        }
+        Some(Job { path: path.clone(), shares, device, misses_origin: false, above: above.cloned() })
     }
 
     /// The file system that is not left below `path`, if one is not: that of the argument.
@@ -637,31 +730,18 @@ impl<'a> Scan<'a> {
         job: &Job,
         path: &RelPath,
         info: &Info,
-        origins: &[u16],
-        opened: &[Opened],
+        shares: &[Share],
+        opened: &[Opened<'_>],
     ) -> Option<(u32, u32)> {
         if !self.options.one_file_system || job.device.is_some() {
             return job.device;
         }
-        let origin = &self.sources.origins[usize::from(*origins.first()?)];
+        let origin = self.origin(shares.first()?);
         if origin.implied(&job.path).is_some() {
             return None;
         }
         let is_argument = origin.asked() == *path;
         if is_argument { Some(info.device) } else { opened.first()?.own_info().ok().map(|info| info.device) }
-    }
-
-    /// Those of `origins` that are listed at `path`: all, or where the run does not descend those on their way.
-    fn entering(&self, origins: Vec<u16>, path: &RelPath) -> Vec<u16> {
-        if self.options.recursive {
-            return origins;
-        }
-        let all = &self.sources.origins;
-        let is_on_its_way = |&origin: &u16| {
-            let origin = &all[usize::from(origin)];
-            origin.implied(path).is_some() || origin.only(path).is_some() || origin.is_top(path)
-        };
-        origins.into_iter().filter(is_on_its_way).collect()
     }
 
     fn add(

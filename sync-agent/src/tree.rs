@@ -121,6 +121,12 @@ impl Tree {
         Tree { follow: Follow::Beneath, ..self }
     }
 
+    /// Whether links in it are followed.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.follow != Follow::Never
+    }
+
     /// A directory of the tree.
     ///
     /// # Errors
@@ -729,11 +735,10 @@ pub struct Names {
 }
 
 impl Names {
-    /// A list of one name.
-    #[must_use]
-    pub fn single(name: &[u8]) -> Names {
+    /// A list of these, which are in order.
+    pub fn of<'a>(given: impl Iterator<Item = &'a [u8]>) -> Names {
         let mut names = Names::default();
-        names.push(name);
+        given.for_each(|name| names.push(name));
         names
     }
 

@@ -18,18 +18,10 @@ const REFUSED: &[&str] = &[
     "copy-devices",
     "write-devices",
     "preallocate",
-    "delete-excluded",
-    "max-size=",
-    "min-size=",
     "max-alloc=",
-    "prune-empty-dirs",
     "usermap=",
     "groupmap=",
     "contimeout=",
-    "filter=",
-    "cvs-exclude",
-    "files-from=",
-    "from0",
     "old-args",
     "secluded-args",
     "trust-sender",
@@ -80,11 +72,6 @@ const REFUSED: &[&str] = &[
 const REFUSED_LETTERS: &[(char, &str, bool)] = &[
     ('S', "sparse", false),
     ('N', "crtimes", false),
-    ('m', "prune-empty-dirs", false),
-    ('f', "filter=", true),
-    ('F', "F", false),
-    ('C', "cvs-exclude", false),
-    ('0', "from0", false),
     ('s', "secluded-args", false),
     ('8', "8-bit-output", false),
     ('B', "block-size", true),
@@ -175,7 +162,7 @@ fn sync() -> Command {
     ));
     let command = transfer::arguments(update::window(update::arguments(deletion::arguments(command))));
     let command = bases::arguments(command);
-    let command = places::arguments(links::arguments(selection::arguments(command)));
+    let command = places::arguments(links::arguments(selection::copy_arguments(command)));
     let command = connection::arguments(command);
     let command = output::arguments(command)
         .arg(flag("itemize-changes", Some('i'), "Print a line of letters for each change, as rsync does"))

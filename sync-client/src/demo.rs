@@ -354,6 +354,7 @@ impl NewMachine<'_> {
             output: OutputOptions::default(),
             state_dir: None,
             deletes_first: false,
+            list: None,
         }
     }
 
@@ -737,7 +738,7 @@ mod tests {
         let parsed = COMMANDS.map(|(_, line)| {
             let matches = crate::args::command().try_get_matches_from(line.split_whitespace()).unwrap();
             match matches.subcommand().unwrap() {
-                ("sync", matches) => crate::job::sync(matches, 0o022).unwrap().options,
+                ("sync", matches) => crate::job::sync(matches, 0o022, b"").unwrap().options,
                 (_, matches) => crate::job::verify(matches).unwrap().options,
             }
         });

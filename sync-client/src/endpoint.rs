@@ -1,12 +1,13 @@
 //! Joins two endpoints, wherever they are: in this process or behind SSH.
 
 use crate::clearing::{self, Once};
-use crate::job::{Connection, Job, Side};
+use crate::job::{Connection, FileList, Job, Side};
 use crate::ssh::system;
 use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
 use crossbeam_channel::{Receiver, Sender};
 use protocol::ProtocolError;
 use protocol::message::{Finished, Message, Report, Role, Start, Token, hello};
+use protocol::names::List;
 use protocol::options::Compression;
 use protocol::stats::Exit;
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,7 @@ use sync_agent::destination::DestinationEnd;
 use sync_agent::error::SessionError;
 use sync_agent::index::Index;
 use sync_agent::link::{self, Further, Link, LinkState};
+use sync_agent::listed;
 use sync_agent::monitor::{Monitor, Progress};
 use sync_agent::scan::Sources;
 use sync_agent::source::SourceEnd;
@@ -149,7 +151,7 @@ fn session(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Ou
 
 fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
     refuse_overlap(job)?;
-    let sources = Sources::open(None, &job.source.paths, &job.options)?;
+    let sources = open_sources(job, || Err(SessionError::Panic("list")))?;
     let (source_link, destination_link) = link::in_process();
     let counters = Arc::clone(source_link.outgoing.state());
     counters.limit_bandwidth(job.options.bandwidth_bytes_per_s);
@@ -174,6 +176,24 @@ fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outc
     Ok(outcome(finished, &counters))
 }
 
+/// Opens what is copied from this machine; `receive` is for a list that is at the other end.
+fn open_sources(
+    job: &Job,
+    receive: impl FnOnce() -> Result<Vec<u8>, SessionError>,
+) -> Result<Sources, SessionError> {
+    let received;
+    let names = match &job.list {
+        None => return Sources::open(None, &job.source.paths, &job.options),
+        Some(FileList::Here(names)) => names,
+        Some(FileList::There(_)) => {
+            received = receive()?;
+            &received
+        }
+    };
+    let argument = job.source.paths.first().map_or(&[][..], Vec::as_slice);
+    Sources::open_listed(None, argument, names, &job.options)
+}
+
 /// Neither a copy into itself, which has no end, nor a deletion of the source is what anybody asks for.
 fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
     use std::os::unix::ffi::OsStrExt as _;
@@ -189,9 +209,13 @@ fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
     };
     let Some(destination) = canonical(argument).or_else(to_be_made) else { return Ok(()) };
     for path in &job.source.paths {
-        if job.options.removes_source()
-            && sync_agent::scan::base(path, &job.options) == Some(destination.clone())
-        {
+        let base = match job.list {
+            // It may name a directory further down to begin at.
+            Some(_) => canonical(path)
+                .map(|base| if destination.starts_with(&base) { destination.clone() } else { base }),
+            None => sync_agent::scan::base(path, &job.options),
+        };
+        if job.options.removes_source() && base.as_ref() == Some(&destination) {
             return refused(
                 "--remove-source-files would remove what it did not copy: the source and the destination are the same"
                     .to_owned(),
@@ -244,8 +268,15 @@ impl Monitor for Forward {
 }
 
 fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
-    let role = Role::Source { arguments: job.source.paths.clone() };
+    let list = job.list.as_ref().map(|list| match list {
+        FileList::Here(_) => List::Follows,
+        FileList::There(file) => List::File(file.clone()),
+    });
+    let role = Role::Source { arguments: job.source.paths.clone(), list };
     let remote = Remote::start(&job.source, job, role, environment, &watch.stop)?;
+    if let Some(FileList::Here(names)) = &job.list {
+        listed::send(&remote.link.outgoing, names)?;
+    }
     let counters = Arc::clone(remote.link.outgoing.state());
     let index = index(job, environment);
     if job.connection.channels.is_some_and(|count| count > 1) {
@@ -258,10 +289,18 @@ fn pull(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outco
 }
 
 fn push(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
-    let sources = Sources::open(None, &job.source.paths, &job.options)?;
     let argument = job.destination.paths.first().cloned().unwrap_or_default();
-    let role = Role::Destination { argument };
+    let (list, opened) = match &job.list {
+        Some(FileList::There(file)) => (Some(file.clone()), None),
+        // Before there is a connection, so that what is not there is told at once.
+        _ => (None, Some(open_sources(job, || Err(SessionError::Panic("list")))?)),
+    };
+    let role = Role::Destination { argument, list };
     let remote = Remote::start(&job.destination, job, role, environment, &watch.stop)?;
+    let sources = match opened {
+        Some(sources) => sources,
+        None => open_sources(job, || listed::receive(&remote.link)).map_err(|error| remote.explain(error))?,
+    };
     let counters = Arc::clone(remote.link.outgoing.state());
     let end = SourceEnd {
         sources: &sources,

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let terminal = terminal_settings();
     let of_plan = matches.subcommand().and_then(|(name, matches)| migration::asked(name, matches));
     let code = match matches.subcommand().filter(|_| of_plan.is_none()) {
-        Some(("sync", matches)) => run(job::sync(matches, environment.umask), &environment),
+        Some(("sync", matches)) => run(job::sync(matches, environment.umask, &cvs_words()), &environment),
         Some(("verify", matches)) => run(job::verify(matches), &environment),
         Some(("bench", matches)) => bench(job::bench(matches), &environment),
         Some(("register", matches)) => register::run(matches, &prompts()),
@@ -172,6 +172,16 @@ fn state_dir() -> Option<PathBuf> {
     let state = env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     state.or_else(home).map(|state| state.join("sync-client"))
+}
+
+/// What the operator has CVS ignore everywhere.
+fn cvs_words() -> Vec<u8> {
+    use std::os::unix::ffi::OsStringExt;
+    let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cvsignore"));
+    let mut words = home.and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
+    words.push(b'\n');
+    words.extend(env::var_os("CVSIGNORE").map(OsStringExt::into_vec).unwrap_or_default());
+    words
 }
 
 fn ask_passphrase(key: &Path) -> Option<String> {

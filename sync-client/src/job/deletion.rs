@@ -15,6 +15,7 @@ pub(crate) fn arguments(command: Command) -> Command {
         .arg(flag("delete-during", None, "Same as --delete").alias("del"))
         .arg(flag("delete-delay", None, "Same as --delete"))
         .arg(flag("delete-after", None, "Same as --delete"))
+        .arg(flag("delete-excluded", None, "Remove what is left out here as well (implies --delete)"))
         .arg(flag("ignore-errors", None, "Delete also where SOURCE could not be read"))
         .arg(flag("force", None, "Empty a directory that something else is to replace"))
         .arg(
@@ -33,7 +34,7 @@ pub(crate) fn resolve(matches: &ArgMatches, enters: bool) -> Result<Delete, Usag
         );
     }
     let delete = Delete {
-        extraneous: matches.get_flag("delete") || times > 0,
+        extraneous: matches.get_flag("delete") || matches.get_flag("delete-excluded") || times > 0,
         // As for rsync, less than none is none.
         max_entries: matches.get_one::<i64>("max-delete").map(|&most| u64::try_from(most).unwrap_or(0)),
         allow_empty_source: matches.get_flag("allow-empty-source"),

@@ -28,6 +28,7 @@ pub(crate) mod update;
 pub use connection::Connection;
 pub(crate) use connection::through;
 pub use output::OutputOptions;
+pub use selection::FileList;
 
 /// Everything `sync` or `verify` is to do.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct Job {
     pub state_dir: Option<PathBuf>,
     /// What is to be deleted goes before anything is copied.
     pub deletes_first: bool,
+    /// What of the source is copied, if a list says so.
+    pub list: Option<FileList>,
 }
 
 /// One side of a transfer: paths on one machine.
@@ -71,18 +74,23 @@ fn usage<T>(message: impl Into<String>) -> Result<T, UsageError> {
     Err(UsageError(message.into()))
 }
 
-/// Resolves `sync`'s arguments; `umask` is that of the operator.
+/// Resolves `sync`'s arguments; `umask` is that of the operator, `cvs_words` what they have CVS ignore.
 ///
 /// # Errors
 /// Says which argument is wrong and what to write instead.
-pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
+pub fn sync(matches: &ArgMatches, umask: u16, cvs_words: &[u8]) -> Result<Job, UsageError> {
     if let Some(option) = refused_option(matches) {
         return usage(format!("rsync's {option} is not done by this program (yet); nothing was changed"));
     }
     let (source, destination) = sides(matches)?;
     let is_local = source.host.is_none() && destination.host.is_none();
     let on = |name: &str| matches.get_flag(name);
-    let Descent { recursive, directories } = places::descent(matches);
+    let list = selection::list_of_files(matches, &source, &destination)?;
+    let (descent, arguments) = match list {
+        Some(_) => (places::descent_of_list(matches), places::rules_of_list(matches)?),
+        None => (places::descent(matches), places::rules(matches)),
+    };
+    let Descent { recursive, directories } = descent;
     let delete = deletion::resolve(matches, recursive || directories)?;
     let options = SyncOptions {
         recursive,
@@ -96,7 +104,7 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
         inplace: on("inplace"),
         block_size: transfer::block_size(matches)?,
         delete,
-        filter: selection::filter(matches)?,
+        filter: selection::filter(matches, cvs_words)?,
         chmod: metadata::chmods(matches, umask)?,
         chown: metadata::chown(matches),
         compression: transfer::compression(matches)?,
@@ -110,11 +118,12 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
         bandwidth_bytes_per_s: connection::bandwidth(matches)?,
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
         links: links::resolve(matches, &source),
-        arguments: places::rules(matches),
+        arguments,
         time_window: update::time_window(matches),
         directories,
         remove_source_files: on("remove-source-files"),
-        ..SyncOptions::default()
+        prune_empty_dirs: on("prune-empty-dirs"),
+        sizes: selection::sizes(matches)?,
     };
     let options = bases::resolve(matches, options)?;
     let output = OutputOptions {
@@ -126,7 +135,7 @@ pub fn sync(matches: &ArgMatches, umask: u16) -> Result<Job, UsageError> {
     };
     let connection = connection::resolve(matches)?;
     let (state_dir, deletes_first) = (state_dir(matches), deletion::comes_first(matches));
-    Ok(Job { source, destination, options, connection, output, state_dir, deletes_first })
+    Ok(Job { source, destination, options, connection, output, state_dir, deletes_first, list })
 }
 
 /// Resolves `verify`'s arguments.
@@ -142,7 +151,7 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         preserve,
         quick_check: QuickCheck::Checksum,
         delete: Delete { extraneous: true, ..Delete::default() },
-        filter: selection::filter(matches)?,
+        filter: selection::filter(matches, &[])?,
         dry_run: true,
         verify: true,
         itemize: true,
@@ -162,6 +171,7 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         output,
         state_dir: None,
         deletes_first: false,
+        list: None,
     })
 }
 
@@ -180,7 +190,16 @@ pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
     let output = OutputOptions { json, quiet, ..OutputOptions::default() };
     let connection = connection::resolve(matches)?;
     Ok(BenchJob {
-        job: Job { source, destination, options, connection, output, state_dir: None, deletes_first: false },
+        job: Job {
+            source,
+            destination,
+            options,
+            connection,
+            output,
+            state_dir: None,
+            deletes_first: false,
+            list: None,
+        },
         seconds: number(matches, "seconds", 2.0, 0.05..=60.0)?,
         size_bytes: text(matches, "size")?.map_or(Ok(256 << 20), |size| bench_size(&size))?,
         change_percent: number(matches, "change", 1.0, 0.0..=100.0)?,
@@ -266,7 +285,7 @@ mod tests {
         let matches =
             crate::args::command().try_get_matches_from(words).map_err(|error| error.to_string())?;
         let (_, sync) = matches.subcommand().ok_or("no command")?;
-        super::sync(sync, 0o022).map_err(|error| error.to_string())
+        super::sync(sync, 0o022, b"").map_err(|error| error.to_string())
     }
 
     #[test]
@@ -285,7 +304,7 @@ mod tests {
             "DST/",
         ];
         let matches = crate::args::command().try_get_matches_from(line).unwrap();
-        let job = super::sync(matches.subcommand().unwrap().1, 0o022).unwrap();
+        let job = super::sync(matches.subcommand().unwrap().1, 0o022, b"").unwrap();
         assert_eq!(job.options.links.followed, protocol::links::Followed::All);
         assert!(job.options.recursive && job.options.delete.extraneous);
         assert_eq!(job.options.compression, Compression::Zstd { level: 3 });
@@ -314,7 +333,7 @@ mod tests {
 
     #[test]
     fn what_rsync_has_and_this_has_not_is_refused_by_name() {
-        for (line, name) in [("-a --files-from=x a b", "--files-from"), ("-a -f x a b", "--filter")] {
+        for (line, name) in [("-a --preallocate a b", "--preallocate"), ("-a -S a b", "--sparse")] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(name), "{line}: {error}");
         }

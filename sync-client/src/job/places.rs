@@ -1,7 +1,7 @@
 //! Which directories are entered, and how arguments become places of the transfer.
 
-use super::metadata;
 use super::typed::{Order, flag, no};
+use super::{UsageError, metadata, usage};
 use clap::{ArgMatches, Command};
 use protocol::arguments::{ArgumentRules, Missing, Relative};
 
@@ -44,20 +44,44 @@ pub(crate) fn descent(matches: &ArgMatches) -> Descent {
     Descent { recursive, directories: !recursive && (is_flat || dirs) }
 }
 
+/// The same where a list names what is copied: `-a` does not say to descend, and directories that are named are made.
+pub(crate) fn descent_of_list(matches: &ArgMatches) -> Descent {
+    let order = Order(matches);
+    let recursive = !matches.get_flag("old-dirs") && order.last("recursive") > order.last("no-recursive");
+    Descent { recursive, directories: !recursive }
+}
+
 /// How arguments are taken.
 pub(crate) fn rules(matches: &ArgMatches) -> ArgumentRules {
     let order = Order(matches);
-    let is_on = |on: &str, off: &str| order.last(on) > order.last(off);
-    let is_relative = is_on("relative", "no-relative");
-    let relative = match is_on("no-implied-dirs", "implied-dirs") {
-        _ if !is_relative => Relative::No,
-        true => Relative::WithoutImplied,
-        false => Relative::Yes,
-    };
+    let is_relative = order.last("relative") > order.last("no-relative");
+    with_relative(matches, if is_relative { with_paths(matches) } else { Relative::No })
+}
+
+/// How the names of a list are taken: each goes with its path.
+pub(crate) fn rules_of_list(matches: &ArgMatches) -> Result<ArgumentRules, UsageError> {
+    for (off, what) in
+        [("no-relative", "its names go with their paths"), ("no-dirs", "directories it names are made")]
+    {
+        if Order(matches).last(off).is_some() {
+            return usage(format!("--files-from: {what}; leave --{off} out"));
+        }
+    }
+    Ok(with_relative(matches, with_paths(matches)))
+}
+
+fn with_paths(matches: &ArgMatches) -> Relative {
+    let order = Order(matches);
+    let is_without = order.last("no-implied-dirs") > order.last("implied-dirs");
+    if is_without { Relative::WithoutImplied } else { Relative::Yes }
+}
+
+fn with_relative(matches: &ArgMatches, relative: Relative) -> ArgumentRules {
+    let order = Order(matches);
     let missing = match (matches.get_flag("ignore-missing-args"), matches.get_flag("delete-missing-args")) {
         (_, true) => Missing::Deleted,
         (true, false) => Missing::Ignored,
         (false, false) => Missing::Reported,
     };
-    ArgumentRules { relative, missing, make_path: is_on("mkpath", "no-mkpath") }
+    ArgumentRules { relative, missing, make_path: order.last("mkpath") > order.last("no-mkpath") }
 }

@@ -96,6 +96,10 @@ pub(crate) fn amount(text: &str, unit: u64) -> Option<u64> {
         "kb" => 1000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
+        "t" | "tib" => 1 << 40,
+        "tb" => 1_000_000_000_000,
+        "p" | "pib" => 1 << 50,
+        "pb" => 1_000_000_000_000_000,
         _ => return None,
     };
     let bytes = number * factor as f64;

@@ -180,7 +180,8 @@ fn job(plan: &Plan, set: &DataSet, warmth: Warmth) -> Result<Job, StepError> {
     let connection = with_own_index(connection, set);
     let state_dir = Some(plan.state_dir.as_path().join("index").join(set.name.as_str()));
     let output = OutputOptions::default();
-    Ok(Job { source, destination, options, connection, output, state_dir, deletes_first: false })
+    let (deletes_first, list) = (false, None);
+    Ok(Job { source, destination, options, connection, output, state_dir, deletes_first, list })
 }
 
 /// A forced command in `authorized_keys` passes over the arguments; then the agent's own index serves one data set.
