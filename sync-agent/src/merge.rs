@@ -6,6 +6,7 @@
 
 use crate::bases::{self, Alternate, Neighbours};
 use crate::clock::Activity;
+use crate::delete;
 use crate::commit::{Placement, Ready};
 use crate::error::SessionError;
 use crate::hard_links;

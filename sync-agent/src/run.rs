@@ -14,7 +14,6 @@ use crate::receiver::{Flight, Target, Task};
 use crate::removal::Removals;
 use crate::retire::Retirement;
 use crate::rules::OwnRules;
-use crate::sink;
 use crate::staging::{Area, Staged, Staging};
 use crate::tree::{Dir, Info, Tree};
 use crate::workers::lock;
