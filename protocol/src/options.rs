@@ -1,6 +1,7 @@
 //! What the operator asked of a run, as both ends need to know it.
 
 use crate::filter::FilterRules;
+use crate::plan::Plan;
 use bincode::{Decode, Encode};
 
 /// Which metadata a copy keeps, and what else of a tree than files and directories.
@@ -107,6 +108,15 @@ pub struct Delete {
     pub allow_empty_source: bool,
 }
 
+/// What the client hears of entries that nothing is done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Telling {
+    /// Those that are up to date (`-ii`, `-vv`).
+    pub unchanged: bool,
+    /// Those that an option leaves alone (`--info=skip`).
+    pub spared: bool,
+}
+
 /// Everything the two ends need to know of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one of rsync's independent switches")]
@@ -155,6 +165,10 @@ pub struct SyncOptions {
     pub bandwidth_bytes_per_s: u64,
     /// End the session when nothing is heard of the peer for this long; 0: never.
     pub timeout_s: u32,
+    /// What else than changes is reported to the client.
+    pub telling: Telling,
+    /// Changes that the run is held to; none: whatever differs.
+    pub plan: Option<Plan>,
 }
 
 impl ModeChange {

@@ -8,13 +8,16 @@
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
-use protocol::itemize::{Change, Content, Item};
+use protocol::itemize::{Change, Content, Item, Particulars, Spared};
 use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
     Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
-use protocol::options::{Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions};
+use protocol::options::{
+    Compression, Delete, ModeChange, ModeCopy, Preserve, QuickCheck, SyncOptions, Telling,
+};
 use protocol::path::{Name, RelPath};
+use protocol::plan::Plan;
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
 use std::fmt::Write as _;
@@ -292,6 +295,8 @@ fn everything() -> SyncOptions {
         itemize: true,
         bandwidth_bytes_per_s: 5_000_000_000,
         timeout_s: 600,
+        telling: Telling { unchanged: true, spared: false },
+        plan: Plan::new(vec![[9; 12], [8; 12]]),
     }
 }
 
@@ -384,9 +389,18 @@ fn reports() -> Vec<Report> {
         group: true,
     };
     let kind = Kind::File { size_bytes: 300 };
+    let particulars = Particulars {
+        mode: 0o640,
+        uid: 1000,
+        gid: 70_000,
+        mtime: Timestamp { secs: -1_234_567, nanos: 999_999_999 },
+        literal_bytes: 251,
+        content: Some([7; 32]),
+    };
     vec![
-        Report::Item(Item::Updated { path: path.clone(), kind, change }),
+        Report::Item(Item::Updated { path: path.clone(), kind, change, particulars }),
         Report::Item(Item::Deleted { path: path.clone(), is_dir: true }),
+        Report::Item(Item::Spared { path: path.clone(), is_dir: false, why: Spared::IsNewer }),
         Report::Problem(Problem {
             side: Side::Destination,
             path,
@@ -412,6 +426,7 @@ fn finished() -> Finished {
         matched_bytes: 10,
         compared_files: 11,
         compared_bytes: 12,
+        listed_target_bytes: 13,
     };
     let times = Times { scan_ns: 1, commit_ns: 300, ..Times::default() };
     Finished { stats, exit: Exit::Vanished, times, source_times: Times { read_ns: 70_000, ..times } }

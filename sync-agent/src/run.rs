@@ -8,13 +8,14 @@ use crate::merge::{Extraneous, Merged, OwnListing};
 use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::receiver::{Flight, Target, Task};
+use crate::sink;
 use crate::staging::{Area, Staging};
 use crate::tree::{Dir, Tree};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
-use protocol::entry::Entry;
-use protocol::itemize::{Change, Item};
+use protocol::entry::{Entry, Kind};
+use protocol::itemize::{Change, Item, Particulars, Spared};
 use protocol::message::{Message, Request, Want};
 use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
@@ -241,6 +242,9 @@ impl Run<'_> {
         for entry in entries {
             stats.listed.count(&entry.kind);
             stats.listed_bytes += entry.size_bytes();
+            if let Kind::Symlink { target } = &entry.kind {
+                stats.listed_target_bytes += target.len() as u64;
+            }
         }
     }
 
@@ -266,8 +270,31 @@ impl Run<'_> {
     }
 
     fn updated(&self, target: &Target, change: Change) {
-        let kind = target.wanted.entry.kind.clone();
-        self.item(Item::Updated { path: target.path(), kind, change });
+        self.item(updated(target.path(), &target.wanted.entry, change));
+    }
+
+    /// Whether the run is held to a plan that has not this change.
+    pub(crate) fn is_unplanned(&self, change: impl FnOnce() -> Item) -> bool {
+        self.options.plan.as_ref().is_some_and(|plan| !plan.has(&change()))
+    }
+
+    /// The same of what was decided for `target`.
+    pub(crate) fn is_unplanned_for(&self, target: &Target) -> bool {
+        self.is_unplanned(|| updated(target.path(), &target.wanted.entry, target.change))
+    }
+
+    /// An entry is up to date.
+    pub(crate) fn unchanged(&self, path: impl FnOnce() -> RelPath, entry: &Entry) {
+        if self.options.telling.unchanged {
+            self.monitor.item(updated(path(), entry, Change::default()));
+        }
+    }
+
+    /// An option leaves an entry alone.
+    pub(crate) fn spared(&self, path: impl FnOnce() -> RelPath, is_dir: bool, why: Spared) {
+        if self.options.telling.spared {
+            self.monitor.item(Item::Spared { path: path(), is_dir, why });
+        }
     }
 
     pub(crate) fn root_item(&self, entry: &Entry, change: Change) {
@@ -278,7 +305,7 @@ impl Run<'_> {
             stats.metadata_updated += 1;
         }
         drop(stats);
-        self.item(Item::Updated { path: RelPath::root(), kind: entry.kind.clone(), change });
+        self.item(updated(RelPath::root(), entry, change));
     }
 
     /// An entry is up to date, or was dealt with.
@@ -306,7 +333,7 @@ impl Run<'_> {
     }
 
     /// A file's content was made new (or would be).
-    pub(crate) fn transferred(&self, target: &Target, change: Change, literal: u64, matched: u64) {
+    pub(crate) fn transferred(&self, target: &Target, content: &sink::Content) {
         let mut stats = lock(&self.stats);
         if target.change.new {
             stats.created.count(&target.wanted.entry.kind);
@@ -314,15 +341,19 @@ impl Run<'_> {
             stats.files_updated += 1;
         }
         stats.transferred_bytes += target.wanted.entry.size_bytes();
-        stats.literal_bytes += literal;
-        stats.matched_bytes += matched;
+        stats.literal_bytes += content.literal;
+        stats.matched_bytes += content.matched;
         drop(stats);
-        self.updated(target, change);
+        let entry = &target.wanted.entry;
+        let particulars =
+            Particulars { literal_bytes: content.literal, content: content.hash, ..Particulars::of(entry) };
+        let (path, kind, change) = (target.path(), entry.kind.clone(), target.change);
+        self.item(Item::Updated { path, kind, change, particulars });
     }
 
     /// A dry run comes to a file that would be transferred.
     pub(crate) fn would_transfer(&self, target: &Target) {
-        self.transferred(target, target.change, 0, 0);
+        self.transferred(target, &sink::Content::default());
         self.done(target);
     }
 
@@ -342,4 +373,9 @@ impl Run<'_> {
             Err((operation, error)) => self.fail(target, operation, error),
         }
     }
+}
+
+/// What is told of an entry of which nothing was transferred.
+pub(crate) fn updated(path: RelPath, entry: &Entry, change: Change) -> Item {
+    Item::Updated { path, kind: entry.kind.clone(), change, particulars: Particulars::of(entry) }
 }
