@@ -148,7 +148,7 @@ fn split_level(flag: &str) -> (&str, Level) {
 
 /// The text of `--info=help`.
 #[must_use]
-pub fn info_help() -> String {
+pub(crate) fn info_help() -> String {
     let mut text =
         "FLAG says it, FLAG2 says more, FLAG0 silences it; several are separated by commas.\n\n".to_owned();
     for (name, _, what) in INFO {
@@ -162,7 +162,7 @@ pub fn info_help() -> String {
 
 /// The text of `--debug=help`.
 #[must_use]
-pub fn debug_help() -> String {
+pub(crate) fn debug_help() -> String {
     format!(
         "rsync's flags are accepted, and say nothing: they ask for what goes on inside rsync.\n{}\n\
          --stats shows where the time went at both ends; --json the same for programs.\n",
