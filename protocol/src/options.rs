@@ -4,6 +4,7 @@ use crate::arguments::ArgumentRules;
 use crate::entry::Kind;
 use crate::filter::FilterRules;
 use crate::links::Links;
+use crate::plan::Plan;
 use crate::window::TimeWindow;
 use bincode::{Decode, Encode};
 
@@ -148,6 +149,15 @@ pub struct Delete {
     pub ignore_errors: bool,
 }
 
+/// What the client hears of entries that nothing is done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Telling {
+    /// Those that are up to date (`-ii`, `-vv`).
+    pub unchanged: bool,
+    /// Those that an option leaves alone (`--info=skip`).
+    pub spared: bool,
+}
+
 /// Everything the two ends need to know of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one of rsync's independent switches")]
@@ -204,6 +214,10 @@ pub struct SyncOptions {
     pub directories: bool,
     /// Remove from the source what is not a directory, once it is on disk at the destination.
     pub remove_source_files: bool,
+    /// What else than changes is reported to the client.
+    pub telling: Telling,
+    /// Changes that the run is held to; none: whatever differs.
+    pub plan: Option<Plan>,
 }
 
 impl SyncOptions {

@@ -10,16 +10,17 @@ use protocol::attributes::{Attributes, Extra, HardLink};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::FilterRules;
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
-use protocol::itemize::{Change, Content, Item};
+use protocol::itemize::{Change, Content, Item, Particulars, Spared};
 use protocol::links::{Followed, Links, Munging};
 use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
     Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
 };
 use protocol::options::{
-    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SyncOptions,
+    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SyncOptions, Telling,
 };
 use protocol::path::{Name, RelPath};
+use protocol::plan::Plan;
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
 use protocol::window::TimeWindow;
@@ -82,8 +83,8 @@ const VERSION_1: [(&str, &str); 41] = [
     ),
     (
         "summary",
-        "400000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0a01000000 \
-         00000000fb2c0101fc70110100000000000000fb2c01",
+        "410000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0d0a010000 \
+         0000000000fb2c0101fc70110100000000000000fb2c01",
     ),
     ("abort", "150000000c00131361206c6f636b2069732068656c643a202fc3a9"),
     ("keepalive", "000000000d00"),
@@ -343,6 +344,8 @@ fn everything() -> SyncOptions {
         time_window: TimeWindow::Seconds(300),
         directories: false,
         remove_source_files: true,
+        telling: Telling { unchanged: true, spared: false },
+        plan: Plan::new(vec![[9; 12], [8; 12]]),
     }
 }
 
@@ -465,15 +468,25 @@ fn reports() -> Vec<Report> {
         atime: true,
     };
     let kind = Kind::File { size_bytes: 300 };
+    let particulars = Particulars {
+        mode: 0o640,
+        uid: 1000,
+        gid: 70_000,
+        mtime: Timestamp { secs: -1_234_567, nanos: 999_999_999 },
+        literal_bytes: 251,
+        content: Some([7; 32]),
+    };
     vec![
-        Report::Item(Item::Updated { path: path.clone(), kind, change }),
+        Report::Item(Item::Updated { path: path.clone(), kind, change, particulars, first: None }),
         Report::Item(Item::Deleted { path: path.clone(), is_dir: true }),
-        Report::Item(Item::Linked {
+        Report::Item(Item::Updated {
             path: path.clone(),
             kind: Kind::Fifo,
             change: Change { content: Content::Linked, ..Change::default() },
-            first: path.clone(),
+            particulars,
+            first: Some(path.clone()),
         }),
+        Report::Item(Item::Spared { path: path.clone(), is_dir: false, why: Spared::IsNewer }),
         Report::Problem(Problem {
             side: Side::Destination,
             path,
@@ -499,6 +512,7 @@ fn finished() -> Finished {
         matched_bytes: 10,
         compared_files: 11,
         compared_bytes: 12,
+        listed_target_bytes: 13,
     };
     let times = Times { scan_ns: 1, commit_ns: 300, ..Times::default() };
     Finished { stats, exit: Exit::Vanished, times, source_times: Times { read_ns: 70_000, ..times } }

@@ -209,20 +209,23 @@ fn holds_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> b
     let Ok(below) = dir.dir(name) else { return false };
     let path = parent.join(name);
     let names = below.names().unwrap_or_default();
-    !run.options.filter.is_empty()
+    (!run.options.filter.is_empty() || run.options.plan.is_some())
         && names
             .iter()
             .filter_map(|name| Name::new(name).ok())
             .any(|name| is_protected(run, &below, &path, &name) || holds_protected(run, &below, &path, &name))
 }
 
-/// Whether the filter keeps an entry of the destination from being deleted.
+/// Whether the filter, or a plan that has it not, keeps an entry of the destination from being deleted.
 pub(crate) fn is_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let filter = &run.options.filter;
-    !filter.is_empty() && {
-        let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
-        filter.excludes(parent.join(name).as_bytes(), is_dir, FilterSide::Receiver)
+    if filter.is_empty() && run.options.plan.is_none() {
+        return false;
     }
+    let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
+    let path = parent.join(name);
+    filter.excludes(path.as_bytes(), is_dir, FilterSide::Receiver)
+        || run.is_unplanned(|| Item::Deleted { path, is_dir })
 }
 
 fn fail(run: &Run<'_>, path: &RelPath, error: Errno) -> bool {
