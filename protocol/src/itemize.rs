@@ -1,6 +1,7 @@
 //! What differed between an entry and what the destination had, and rsync's eleven letters for it.
 
-use crate::entry::Kind;
+use crate::ContentHash;
+use crate::entry::{Entry, Kind, Timestamp};
 use crate::path::RelPath;
 use bincode::{Decode, Encode};
 
@@ -53,6 +54,45 @@ impl Change {
     }
 }
 
+/// What a line for the operator may say of an entry beside what differs (`--out-format`, `--list-only`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Particulars {
+    /// Permission and set-id bits (`07777`).
+    pub mode: u16,
+    /// Owner, by number.
+    pub uid: u32,
+    /// Group, by number.
+    pub gid: u32,
+    /// Time of the last change of content.
+    pub mtime: Timestamp,
+    /// File data that came from the source for it.
+    pub literal_bytes: u64,
+    /// BLAKE3 of a file's content, where it was transferred.
+    pub content: Option<ContentHash>,
+}
+
+impl Particulars {
+    /// Those of an entry of which nothing was transferred.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Particulars {
+        let &Entry { mode, uid, gid, mtime, .. } = entry;
+        Particulars { mode, uid, gid, mtime, ..Particulars::default() }
+    }
+}
+
+/// Why an option leaves an entry alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum Spared {
+    /// `--existing`: nothing of that name is there.
+    IsNew,
+    /// `--ignore-existing`: something of that name is there.
+    Exists,
+    /// `--update`: what is there is newer.
+    IsNewer,
+    /// It is no kind of thing that is copied; always told.
+    NotCopied,
+}
+
 /// One line for the operator: what was done, or would be done, to which entry.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Item {
@@ -62,8 +102,12 @@ pub enum Item {
         path: RelPath,
         /// What it is now.
         kind: Kind,
-        /// What differed.
+        /// What differed; nothing of an entry that is up to date, told only where that was asked for.
         change: Change,
+        /// What else is known of it.
+        particulars: Particulars,
+        /// The name that was there first, of an entry that became a further name of it.
+        first: Option<RelPath>,
     },
     /// An extraneous entry was removed.
     Deleted {
@@ -72,16 +116,14 @@ pub enum Item {
         /// It was a directory.
         is_dir: bool,
     },
-    /// An entry became a further name of another one.
-    Linked {
+    /// An option leaves an entry as it is; told only where that was asked for.
+    Spared {
         /// The entry.
         path: RelPath,
-        /// What both are.
-        kind: Kind,
-        /// What differed.
-        change: Change,
-        /// The name that was there first.
-        first: RelPath,
+        /// It is a directory.
+        is_dir: bool,
+        /// Which option.
+        why: Spared,
     },
 }
 
@@ -119,7 +161,8 @@ pub fn letters(kind: &Kind, change: &Change, arrow: Arrow, times: bool) -> Strin
     if change.new {
         return format!("{verb}{noun}+++++++++");
     }
-    if (Change { content: Content::Kept, ..*change }).is_none() && change.content == Content::Linked {
+    let is_linked_alone = change.content == Content::Linked;
+    if change.is_none() || is_linked_alone && (Change { content: Content::Kept, ..*change }).is_none() {
         return format!("{verb}{noun}         ");
     }
     let letter = |set: bool, letter: char| if set { letter } else { '.' };
@@ -152,6 +195,7 @@ mod tests {
         assert_eq!(letters(&file, &changed, Arrow::Sent, false), "<f.sT......");
         let made = Change { content: Content::Made, new: true, ..Change::default() };
         assert_eq!(letters(&Kind::Directory, &made, Arrow::Sent, true), "cd+++++++++");
+        assert_eq!(letters(&file, &Change::default(), Arrow::Sent, true), ".f         ");
         let touched = Change { perms: true, owner: true, group: true, ..Change::default() };
         assert_eq!(letters(&Kind::Directory, &touched, Arrow::Sent, true), ".d...pog...");
     }

@@ -6,7 +6,7 @@
 //!
 //! - [`frame`] cuts the byte stream into frames, [`codec`] turns their bodies into [`message`]s;
 //! - [`path`], [`entry`], [`options`] and [`filter`] are the nouns the messages are made of; `listing` packs entries;
-//! - [`decide`] compares two entries, [`itemize`] says in rsync's letters what differed;
+//! - [`decide`] compares two entries, [`itemize`] says in rsync's letters what differed, [`plan`] holds a run to that;
 //! - [`subtree`] compares a file with its basis in place, [`signature`] and [`matcher`] wherever its content is;
 //! - [`source`] and [`destination`] are the session's two state machines;
 //! - [`links`], [`arguments`] and [`window`] are what some options mean;
@@ -32,6 +32,7 @@ pub mod names;
 pub mod number;
 pub mod options;
 pub mod path;
+pub mod plan;
 pub mod probe;
 pub mod replaced;
 pub mod signature;

@@ -5,6 +5,7 @@ use crate::bases::{Bases, Fuzzy};
 use crate::entry::Kind;
 use crate::filter::FilterRules;
 use crate::links::Links;
+use crate::plan::Plan;
 use crate::replaced::{Placing, Replaced};
 use crate::window::TimeWindow;
 use bincode::{Decode, Encode};
@@ -170,6 +171,15 @@ impl SizeRange {
     }
 }
 
+/// What the client hears of entries that nothing is done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Telling {
+    /// Those that are up to date (`-ii`, `-vv`).
+    pub unchanged: bool,
+    /// Those that an option leaves alone (`--info=skip`).
+    pub spared: bool,
+}
+
 /// Everything the two ends need to know of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[allow(clippy::struct_excessive_bools, reason = "each is one of rsync's independent switches")]
@@ -240,6 +250,10 @@ pub struct SyncOptions {
     pub prune_empty_dirs: bool,
     /// Files of other sizes are not transferred.
     pub sizes: SizeRange,
+    /// What else than changes is reported to the client.
+    pub telling: Telling,
+    /// Changes that the run is held to; none: whatever differs.
+    pub plan: Option<Plan>,
 }
 
 impl SyncOptions {

@@ -113,6 +113,8 @@ pub struct Stats {
     pub compared_files: u64,
     /// Bytes of content hashed at the destination for those comparisons.
     pub compared_bytes: u64,
+    /// Sum of the lengths of what the symbolic links listed point to.
+    pub listed_target_bytes: u64,
 }
 
 /// What was being done to an entry when it failed.

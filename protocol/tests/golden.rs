@@ -11,7 +11,7 @@ use protocol::bases::{BaseKind, Bases, Fuzzy};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::{FilterRules, RuleFiles};
 use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
-use protocol::itemize::{Change, Content, Item};
+use protocol::itemize::{Change, Content, Item, Particulars, Spared};
 use protocol::links::{Followed, Links, Munging};
 use protocol::message::{
     Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
@@ -20,8 +20,10 @@ use protocol::message::{
 use protocol::names::{List, ListFile, NamesPart};
 use protocol::options::{
     Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SizeRange, SyncOptions,
+    Telling,
 };
 use protocol::path::{Name, RelPath};
+use protocol::plan::Plan;
 use protocol::probe::{Machine, Probe, ProbeResult, TreeSize, Work};
 use protocol::replaced::{Placing, Replaced};
 use protocol::stats::{Cause, Exit, Kinds, Operation, Problem, Side, Stats, Times};
@@ -34,16 +36,17 @@ const VERSION_1: [(&str, &str); 44] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
-        "4400000002000002072f7372762f612f0162000100000000000000000000000000000000000000000000000000000000 \
-         0000000000000000000000000000000000000000000000000000",
+        "4f00000002000002072f7372762f612f0162000100000000000000000000000000000000000000000000000000000000 \
+         00000000000000000000000000000000000000000000000200000000000000000000000000",
     ),
     (
         "start as the destination",
-        "c9000000020001062f7372762fff01092f6574632f6c6973740101010101000101000101010001000100010201000100 \
+        "19010000020001062f7372762fff01092f6574632f6c6973740101010101000101000101010001000100010201000100 \
          0101fc000002000101fbe803000100000006010000052a2e746d70000000092f6b6565702f2a2a2a01010b03782f2a01 \
          00000d2e7273796e632d66696c7465720203000e2f2e7273796e632d66696c7465720202b80a2e63767369676e6f7265 \
          01010012fb00044901063f010377777700010301000101fd00f2052a01000000fb580202010001000202020101fb2c01 \
-         000101010101fd0000000000010000",
+         00010102062e2e2f6f6c64022f62020101092e2e2f6261636b7570042e6f6c6401082f7661722f746d7001082e706172 \
+         7469616c010101010101fd000000000001000001000102080808080808080808080808090909090909090909090909",
     ),
     (
         "begin",
@@ -67,27 +70,30 @@ const VERSION_1: [(&str, &str); 44] = [
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
     (
         "request",
-        "39000000060004fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd \
-         0003fc00000100fd0000000004000000",
+        "39000000060004fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd00 \
+         03fc00000100fd0000000004000000",
     ),
     ("signature", "1f0000000700a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5fb2c0103000000"),
     (
         "data",
-        "b500000008006c6974736d616c6c0107fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb0007fb \
-         2c01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa0405 \
-         000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd00000000 \
-         04000000000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a9000000",
+        "b500000008006c6974736d616c6c0107fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb0007fb2c \
+         01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa04050001 \
+         02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd00000000040000 \
+         00000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a9000000",
     ),
     ("data of failed files", "1700000008000005000600010601020602030604030a04060313000000"),
     ("release", "0b00000009000400fafbfb00fc00000100"),
     (
         "report",
-        "4c0000000a0006000003622f7800fb2c010100010100010001010001000103622f7801000203622f7803030000000000 \
-         000000000003622f78010103622f780b001a02082f7372762f6e65770304736c6f77",
+        "c80000000a0007000003622f7800fb2c010100010100010001010001fba001fbe803fc70110100fc0dad2500fcffc99a \
+         3bfbfb0001070707070707070707070707070707070707070707070707070707070707070700000103622f7801000003 \
+         622f78030300000000000000000000fba001fbe803fc70110100fc0dad2500fcffc99a3bfbfb00010707070707070707 \
+         0707070707070707070707070707070707070707070707070103622f78000203622f780002010103622f780b001a0208 \
+         2f7372762f6e65770304736c6f77",
     ),
     (
         "summary",
-        "400000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0a010000 \
+        "410000000b00fc7011010002030405fd00000000000100000102030405fbfb0002030405060708090a0b0c0d0a010000 \
          0000000000fb2c0101fc70110100000000000000fb2c01",
     ),
     ("abort", "150000000c00131361206c6f636b2069732068656c643a202fc3a9"),
@@ -95,8 +101,8 @@ const VERSION_1: [(&str, &str); 44] = [
     ("times", "090000001100000005000000000000"),
     (
         "start as one end of a bench",
-        "3d000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
-         00000000000000000000000000000000000000",
+        "48000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
+         000000000000000000000000000000000200000000000000000000000000",
     ),
     ("probe of the machine", "010000000e0000"),
     ("probe of the round trip", "010000000e0001"),
@@ -126,13 +132,13 @@ const VERSION_1: [(&str, &str); 44] = [
     ("removed", "030000001500fb2c01"),
     (
         "start with a list that follows",
-        "4000000002000001042f7372760100010000000000000000000000000000000000000000000000000000000000000000 \
-         00000000000000000000000000000000000000000000",
+        "4b00000002000001042f7372760100010000000000000000000000000000000000000000000000000000000000000000 \
+         000000000000000000000000000000000000000200000000000000000000000000",
     ),
     (
         "start with a list that is there",
-        "4b00000002000001042f7372760101092f6574632f6c6973740101000000000000000000000000000000000000000000 \
-         000000000000000000000000000000000000000000000000000000000000000000",
+        "5600000002000001042f7372760101092f6574632f6c6973740101000000000000000000000000000000000000000000 \
+         0000000000000000000000000000000000000000000000000000000000000200000000000000000000000000",
     ),
     ("names", "08000000160006612f6200630001"),
 ];
@@ -409,6 +415,8 @@ fn everything() -> SyncOptions {
         only_grown: true,
         prune_empty_dirs: true,
         sizes: SizeRange { least_bytes: Some(1), most_bytes: Some(1 << 40) },
+        telling: Telling { unchanged: true, spared: false },
+        plan: Plan::new(vec![[9; 12], [8; 12]]),
     }
 }
 
@@ -531,15 +539,25 @@ fn reports() -> Vec<Report> {
         atime: true,
     };
     let kind = Kind::File { size_bytes: 300 };
+    let particulars = Particulars {
+        mode: 0o640,
+        uid: 1000,
+        gid: 70_000,
+        mtime: Timestamp { secs: -1_234_567, nanos: 999_999_999 },
+        literal_bytes: 251,
+        content: Some([7; 32]),
+    };
     vec![
-        Report::Item(Item::Updated { path: path.clone(), kind, change }),
+        Report::Item(Item::Updated { path: path.clone(), kind, change, particulars, first: None }),
         Report::Item(Item::Deleted { path: path.clone(), is_dir: true }),
-        Report::Item(Item::Linked {
+        Report::Item(Item::Updated {
             path: path.clone(),
             kind: Kind::Fifo,
             change: Change { content: Content::Linked, ..Change::default() },
-            first: path.clone(),
+            particulars,
+            first: Some(path.clone()),
         }),
+        Report::Item(Item::Spared { path: path.clone(), is_dir: false, why: Spared::IsNewer }),
         Report::Problem(Problem {
             side: Side::Destination,
             path,
@@ -565,6 +583,7 @@ fn finished() -> Finished {
         matched_bytes: 10,
         compared_files: 11,
         compared_bytes: 12,
+        listed_target_bytes: 13,
     };
     let times = Times { scan_ns: 1, commit_ns: 300, ..Times::default() };
     Finished { stats, exit: Exit::Vanished, times, source_times: Times { read_ns: 70_000, ..times } }

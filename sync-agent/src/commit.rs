@@ -241,7 +241,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
                 _ if target.first.is_some() => run.linked(&target),
                 Kind::File { .. } if target.is_from_base() => run.created(&target),
                 Kind::File { .. } => {
-                    run.transferred(&target, target.change, content.literal, content.matched);
+                    run.transferred(&target, &content);
                     if let Some(replaced) =
                         target.old_file().filter(|old| old.size_bytes >= limits::VALUES_FROM_BYTES)
                     {
@@ -404,15 +404,15 @@ fn open(run: &Run<'_>, ready: Ready) -> Option<(Ready, File)> {
 
 /// Patches a file in place. The journal of a patch that failed half-way stays, for the next run to carry out.
 fn patch(run: &Run<'_>, ready: Ready, file: File) -> Option<Patched> {
-    let Ready { target, staged, content, .. } = ready;
+    let Ready { target, staged, mut content, .. } = ready;
     let patched = journal::apply(&staged.area.dir, staged.name.as_bytes(), &file);
     let is_patched = patched.is_ok();
     let applied =
         patched.map_err(|error| (Operation::Write, error)).and_then(|()| target.wanted.metadata.apply(&file));
-    let values = content.values.filter(|_| applied.is_ok());
+    let values = content.values.take().filter(|_| applied.is_ok());
     match applied {
         Ok(()) => {
-            run.transferred(&target, target.change, content.literal, content.matched);
+            run.transferred(&target, &content);
             run.came(&target);
         }
         Err((operation, error)) => {

@@ -223,22 +223,29 @@ fn holds_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> b
         return true;
     }
     let names = below.names().unwrap_or_default();
-    let may_protect = !run.options.filter.is_empty() || !run.options.replaced.is_gone();
-    may_protect
-        && names
-            .iter()
-            .filter_map(|name| Name::new(name).ok())
-            .any(|name| is_kept_in_deleted(run, &below, &path, &name) || holds_protected(run, &below, &path, &name))
+    let options = run.options;
+    let may_keep = !options.filter.is_empty() || !options.replaced.is_gone() || options.plan.is_some();
+    may_keep
+        && names.iter().filter_map(|name| Name::new(name).ok()).any(|name| {
+            is_kept_in_deleted(run, &below, &path, &name) || holds_protected(run, &below, &path, &name)
+        })
 }
 
-/// Whether an entry of the destination is not to be deleted: a rule keeps it, or it is what earlier runs kept.
+/// Whether an entry of the destination is not to be deleted: a rule or a plan keeps it, or it is what earlier runs kept.
 pub(crate) fn is_kept(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
-    run.rules.protect(dir, parent, name) || run.retirement.protects(dir, name)
+    run.rules.protect(dir, parent, name) || is_beyond_deletion(run, dir, parent, name)
 }
 
 /// The same of an entry of a directory that is being deleted itself.
 fn is_kept_in_deleted(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
-    run.rules.protect_in_deleted(dir, parent, name) || run.retirement.protects(dir, name)
+    run.rules.protect_in_deleted(dir, parent, name) || is_beyond_deletion(run, dir, parent, name)
+}
+
+/// Whether it is what earlier runs kept, or not in the plan that the run is held to.
+fn is_beyond_deletion(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
+    let is_dir = || dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
+    run.retirement.protects(dir, name)
+        || run.is_unplanned(|| Item::Deleted { path: parent.join(name), is_dir: is_dir() })
 }
 
 fn fail(run: &Run<'_>, path: &RelPath, error: Errno) -> bool {

@@ -523,7 +523,9 @@ impl DestinationEnd<'_> {
                         new: true,
                         ..Default::default()
                     };
-                    run.root_item(entry, change);
+                    let mut owners = run.translation.ownership.owners(&begin.names);
+                    let wanted = run.translation.wanted(entry.clone(), None, &mut owners);
+                    run.root_item(&wanted.entry, change);
                 }
                 Standing::Absent
             }

@@ -6,15 +6,15 @@
 
 use crate::bases::{self, Alternate, Neighbours};
 use crate::clock::Activity;
-use crate::delete;
 use crate::commit::{Placement, Ready};
+use crate::delete;
 use crate::error::SessionError;
 use crate::hard_links;
 use crate::metadata::Metadata;
 use crate::monitor::{Progress, errno};
 use crate::owners::Owners;
 use crate::receiver::{Flight, Target, Task};
-use crate::run::Run;
+use crate::run::{self, Run};
 use crate::sink;
 use crate::staging::Staged;
 use crate::tree::{Dir, Handle as _, Info, Names, Walk};
@@ -24,7 +24,7 @@ use protocol::bases::{Agreement, BaseKind, Fuzzy, agreement, change as change_fr
 use protocol::decide::{Action, decide};
 use protocol::destination::{DirectoryId, ReadyPiece, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
-use protocol::itemize::{Change, Content};
+use protocol::itemize::{Change, Content, Item, Spared};
 use protocol::limits;
 use protocol::links;
 use protocol::message::{Message, Piece, Request, Want};
@@ -264,7 +264,7 @@ impl Merge<'_, '_> {
         };
         if !self.is_copied(&entry.kind) {
             let path = self.own.path.join(&entry.name);
-            return self.run.monitor.note(&format!("skipping non-regular file {:?}", path.to_string()));
+            return self.run.monitor.item(Item::Spared { path, is_dir: false, why: Spared::NotCopied });
         }
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         if let Kind::Symlink { target } = &mut entry.kind {
@@ -295,7 +295,7 @@ impl Merge<'_, '_> {
             }
             self.done.0 += 1;
             self.done.1 += wanted.entry.size_bytes();
-            return;
+            return self.left_as_it_is(action, &wanted.entry, there);
         }
         let target = Target {
             directory: self.directory,
@@ -431,6 +431,16 @@ impl Merge<'_, '_> {
         self.run.task(Task::FromBase(Arc::new(target)));
     }
 
+    fn left_as_it_is(&self, action: Action, entry: &Entry, there: Option<&Entry>) {
+        let path = || self.own.path.join(&entry.name);
+        match (action, there) {
+            (Action::Keep, _) => self.run.unchanged(path, entry),
+            (_, None) => self.run.spared(path, false, Spared::IsNew),
+            _ if self.run.options.ignore_existing => self.run.spared(path, false, Spared::Exists),
+            _ => self.run.spared(path, false, Spared::IsNewer),
+        }
+    }
+
     /// Whether the options copy this kind of thing. Only root can make a device; as with owners, others do without.
     fn is_copied(&self, kind: &Kind) -> bool {
         let keep = &self.run.options.preserve;
@@ -548,6 +558,9 @@ impl Merge<'_, '_> {
         if target.wanted.entry.is_dir() {
             return self.directory(action, target);
         }
+        if action != Action::Compare && self.run.is_unplanned_for(&target) {
+            return self.run.done(&target);
+        }
         let replaces_directory = target.existing.is_some_and(|info| info.is_dir());
         if replaces_directory && matches!(action, Action::Make | Action::Transfer { .. }) {
             self.own.room.push(target.name().clone());
@@ -569,7 +582,13 @@ impl Merge<'_, '_> {
         }
         let name = target.wanted.entry.name.clone();
         let metadata = (!self.run.options.dry_run).then(|| Box::new(target.wanted.metadata.clone()));
+        let is_left =
+            matches!(action, Action::Make | Action::SetMetadata) && self.run.is_unplanned_for(&target);
         let standing = match action {
+            Action::Make if is_left => Standing::Skipped,
+            Action::SetMetadata if is_left => {
+                Standing::Present { metadata, differs: self.make_accessible(&target) }
+            }
             Action::Make if self.run.options.dry_run => {
                 self.run.created(&target);
                 Standing::Absent
@@ -584,13 +603,20 @@ impl Merge<'_, '_> {
                     Standing::Skipped
                 }
             },
-            Action::Skip if !target.existing.is_some_and(|info| info.is_dir()) => Standing::Skipped,
+            Action::Skip if !target.existing.is_some_and(|info| info.is_dir()) => {
+                let why = if target.existing.is_none() { Spared::IsNew } else { Spared::Exists };
+                self.run.spared(|| target.path(), true, why);
+                Standing::Skipped
+            }
             Action::SetMetadata => {
                 self.run.changed_metadata(&target);
                 self.make_accessible(&target);
                 Standing::Present { metadata, differs: true }
             }
-            _ => Standing::Present { metadata, differs: self.make_accessible(&target) },
+            _ => {
+                self.run.unchanged(|| target.path(), &target.wanted.entry);
+                Standing::Present { metadata, differs: self.make_accessible(&target) }
+            }
         };
         self.run.done(&target);
         self.standings.push((name, standing));
@@ -784,8 +810,13 @@ pub(crate) fn root_standing(
     if made {
         let new = Change { content: Content::Made, new: true, ..Change::default() };
         run.root_item(&wanted.entry, new);
+    } else if run.is_unplanned(|| run::updated(RelPath::root(), &wanted.entry, change)) {
+        let metadata = Some(Box::new(wanted.metadata));
+        return Ok(Standing::Present { metadata, differs: false });
     } else if !change.is_none() {
         run.root_item(&wanted.entry, change);
+    } else {
+        run.unchanged(RelPath::root, &wanted.entry);
     }
     let metadata = (!run.options.dry_run).then(|| Box::new(wanted.metadata));
     Ok(Standing::Present { metadata, differs: !change.is_none() })

@@ -305,6 +305,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
             return self.mismatch(file, &sink.target);
         };
         let target = at_mtime(&sink.target, read, sink.size_bytes);
+        if self.run.is_unplanned_for(&target) {
+            sink.discard();
+            return self.is_no_longer_planned(file, &target);
+        }
         if stays {
             return self.unchanged(file, target, content);
         }
@@ -341,9 +345,13 @@ impl<'a, 'r> Receiver<'a, 'r> {
         read: ReadFile,
     ) -> Result<(), SessionError> {
         let existing = sink::patched(self.run, target);
+        let literal = Content::literal(content, read.hash);
         let target = at_mtime(target, read, content.len() as u64);
+        if self.run.is_unplanned_for(&target) {
+            return self.is_no_longer_planned(file, &target);
+        }
         if let Some(existing) = existing {
-            return self.small_patch(file, target, &existing, content);
+            return self.small_patch(file, target, &existing, content, literal);
         }
         let created = self.run.scratch(&target).and_then(|area| area.create_small());
         let (staged, out) = match created {
@@ -354,7 +362,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
             staged.discard();
             return self.failed_here(file, &target, Operation::Write, &error);
         }
-        self.complete(file, target, staged, &out, Content::literal(content))
+        self.complete(file, target, staged, &out, literal)
     }
 
     fn small_patch(
@@ -363,6 +371,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         target: Target,
         existing: &Info,
         content: &[u8],
+        literal: Content,
     ) -> Result<(), SessionError> {
         let path = target.path();
         let begun = self.run.area(&target).and_then(|area| area.create_journal(&path));
@@ -382,9 +391,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
             }
         });
         match written {
-            Ok((staged, journal)) => {
-                self.complete_patch(file, target, staged, journal, Content::literal(content))
-            }
+            Ok((staged, journal)) => self.complete_patch(file, target, staged, journal, literal),
             Err(error) => self.failed_here(file, &target, Operation::Write, &error),
         }
     }
@@ -433,7 +440,8 @@ impl<'a, 'r> Receiver<'a, 'r> {
     }
 
     /// The old file has the new content already: only its metadata is set.
-    fn unchanged(&mut self, file: u32, target: Target, content: Content) -> Result<(), SessionError> {
+    fn unchanged(&mut self, file: u32, target: Target, mut content: Content) -> Result<(), SessionError> {
+        content.literal = 0;
         let target = Arc::new(target);
         let held = self.run.tree.dir(&target.parent).and_then(|dir| dir.hold(target.name().as_bytes()));
         let applied = held
@@ -442,7 +450,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         self.run.done(&target);
         match applied {
             Ok(()) => {
-                self.run.transferred(&target, target.change, 0, content.matched);
+                self.run.transferred(&target, &content);
                 hard_links::first_stays(self.run, &target);
                 self.run.is_there(target.list, target.index);
                 if let (Some(values), Ok(dir)) = (content.values, self.run.tree.dir(&target.parent)) {
@@ -452,6 +460,12 @@ impl<'a, 'r> Receiver<'a, 'r> {
             Err((operation, error)) => self.run.fail(&target, operation, error),
         }
         self.give_up(file, &target)
+    }
+
+    /// The file is not what it was when the plan was made: it is left alone.
+    fn is_no_longer_planned(&mut self, file: u32, target: &Target) -> Result<(), SessionError> {
+        self.run.problem(problem(target, Side::Source, Operation::Read, Cause::KeptChanging));
+        self.give_up(file, target)
     }
 
     fn mismatch(&mut self, file: u32, target: &Target) -> Result<(), SessionError> {
@@ -607,8 +621,10 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
                 return take_from_base(run, file, &target);
             }
             match content_same(target.change) {
+                (Action::SetMetadata, _) if run.is_unplanned_for(&target) => run.done(&target),
                 (Action::SetMetadata, _) => run.set_metadata(&target),
                 _ => {
+                    run.unchanged(|| target.path(), &target.wanted.entry);
                     run.done(&target);
                     hard_links::first_stays(run, &target);
                     run.is_there(target.list, target.index);
@@ -625,7 +641,10 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
         Some(_) => {
             let change = content_differs(target.change, run.options);
             let target = Target { change, is_suspect: true, ..Target::clone(&target) };
-            if run.options.dry_run {
+            if run.is_unplanned_for(&target) {
+                run.done(&target);
+                run.let_go(target.directory);
+            } else if run.options.dry_run {
                 run.would_transfer(&target);
                 run.let_go(target.directory);
             } else {

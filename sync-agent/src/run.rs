@@ -14,6 +14,7 @@ use crate::receiver::{Flight, Target, Task};
 use crate::removal::Removals;
 use crate::retire::Retirement;
 use crate::rules::OwnRules;
+use crate::sink;
 use crate::staging::{Area, Staged, Staging};
 use crate::tree::{Dir, Info, Tree};
 use crate::workers::lock;
@@ -21,8 +22,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use protocol::arguments::{Places, Relative};
 use protocol::bases::{Agreement, BaseKind};
 use protocol::destination::{DestinationSession, DirectoryId, ReadyPiece};
-use protocol::entry::Entry;
-use protocol::itemize::{Change, Content, Item};
+use protocol::entry::{Entry, Kind};
+use protocol::itemize::{Change, Content, Item, Particulars, Spared};
 use protocol::message::{Message, Request, Want};
 use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
@@ -329,6 +330,9 @@ impl Run<'_> {
         for entry in entries {
             stats.listed.count(&entry.kind);
             stats.listed_bytes += entry.size_bytes();
+            if let Kind::Symlink { target } = &entry.kind {
+                stats.listed_target_bytes += target.len() as u64;
+            }
         }
     }
 
@@ -358,8 +362,31 @@ impl Run<'_> {
             // All of it was here, under another name: as rsync, nothing is said of it.
             return;
         }
-        let kind = target.wanted.entry.kind.clone();
-        self.item(Item::Updated { path: target.path(), kind, change });
+        self.item(updated(target.path(), &target.wanted.entry, change));
+    }
+
+    /// Whether the run is held to a plan that has not this change.
+    pub(crate) fn is_unplanned(&self, change: impl FnOnce() -> Item) -> bool {
+        self.options.plan.as_ref().is_some_and(|plan| !plan.has(&change()))
+    }
+
+    /// The same of what was decided for `target`.
+    pub(crate) fn is_unplanned_for(&self, target: &Target) -> bool {
+        self.is_unplanned(|| updated(target.path(), &target.wanted.entry, target.change))
+    }
+
+    /// An entry is up to date.
+    pub(crate) fn unchanged(&self, path: impl FnOnce() -> RelPath, entry: &Entry) {
+        if self.options.telling.unchanged {
+            self.monitor.item(updated(path(), entry, Change::default()));
+        }
+    }
+
+    /// An option leaves an entry alone.
+    pub(crate) fn spared(&self, path: impl FnOnce() -> RelPath, is_dir: bool, why: Spared) {
+        if self.options.telling.spared {
+            self.monitor.item(Item::Spared { path: path(), is_dir, why });
+        }
     }
 
     pub(crate) fn root_item(&self, entry: &Entry, change: Change) {
@@ -370,7 +397,7 @@ impl Run<'_> {
             stats.metadata_updated += 1;
         }
         drop(stats);
-        self.item(Item::Updated { path: RelPath::root(), kind: entry.kind.clone(), change });
+        self.item(updated(RelPath::root(), entry, change));
     }
 
     /// An entry is up to date, or was dealt with.
@@ -400,10 +427,11 @@ impl Run<'_> {
             stats.metadata_updated += 1;
         }
         drop(stats);
-        let (path, kind) = (target.path(), target.wanted.entry.kind.clone());
-        let first = target.first.clone().unwrap_or_default();
+        let entry = &target.wanted.entry;
+        let (path, kind, particulars) = (target.path(), entry.kind.clone(), Particulars::of(entry));
+        let first = Some(target.first.clone().unwrap_or_default());
         let change = Change { content: Content::Linked, value: false, ..target.change };
-        self.item(Item::Linked { path, kind, change, first });
+        self.item(Item::Updated { path, kind, change, particulars, first });
     }
 
     /// Metadata was set (or will be, or would be).
@@ -413,7 +441,7 @@ impl Run<'_> {
     }
 
     /// A file's content was made new (or would be).
-    pub(crate) fn transferred(&self, target: &Target, change: Change, literal: u64, matched: u64) {
+    pub(crate) fn transferred(&self, target: &Target, content: &sink::Content) {
         let mut stats = lock(&self.stats);
         if target.change.new {
             stats.created.count(&target.wanted.entry.kind);
@@ -421,10 +449,14 @@ impl Run<'_> {
             stats.files_updated += 1;
         }
         stats.transferred_bytes += target.wanted.entry.size_bytes();
-        stats.literal_bytes += literal;
-        stats.matched_bytes += matched;
+        stats.literal_bytes += content.literal;
+        stats.matched_bytes += content.matched;
         drop(stats);
-        self.updated(target, change);
+        let entry = &target.wanted.entry;
+        let particulars =
+            Particulars { literal_bytes: content.literal, content: content.hash, ..Particulars::of(entry) };
+        let (path, kind, change) = (target.path(), entry.kind.clone(), target.change);
+        self.item(Item::Updated { path, kind, change, particulars, first: None });
     }
 
     /// Deals with a file that an alternate base has, as far as nothing has to be made; whether it has to.
@@ -456,7 +488,7 @@ impl Run<'_> {
 
     /// A dry run comes to a file that would be transferred.
     pub(crate) fn would_transfer(&self, target: &Target) {
-        self.transferred(target, target.change, 0, 0);
+        self.transferred(target, &sink::Content::default());
         hard_links::first_is_staged(self, target, None);
         self.done(target);
     }
@@ -482,4 +514,10 @@ impl Run<'_> {
             Err((operation, error)) => self.fail(target, operation, error),
         }
     }
+}
+
+/// What is told of an entry of which nothing was transferred.
+pub(crate) fn updated(path: RelPath, entry: &Entry, change: Change) -> Item {
+    let (kind, particulars) = (entry.kind.clone(), Particulars::of(entry));
+    Item::Updated { path, kind, change, particulars, first: None }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Content {
     pub(crate) matched: u64,
     /// What the index is to know of it.
     pub(crate) values: Option<Box<FileValues>>,
+    /// What the whole of it hashes to.
+    pub(crate) hash: Option<ContentHash>,
 }
 
 impl Content {
@@ -46,8 +48,8 @@ impl Content {
     }
 
     /// All of it came from the source.
-    pub(crate) fn literal(content: &[u8]) -> Content {
-        Content { literal: content.len() as u64, ..Content::default() }
+    pub(crate) fn literal(content: &[u8], hash: ContentHash) -> Content {
+        Content { literal: content.len() as u64, hash: Some(hash), ..Content::default() }
     }
 }
 
@@ -316,6 +318,7 @@ impl Sink {
             literal: self.literal_bytes,
             matched: self.matched_bytes,
             values: is_of_use.then(|| Box::new(FileValues { hash, block_size, values })),
+            hash: Some(hash),
         })
     }
 

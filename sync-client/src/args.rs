@@ -1,8 +1,11 @@
 //! The command line as it is typed: every command, and rsync's options that are not done. The options of `sync` stand
 //! with their topics, in [`crate::job`].
 
+use crate::accepted;
 use crate::job::typed::{flag, value};
-use crate::job::{bases, connection, deletion, links, metadata, output, places, selection, transfer, update};
+use crate::job::{
+    bases, connection, deletion, links, metadata, output, places, selection, stop, transfer, update,
+};
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::OsString;
@@ -18,68 +21,12 @@ const REFUSED: &[&str] = &[
     "copy-devices",
     "write-devices",
     "preallocate",
-    "max-alloc=",
     "usermap=",
     "groupmap=",
-    "contimeout=",
-    "old-args",
-    "secluded-args",
-    "trust-sender",
-    "copy-as=",
-    "address=",
-    "sockopts=",
-    "blocking-io",
-    "outbuf=",
-    "8-bit-output",
-    "out-format=",
-    "log-file-format=",
-    "password-file=",
-    "early-input=",
-    "list-only",
-    "stop-after=",
-    "stop-at=",
-    "fsync",
-    "write-batch=",
-    "only-write-batch=",
-    "read-batch=",
-    "protocol=",
-    "iconv=",
-    "checksum-seed=",
-    "checksum-choice=",
-    "compress-choice=",
-    "compress-level=",
-    "skip-compress=",
-    "ipv4",
-    "ipv6",
-    "info=",
-    "debug=",
-    "stderr=",
-    "daemon",
-    "config=",
-    "no-motd",
-    "server",
-    "sender",
-    "protect-args",
-    "inc-recursive",
-    "no-inc-recursive",
-    "cc=",
-    "zc=",
-    "zl=",
-    "remote-option=",
 ];
 
 /// Letters of [`REFUSED`] options, with whether they take a value.
-const REFUSED_LETTERS: &[(char, &str, bool)] = &[
-    ('S', "sparse", false),
-    ('N', "crtimes", false),
-    ('s', "secluded-args", false),
-    ('8', "8-bit-output", false),
-    ('B', "block-size", true),
-    ('M', "remote-option=", true),
-    ('4', "ipv4", false),
-    ('6', "ipv6", false),
-    ('V', "version", false),
-];
+const REFUSED_LETTERS: &[(char, &str, bool)] = &[('S', "sparse", false), ('N', "crtimes", false)];
 
 /// The whole command line.
 #[must_use]
@@ -128,7 +75,7 @@ fn sync() -> Command {
     let command = Command::new("sync")
         .about("Copy or mirror a tree: pull, push or local, with rsync's options")
         .long_about(
-            "Copies SOURCE… into DESTINATION. Either side may be on another machine: [USER@]HOST:PATH or \
+            "Copies SOURCE… into DESTINATION; a SOURCE alone is listed. Either side may be on another machine: [USER@]HOST:PATH or \
              ssh://[USER@]HOST[:PORT]/PATH.\n\n\
              As with rsync, a trailing slash on a source means its contents, none means the directory itself. \
              Existing files are updated by a delta of what changed; every file is verified by BLAKE3 before it \
@@ -150,24 +97,35 @@ fn sync() -> Command {
             Arg::new("paths")
                 .value_name("SOURCE… DESTINATION")
                 .num_args(1..)
-                .required(true)
                 .value_parser(value_parser!(OsString))
-                .help("Sources, and last the destination"),
+                .help("Sources, and last the destination; a source alone is listed"),
+        )
+        .arg(
+            Arg::new("version")
+                .short('V')
+                .long("version")
+                .action(ArgAction::Count)
+                .help("Print the version; twice: as JSON"),
         );
     let command = metadata::arguments(command);
-    let command = command.next_help_heading("What is done").arg(flag(
-        "dry-run",
-        Some('n'),
-        "Change nothing; with -i or -v, say what would be done",
-    ));
+    let command = command
+        .next_help_heading("What is done")
+        .arg(flag(
+            "dry-run",
+            Some('n'),
+            "Change nothing; with -i or -v, say what would be done; with --json, print a plan",
+        ))
+        .arg(value(
+            "apply-plan",
+            "FILE",
+            "Do what a dry run printed (--dry-run --json), if nothing of it changed since",
+        ));
     let command = transfer::arguments(update::window(update::arguments(deletion::arguments(command))));
     let command = bases::arguments(command);
     let command = places::arguments(links::arguments(selection::copy_arguments(command)));
-    let command = connection::arguments(command);
-    let command = output::arguments(command)
-        .arg(flag("itemize-changes", Some('i'), "Print a line of letters for each change, as rsync does"))
-        .arg(flag("stats", None, "Print statistics at the end"));
-    refused(command)
+    let command = stop::arguments(connection::arguments(command));
+    let command = output::arguments_of_sync(command);
+    accepted::with_negations(accepted::arguments(refused(command)))
 }
 
 fn refused(mut command: Command) -> Command {
@@ -188,16 +146,25 @@ fn refused(mut command: Command) -> Command {
 
 fn refused_arg(id: &'static str, takes_value: bool) -> Arg {
     let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
-    let id: &'static str = Box::leak(format!("refused:{id}").into_boxed_str());
+    let id: &'static str = Box::leak(format!("pending:{id}").into_boxed_str());
     let arg = Arg::new(id).action(action).overrides_with(id).hide(true);
     if takes_value { arg.value_parser(OsStringValueParser::new()).allow_hyphen_values(true) } else { arg }
 }
 
+/// Why the command line can't be carried out, if it asks for what is not done here.
+pub(crate) fn refusal(matches: &clap::ArgMatches) -> Option<String> {
+    let unfinished = || {
+        let option = refused_option(matches)?;
+        Some(format!("rsync's {option} is not done by this program (yet); nothing was changed"))
+    };
+    accepted::refusal(matches).or_else(unfinished)
+}
+
 /// The first option of rsync's that was given and is not done here, as typed.
-pub(crate) fn refused_option(matches: &clap::ArgMatches) -> Option<String> {
+fn refused_option(matches: &clap::ArgMatches) -> Option<String> {
     let given = |id: &str| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
-    let id = matches.ids().map(clap::Id::as_str).find(|id| id.starts_with("refused:") && given(id))?;
-    let name = &id["refused:".len()..];
+    let id = matches.ids().map(clap::Id::as_str).find(|id| id.starts_with("pending:") && given(id))?;
+    let name = &id["pending:".len()..];
     Some(match name.strip_prefix('-') {
         None => format!("--{name}"),
         Some(letter) => {

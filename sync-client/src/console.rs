@@ -1,64 +1,123 @@
 //! What the operator sees: names and letters as rsync prints them, problems, statistics, JSON, progress.
 
+mod format;
+mod line;
+mod list;
+mod local_time;
+mod number;
+mod totals;
+
 use crate::endpoint::Outcome;
-use crate::job::OutputOptions;
+use crate::job::{Buffering, OutputOptions, Stream, Topic, Way};
+use crate::planned::show_mark;
+pub use format::Format;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+pub use line::Printable;
+use line::{Origins, Renderer, is_significant};
+use list::Listed;
+pub use local_time::LocalTime;
+pub use number::Human;
+pub(crate) use number::grouped;
 use protocol::entry::Kind;
-use protocol::itemize::{Arrow, Content, Item, letters};
+use protocol::itemize::{Content, Item, Particulars, Spared};
 use protocol::path::escaped;
-use protocol::stats::{Cause, Exit, Kinds, Problem, Side, Stats, Times};
-use serde::Serialize;
+use protocol::plan::mark;
+use protocol::stats::{Cause, Exit, Problem, Side, Stats};
 use serde_json::json;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use sync_agent::monitor::{Monitor, Progress};
+use totals::Summary;
 
 /// Problems that are kept to be listed at the end; the rest are counted.
 const LISTED_PROBLEMS: usize = 1000;
 
+/// What a console has to know of where it is.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The terminal takes UTF-8; otherwise such bytes are printed in octal, as rsync does.
+    pub is_utf8: bool,
+    /// Standard error is a terminal.
+    pub is_terminal: bool,
+    /// The operator's time zone.
+    pub zone: LocalTime,
+}
+
 /// Prints for one run.
 pub struct Console {
     options: OutputOptions,
-    arrow: Arrow,
-    /// Whether the terminal takes UTF-8; otherwise such bytes are printed in octal, as rsync does.
-    utf8: bool,
+    renderer: Renderer,
     started: Instant,
     state: Mutex<State>,
     bar: Option<ProgressBar>,
+    progress: Progress,
 }
 
-#[derive(Default)]
 struct State {
+    out: Box<dyn Write + Send>,
     problems: Vec<Problem>,
     problem_count: u64,
     worst: Exit,
     differences: u64,
+    /// Files whose content was made new so far.
+    transferred: u64,
     notes: Vec<String>,
     log: Option<File>,
+    listed: Vec<Listed>,
 }
 
 impl Console {
-    /// A console for a run that begins now.
+    /// A console for a run that begins now; `sources` are those on this machine.
     ///
     /// # Errors
     /// The log file can't be opened.
-    pub fn new(options: OutputOptions, arrow: Arrow, utf8: bool, terminal: bool) -> io::Result<Console> {
-        let log = match &options.log_file {
-            Some(path) => Some(File::options().create(true).append(true).open(path)?),
+    pub fn new(
+        options: OutputOptions,
+        way: Way,
+        sources: &[Vec<u8>],
+        around: Surroundings,
+    ) -> io::Result<Console> {
+        let log = match &options.log {
+            Some(log) => Some(File::options().create(true).append(true).open(&log.path)?),
             None => None,
         };
-        let wants_bar = (terminal || options.progress) && !options.quiet && !options.json;
+        let wants_bar =
+            around.is_terminal && !options.quiet && !options.json && options.said.level(Topic::Progress) < 2;
         let bar = wants_bar.then(|| {
             let target = ProgressDrawTarget::stderr_with_hz(5);
             let bar = ProgressBar::with_draw_target(None, target);
             bar.set_style(bar_style(false));
             bar
         });
-        let state = Mutex::new(State { log, ..State::default() });
-        Ok(Console { options, arrow, utf8, started: Instant::now(), state, bar })
+        let printable = match (options.eight_bit, around.is_utf8) {
+            (true, _) => Printable::EightBit,
+            (false, true) => Printable::Utf8,
+            (false, false) => Printable::Ascii,
+        };
+        let origins = Origins::of(if way == Way::Pull { &[] } else { sources });
+        let renderer = Renderer { printable, way, times: options.times, zone: around.zone, origins };
+        let state = Mutex::new(State {
+            out: output(&options),
+            problems: Vec::new(),
+            problem_count: 0,
+            worst: Exit::Done,
+            differences: 0,
+            transferred: 0,
+            notes: Vec::new(),
+            log,
+            listed: Vec::new(),
+        });
+        let progress = Progress::default();
+        Ok(Console { options, renderer, started: Instant::now(), state, bar, progress })
+    }
+
+    /// What the run counts.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,11 +125,15 @@ impl Console {
     }
 
     /// Prints a line of results.
-    fn line(&self, line: &str) {
+    fn line(&self, line: impl AsRef<[u8]>) {
+        self.print(line.as_ref(), b"\n");
+    }
+
+    fn print(&self, text: &[u8], end: &[u8]) {
         let print = || {
-            let mut out = io::stdout().lock();
+            let mut state = self.state();
             // Whoever reads this went away: the run itself goes on.
-            let _ = writeln!(out, "{line}");
+            let _ = state.out.write_all(text).and_then(|()| state.out.write_all(end));
         };
         match &self.bar {
             Some(bar) => bar.suspend(print),
@@ -79,81 +142,91 @@ impl Console {
     }
 
     fn escaped(&self, bytes: &[u8]) -> String {
-        if self.utf8 {
-            return escaped(bytes);
-        }
-        let mut text = String::new();
-        protocol::path::escape_to_ascii(bytes, &mut text);
-        text
+        String::from_utf8_lossy(&self.renderer.printable.show(bytes)).into_owned()
+    }
+
+    /// Whether lines for people about `topic` are printed.
+    fn says(&self, topic: Topic) -> bool {
+        self.options.said.says(topic) && !self.options.json && !self.options.quiet
     }
 
     /// What rsync prints before the first name.
-    pub fn begin(&self, is_pull: bool) {
-        if self.options.verbose > 0 && !self.options.json && !self.options.quiet && !self.options.verify {
-            let way = if is_pull { "receiving" } else { "sending" };
-            self.line(&format!("{way} incremental file list"));
-        }
-    }
-
-    fn name(&self, item: &Item) -> String {
-        let (path, is_dir, target) = match item {
-            Item::Updated { path, kind, .. } | Item::Linked { path, kind, .. } => {
-                let target = match kind {
-                    Kind::Symlink { target } if matches!(item, Item::Updated { .. }) => Some(target),
-                    _ => None,
-                };
-                (path, *kind == Kind::Directory, target)
-            }
-            Item::Deleted { path, is_dir } => (path, *is_dir, None),
+    pub fn begin(&self) {
+        let (sending, building) = match self.renderer.way {
+            Way::Pull => ("receiving", "receiving"),
+            Way::Push | Way::Local => ("sending", "building"),
         };
-        let mut name = if path.is_root() { ".".to_owned() } else { self.escaped(path.as_bytes()) };
-        if is_dir {
-            name.push('/');
+        self.log(format!("{building} file list"));
+        if !self.says(Topic::Flist) || self.options.verify {
+            return;
         }
-        if let Some(target) = target {
-            name.push_str(" -> ");
-            name.push_str(&self.escaped(target));
-        }
-        if let Item::Linked { first, .. } = item {
-            name.push_str(" => ");
-            name.push_str(&self.escaped(first.as_bytes()));
-        }
-        name
-    }
-
-    fn letters(&self, item: &Item) -> String {
-        match item {
-            Item::Updated { kind, change, .. } | Item::Linked { kind, change, .. } => {
-                letters(kind, change, self.arrow, self.options.times)
-            }
-            Item::Deleted { .. } => "*deleting  ".to_owned(),
+        if self.options.recursive {
+            self.line(format!("{sending} incremental file list"));
+        } else {
+            self.line(format!("{building} file list ... done"));
         }
     }
 
     /// Shows how far the run is until `done` says so.
-    pub fn watch(&self, progress: &Progress, done: &crossbeam_channel::Receiver<()>) {
-        let Some(bar) = &self.bar else { return };
-        let mut is_scanned = false;
+    pub fn watch(&self, done: &crossbeam_channel::Receiver<()>) {
+        let is_whole = self.says(Topic::Progress) && self.options.said.level(Topic::Progress) > 1;
+        if self.bar.is_none() && !is_whole {
+            return;
+        }
+        let period = Duration::from_millis(if is_whole { 500 } else { 100 });
         loop {
-            let entries = progress.listed_entries.load(Ordering::Relaxed);
-            let bytes = progress.listed_bytes.load(Ordering::Relaxed);
-            if progress.scanned.load(Ordering::Acquire) && !is_scanned {
-                is_scanned = true;
-                bar.set_style(bar_style(true));
+            self.show_bar();
+            let is_over = done.recv_timeout(period) != Err(crossbeam_channel::RecvTimeoutError::Timeout);
+            if is_whole {
+                let done_bytes = self.progress.done_bytes.load(Ordering::Relaxed);
+                let listed_bytes = self.progress.listed_bytes.load(Ordering::Relaxed);
+                let line = self.progress_line(done_bytes.min(listed_bytes), listed_bytes);
+                self.print(format!("\r{line}").as_bytes(), if is_over { b"\n" } else { b"" });
+                let _ = self.state().out.flush();
             }
-            bar.set_length(bytes);
-            bar.set_position(progress.done_bytes.load(Ordering::Relaxed).min(bytes));
-            bar.set_message(format!(
-                "{}/{entries} entries",
-                progress.done_entries.load(Ordering::Relaxed).min(entries)
-            ));
-            if done.recv_timeout(Duration::from_millis(100))
-                != Err(crossbeam_channel::RecvTimeoutError::Timeout)
-            {
-                bar.finish_and_clear();
+            if is_over {
+                if let Some(bar) = &self.bar {
+                    bar.finish_and_clear();
+                }
                 return;
             }
         }
+    }
+
+    fn show_bar(&self) {
+        let Some(bar) = &self.bar else { return };
+        let progress = &self.progress;
+        let entries = progress.listed_entries.load(Ordering::Relaxed);
+        let bytes = progress.listed_bytes.load(Ordering::Relaxed);
+        if progress.scanned.load(Ordering::Acquire) {
+            bar.set_style(bar_style(true));
+        }
+        bar.set_length(bytes);
+        bar.set_position(progress.done_bytes.load(Ordering::Relaxed).min(bytes));
+        bar.set_message(format!(
+            "{}/{entries} entries",
+            progress.done_entries.load(Ordering::Relaxed).min(entries)
+        ));
+    }
+
+    /// rsync's line of progress: `done_bytes` of `bytes`, with the figures of the whole run so far.
+    fn progress_line(&self, done_bytes: u64, bytes: u64) -> String {
+        let percent = if bytes == 0 { 100 } else { u128::from(done_bytes) * 100 / u128::from(bytes) };
+        let elapsed = self.started.elapsed().as_secs_f64();
+        let arrived = self.progress.done_bytes.load(Ordering::Relaxed) as f64;
+        let (rate, unit) = totals::rate(arrived / elapsed.max(0.001));
+        let seconds = elapsed as u64;
+        let listed = self.progress.listed_entries.load(Ordering::Relaxed);
+        let left = listed.saturating_sub(self.progress.done_entries.load(Ordering::Relaxed));
+        let check = if self.progress.scanned.load(Ordering::Acquire) { "to" } else { "ir" };
+        format!(
+            "{:>15} {percent:>3}% {rate:>7.2}{unit} {:>4}:{:02}:{:02} (xfr#{}, {check}-chk={left}/{listed})",
+            self.options.human.number(done_bytes),
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60,
+            self.state().transferred,
+        )
     }
 
     /// Prints how the run ended and returns the exit status.
@@ -163,34 +236,61 @@ impl Console {
             (state.problem_count, state.worst)
         };
         let exit = outcome.finished.exit.worst(worst);
+        self.print_list();
+        let _ = self.state().out.flush();
         self.print_problems();
         self.print_problem_count();
         let elapsed_s = self.started.elapsed().as_secs_f64();
         if self.options.json {
-            let summary = Summary::new(outcome, count, elapsed_s, exit);
-            self.line(&serde_json::to_string(&summary).unwrap_or_default());
+            let summary = Summary::new(outcome, count, elapsed_s, exit, self.options.dry_run);
+            self.line(serde_json::to_string(&summary).unwrap_or_default());
         } else if self.options.verify {
             self.verdict(&outcome.finished.stats, exit);
         } else if !self.options.quiet {
-            if self.options.stats {
-                self.print_stats(outcome);
+            let level = self.options.said.level(Topic::Stats);
+            if level > 1 {
+                totals::statistics(outcome, self.options.human).iter().for_each(|line| self.line(line));
             }
-            if self.options.verbose > 0 || self.options.stats {
-                self.print_totals(outcome, elapsed_s);
+            if level > 0 {
+                let dry_run = self.options.dry_run && !self.options.list_only;
+                let lines = totals::totals(outcome, elapsed_s, self.options.human, dry_run);
+                lines.iter().for_each(|line| self.line(line));
             }
         }
+        self.log(totals::logged(outcome));
+        let _ = self.state().out.flush();
         exit.code()
+    }
+
+    /// Prints what `--list-only` found.
+    fn print_list(&self) {
+        let mut listed = std::mem::take(&mut self.state().listed);
+        listed.sort_unstable_by(Listed::order);
+        for entry in listed {
+            let mut line = entry.columns(self.options.human, &self.renderer.zone).into_bytes();
+            line.push(b' ');
+            line.extend(self.renderer.path(&entry.path, false));
+            if let Kind::Symlink { target } = &entry.kind
+                && self.options.shows_targets
+            {
+                line.extend_from_slice(b" -> ");
+                line.extend(self.renderer.printable.show(target));
+            }
+            self.line(line);
+        }
     }
 
     /// Prints why the run could not be finished.
     pub fn fail(&self, error: &(dyn std::error::Error + 'static), exit: u8) {
+        let _ = self.state().out.flush();
         self.print_problems();
         if self.options.json {
             let message = with_causes(error);
-            self.line(&json!({"event": "error", "message": message, "exit_code": exit}).to_string());
+            self.line(json!({"event": "error", "message": message, "exit_code": exit}).to_string());
+            let _ = self.state().out.flush();
         }
         print_error(error);
-        self.log(&format!("failed: {error}"));
+        self.log(format!("failed: {error}"));
     }
 
     fn print_problems(&self) {
@@ -232,111 +332,148 @@ impl Console {
         }
         let compared =
             format!("{} files, {} compared by content", stats.compared_files, bytes(stats.compared_bytes));
-        self.line(&match exit {
+        self.line(match exit {
             Exit::Done => format!("identical: {compared}"),
             Exit::Differs => format!("{differences} entries differ ({compared})"),
             _ => format!("{differences} entries differ, and some could not be compared ({compared})"),
         });
     }
 
-    fn print_stats(&self, outcome: &Outcome) {
-        let stats = &outcome.finished.stats;
-        let number = |number: u64| if self.options.human { grouped(number) } else { number.to_string() };
-        for line in [
-            String::new(),
-            format!("Number of files: {}", kinds(&stats.listed, number)),
-            format!("Number of created files: {}", kinds(&stats.created, number)),
-            format!("Number of deleted files: {}", kinds(&stats.deleted, number)),
-            format!(
-                "Number of regular files transferred: {}",
-                number(stats.created.files + stats.files_updated)
-            ),
-            format!("Number of entries with only metadata set: {}", number(stats.metadata_updated)),
-            format!("Total file size: {} bytes", number(stats.listed_bytes)),
-            format!("Total transferred file size: {} bytes", number(stats.transferred_bytes)),
-            format!("Literal data: {} bytes", number(stats.literal_bytes)),
-            format!("Matched data: {} bytes", number(stats.matched_bytes)),
-            format!("Total bytes sent: {}", number(outcome.sent_bytes)),
-            format!("Total bytes received: {}", number(outcome.received_bytes)),
-            format!("Time of the source's threads: {}", seconds(&outcome.finished.source_times)),
-            format!("Time of the destination's threads: {}", seconds(&outcome.finished.times)),
-        ] {
-            self.line(&line);
-        }
-    }
-
-    fn print_totals(&self, outcome: &Outcome, elapsed_s: f64) {
-        let stats = &outcome.finished.stats;
-        let moved = outcome.sent_bytes + outcome.received_bytes;
-        let dry = if self.options.dry_run { " (DRY RUN)" } else { "" };
-        self.line("");
-        self.line(&format!(
-            "sent {} bytes  received {} bytes  {:.2} bytes/sec",
-            grouped(outcome.sent_bytes),
-            grouped(outcome.received_bytes),
-            moved as f64 / elapsed_s.max(0.001)
-        ));
-        self.line(&format!(
-            "total size is {}  speedup is {:.2}{dry}",
-            grouped(stats.listed_bytes),
-            stats.listed_bytes as f64 / (moved as f64).max(1.0)
-        ));
-    }
-
-    fn log(&self, line: &str) {
+    /// Adds a line to the log file, as rsync does with the time and the number of this process.
+    fn log(&self, line: impl AsRef<[u8]>) {
         if let Some(log) = &mut self.state().log {
-            let _ = writeln!(log, "{line}");
+            let now = format!("{} [{}] ", self.renderer.zone.now(), std::process::id());
+            let _ = log.write_all(&[now.as_bytes(), line.as_ref(), b"\n"].concat());
+        }
+    }
+
+    fn log_item(&self, item: &Item) {
+        let Some(log) = &self.options.log else { return };
+        let format = &log.format;
+        if let Some(line) = self.filled(format, item).filter(|_| !format.is_empty()) {
+            self.log(line);
+        }
+    }
+
+    /// The line that a format makes of an item, if it mentions such items at all.
+    fn filled(&self, format: &Format, item: &Item) -> Option<Vec<u8>> {
+        match item {
+            Item::Deleted { .. } if !format.says_what_is_done() => {
+                Some(self.renderer.fill(&Format::deletions(), item))
+            }
+            Item::Deleted { .. } => Some(self.renderer.fill(format, item)),
+            Item::Updated { kind, change, .. } => {
+                let is_named = format.is_itemized() || is_significant(kind, change);
+                is_named.then(|| self.renderer.fill(format, item))
+            }
+            Item::Spared { .. } => None,
+        }
+    }
+
+    /// What people read of an item.
+    fn item_line(&self, item: &Item) -> Option<Vec<u8>> {
+        let said = &self.options.said;
+        let format = self.options.format.as_ref();
+        let is_itemized = format.is_some_and(Format::is_itemized);
+        match item {
+            Item::Spared { path, is_dir, why } => {
+                let topic = if *why == Spared::NotCopied { Topic::Nonreg } else { Topic::Skip };
+                said.says(topic).then(|| self.renderer.spared(path, *is_dir, *why))
+            }
+            Item::Deleted { .. } => {
+                let is_said = format.is_some() || said.says(Topic::Del);
+                is_said.then(|| self.filled(format.unwrap_or(&Format::names()), item)).flatten()
+            }
+            Item::Updated { path, kind, change, .. } if change.is_none() && !is_itemized => {
+                let is_said = said.level(Topic::Name) > 1 && *kind != Kind::Directory;
+                is_said.then(|| [&self.renderer.path(path, false), &b" is uptodate"[..]].concat())
+            }
+            Item::Updated { .. } if is_itemized || said.says(Topic::Name) => {
+                self.filled(format.unwrap_or(&Format::names()), item)
+            }
+            Item::Updated { .. } => None,
+        }
+    }
+
+    /// What programs read of an item.
+    fn item_object(&self, item: &Item) -> serde_json::Value {
+        let name = String::from_utf8_lossy(&self.renderer.name(item)).into_owned();
+        match item {
+            Item::Spared { path, is_dir, why } => {
+                let message = self.renderer.spared(path, *is_dir, *why);
+                json!({"event": "spared", "name": name, "message": String::from_utf8_lossy(&message)})
+            }
+            Item::Deleted { .. } => {
+                json!({"event": "item", "itemize": self.renderer.letters(item).trim_end(),
+                "name": name, "mark": shown_mark(item)})
+            }
+            Item::Updated { kind, particulars, .. } => {
+                let Particulars { mode, uid, gid, mtime, .. } = particulars;
+                json!({"event": "item", "itemize": self.renderer.letters(item).trim_end(), "name": name,
+                    "size_bytes": list::size_bytes(kind), "mode": format!("{mode:04o}"), "uid": uid, "gid": gid,
+                    "mtime_s": mtime.secs, "mtime_ns": mtime.nanos, "mark": shown_mark(item)})
+            }
+        }
+    }
+
+    /// Counts what was transferred; with `--progress`, says so.
+    fn count(&self, item: &Item) {
+        let Item::Updated { kind: Kind::File { size_bytes }, change, .. } = item else { return };
+        if change.content != Content::Transferred {
+            return;
+        }
+        self.state().transferred += 1;
+        let is_each = self.options.said.level(Topic::Progress) == 1 && self.says(Topic::Progress);
+        if is_each && !self.options.dry_run {
+            self.line(self.progress_line(*size_bytes, *size_bytes));
         }
     }
 }
 
-/// What there was of each activity, the longest first.
-fn seconds(times: &Times) -> String {
-    let mut spent: Vec<(&str, u64)> = times.named().into_iter().filter(|&(_, ns)| ns >= 1_000_000).collect();
-    spent.sort_by_key(|&(_, ns)| std::cmp::Reverse(ns));
-    if spent.is_empty() {
-        return "none".to_owned();
-    }
-    let shown = spent.iter().map(|(name, ns)| format!("{name} {:.2} s", *ns as f64 / 1e9));
-    shown.collect::<Vec<_>>().join(", ")
+fn shown_mark(item: &Item) -> Option<String> {
+    mark(item).as_ref().map(show_mark)
 }
 
-/// The same for `--json`: seconds by activity.
-fn time_object(times: &Times) -> serde_json::Value {
-    times.named().into_iter().map(|(name, ns)| (format!("{name}_s"), json!(ns as f64 / 1e9))).collect()
+/// Where lines go, and when.
+fn output(options: &OutputOptions) -> Box<dyn Write + Send> {
+    match (options.stream, options.buffering) {
+        (Stream::Output, Buffering::Lines) => Box::new(io::stdout()),
+        (Stream::Output, Buffering::Blocks) => Box::new(BufWriter::with_capacity(64 << 10, io::stdout())),
+        (Stream::Error, Buffering::Lines) => Box::new(io::LineWriter::new(io::stderr())),
+        (Stream::Error, Buffering::Blocks) => Box::new(BufWriter::with_capacity(64 << 10, io::stderr())),
+    }
 }
 
 impl Monitor for Console {
     fn item(&self, item: Item) {
-        self.state().differences += 1;
-        let is_silent = self.options.quiet || (self.options.verbose == 0 && !self.options.itemize);
-        if self.options.log_file.is_some() {
-            self.log(&format!("{} {}", self.letters(&item), self.name(&item)));
-        }
-        if is_silent && !self.options.verify {
+        let is_difference = match &item {
+            Item::Updated { change, .. } => !change.is_none(),
+            Item::Deleted { .. } => true,
+            Item::Spared { .. } => false,
+        };
+        if self.options.list_only {
+            if let Item::Updated { path, kind, particulars, .. } = item {
+                self.state().listed.push(Listed { path, kind, particulars });
+            }
             return;
         }
+        self.state().differences += u64::from(is_difference);
+        if is_difference {
+            self.log_item(&item);
+        }
         if self.options.json {
-            let object =
-                json!({"event": "item", "itemize": self.letters(&item).trim_end(), "name": self.name(&item)});
-            return self.line(&object.to_string());
+            if self.options.tells_programs() {
+                self.line(self.item_object(&item).to_string());
+            }
+            return;
         }
         if self.options.quiet {
             return;
         }
-        let name = self.name(&item);
-        match &item {
-            _ if self.options.itemize => self.line(&format!("{} {name}", self.letters(&item))),
-            Item::Deleted { .. } => self.line(&format!("deleting {name}")),
-            Item::Linked { .. } => self.line(&name),
-            // Without -i, rsync names what it transfers or makes, not what only gets other attributes.
-            Item::Updated { change, kind, .. }
-                if change.content != Content::Kept || *kind == Kind::Directory =>
-            {
-                self.line(&name);
-            }
-            Item::Updated { .. } => {}
+        if let Some(line) = self.item_line(&item) {
+            self.line(line);
         }
+        self.count(&item);
     }
 
     fn problem(&self, problem: Problem) {
@@ -345,7 +482,7 @@ impl Monitor for Console {
         if self.options.json {
             let object = json!({"event": "problem", "path": self.escaped(problem.path.as_bytes()),
                 "operation": problem.operation.as_str(), "cause": cause(&problem.cause), "exit_code": problem.exit().code()});
-            self.line(&object.to_string());
+            self.line(object.to_string());
         }
         let mut state = self.state();
         state.problem_count += 1;
@@ -356,9 +493,9 @@ impl Monitor for Console {
     }
 
     fn made_root(&self, path: &[u8]) {
-        if self.options.verbose > 0 && !self.options.quiet && !self.options.json {
+        if self.says(Topic::Name) {
             let path = self.escaped(path);
-            self.line(&format!("created directory {}", path.trim_end_matches('/')));
+            self.line(format!("created directory {}", path.trim_end_matches('/')));
         }
     }
 
@@ -526,90 +663,6 @@ fn cause(cause: &Cause) -> String {
     }
 }
 
-/// The last line of `--json`.
-#[derive(Serialize)]
-struct Summary {
-    event: &'static str,
-    /// What the source listed.
-    entries: u64,
-    files_created: u64,
-    files_updated: u64,
-    entries_created: u64,
-    metadata_updated: u64,
-    entries_deleted: u64,
-    total_bytes: u64,
-    literal_bytes: u64,
-    matched_bytes: u64,
-    compared_files: u64,
-    compared_bytes: u64,
-    sent_bytes: u64,
-    received_bytes: u64,
-    frames: u64,
-    problems: u64,
-    elapsed_s: f64,
-    /// Where the time of each end's threads went.
-    source_times: serde_json::Value,
-    destination_times: serde_json::Value,
-    exit_code: u8,
-}
-
-impl Summary {
-    fn new(outcome: &Outcome, problems: u64, elapsed_s: f64, exit: Exit) -> Summary {
-        let stats = &outcome.finished.stats;
-        Summary {
-            event: "summary",
-            entries: stats.listed.total(),
-            files_created: stats.created.files,
-            files_updated: stats.files_updated,
-            entries_created: stats.created.total(),
-            metadata_updated: stats.metadata_updated,
-            entries_deleted: stats.deleted.total(),
-            total_bytes: stats.listed_bytes,
-            literal_bytes: stats.literal_bytes,
-            matched_bytes: stats.matched_bytes,
-            compared_files: stats.compared_files,
-            compared_bytes: stats.compared_bytes,
-            sent_bytes: outcome.sent_bytes,
-            received_bytes: outcome.received_bytes,
-            frames: outcome.frames,
-            problems,
-            elapsed_s: (elapsed_s * 1000.0).round() / 1000.0,
-            source_times: time_object(&outcome.finished.source_times),
-            destination_times: time_object(&outcome.finished.times),
-            exit_code: exit.code(),
-        }
-    }
-}
-
-fn kinds(kinds: &Kinds, number: impl Fn(u64) -> String) -> String {
-    let parts: Vec<String> = [
-        ("reg", kinds.files),
-        ("dir", kinds.directories),
-        ("link", kinds.symlinks),
-        ("dev", kinds.devices),
-        ("special", kinds.specials),
-    ]
-    .into_iter()
-    .filter(|&(_, count)| count > 0)
-    .map(|(name, count)| format!("{name}: {}", number(count)))
-    .collect();
-    let total = number(kinds.total());
-    if parts.is_empty() { total } else { format!("{total} ({})", parts.join(", ")) }
-}
-
-/// A number with its thousands apart, as rsync prints totals.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// A number of bytes for people.
 #[must_use]
 pub fn bytes(count: u64) -> String {
@@ -623,16 +676,4 @@ fn bar_style(is_scanned: bool) -> ProgressStyle {
         "{elapsed_precise} scanning {bytes}/{total_bytes}+ {binary_bytes_per_sec} {msg}"
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_stand_apart() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 }

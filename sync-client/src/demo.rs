@@ -11,13 +11,12 @@
 //! on every machine. Success is not taken from the engine's word alone: `Tree::equals` reads both trees
 //! again with `std::fs`.
 
-use crate::console::{Console, bytes, print_error};
+use crate::console::{Console, Format, LocalTime, Surroundings, bytes, print_error};
 use crate::endpoint::{self, Environment, Watch};
-use crate::job::{Connection, Job, OutputOptions, Side};
+use crate::job::{Connection, Job, OutputOptions, Side, Way};
 use crate::location::Host;
 use crate::ssh::system::SshArgs;
 use crossbeam_channel::{Receiver, TryRecvError, never};
-use protocol::itemize::Arrow;
 use protocol::options::{Compression, Delete, Preserve, QuickCheck, SyncOptions};
 use protocol::stats::{Exit, Stats};
 use russh::keys::ssh_key::LineEnding;
@@ -36,7 +35,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use sync_agent::agent::{self, Permissions};
 use sync_agent::link::Further;
-use sync_agent::monitor::Progress;
 use sync_agent::serve::{ServeError, ServeOptions, Server, SessionFn, Stopper};
 use sync_agent::signals;
 use sync_agent::tree::Dir;
@@ -317,11 +315,12 @@ impl NewMachine<'_> {
         if self.stop.try_recv() != Err(TryRecvError::Empty) {
             return Err(DemoError::Interrupted);
         }
-        let output = OutputOptions { itemize: options.itemize, times: true, ..OutputOptions::default() };
-        let console = Console::new(output, Arrow::Received, false, false)
+        let format = options.itemize.then(Format::itemized);
+        let output = OutputOptions { format, times: true, ..OutputOptions::default() };
+        let around = Surroundings { is_utf8: false, is_terminal: false, zone: LocalTime::utc() };
+        let console = Console::new(output, Way::Pull, &[], around)
             .map_err(|source| DemoError::Start { what: "the console", source })?;
-        let progress = Progress::default();
-        let watch = Watch { monitor: &console, progress: &progress, stop: self.stop.clone() };
+        let watch = Watch { monitor: &console, progress: console.progress(), stop: self.stop.clone() };
         match endpoint::sync(&self.job(options), &self.own_environment(), &watch) {
             Ok(outcome) => match console.finish(&outcome) {
                 0 => Ok(outcome),
@@ -355,6 +354,8 @@ impl NewMachine<'_> {
             state_dir: None,
             deletes_first: false,
             list: None,
+            stop_at: None,
+            planned: None,
         }
     }
 
@@ -738,8 +739,12 @@ mod tests {
         let parsed = COMMANDS.map(|(_, line)| {
             let matches = crate::args::command().try_get_matches_from(line.split_whitespace()).unwrap();
             match matches.subcommand().unwrap() {
-                ("sync", matches) => crate::job::sync(matches, 0o022, b"").unwrap().options,
-                (_, matches) => crate::job::verify(matches).unwrap().options,
+                ("sync", matches) => {
+                    crate::job::sync(matches, &crate::job::Given::umask(0o022)).unwrap().options
+                }
+                (_, matches) => {
+                    crate::job::verify(matches, &crate::job::Given::umask(0o022)).unwrap().options
+                }
             }
         });
         assert_eq!(parsed, [bulk(), cold(), comparison()]);

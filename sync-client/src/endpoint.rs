@@ -1,9 +1,10 @@
 //! Joins two endpoints, wherever they are: in this process or behind SSH.
 
 use crate::clearing::{self, Once};
-use crate::job::{Connection, FileList, Job, Side};
+use crate::job::{self, Connection, FileList, Job, Side};
+use crate::planned::PlanError;
 use crate::ssh::system;
-use crate::ssh::{self, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
+use crate::ssh::{self, Family, Process, ProcessOutcome, SshConnection, SshError, SshOptions};
 use crossbeam_channel::{Receiver, Sender};
 use protocol::ProtocolError;
 use protocol::message::{Finished, Message, Report, Role, Start, Token, hello};
@@ -103,6 +104,22 @@ pub enum RunError {
         /// What the other end said.
         said: String,
     },
+    /// rsync itself answers, not the agent.
+    #[error(
+        "{host} has rsync, not sync-agent, behind `{command}`: the two do not understand each other\nCopy the sync-agent program of this release to {host} and leave out --rsync-path, or give its place with --agent-path; for a copy with rsync itself, run /usr/bin/rsync here"
+    )]
+    StockRsync {
+        /// Where.
+        host: String,
+        /// What was run.
+        command: String,
+    },
+    /// What a plan says is no longer what is to be done.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// There is no place for a list that needs none to be written.
+    #[error("cannot make a directory in the place for temporary files (TMPDIR)")]
+    NoTemporary(#[source] std::io::Error),
     /// A remote shell program that failed.
     #[error("{message}")]
     Shell {
@@ -114,6 +131,14 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// `--stop-after`, `--stop-at`.
+    #[must_use]
+    pub fn time_is_up() -> RunError {
+        let message =
+            "stopped at the time that --stop-after or --stop-at set; run it again to go on where it stopped";
+        SessionError::refused(Exit::Timeout, message).into()
+    }
+
     /// The exit status.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -122,6 +147,9 @@ impl RunError {
             RunError::Session(error) | RunError::Ended { error, .. } => error.exit().code(),
             RunError::NoAgent { .. } => Exit::NoAgent.code(),
             RunError::Noise { .. } => Exit::Incompatible.code(),
+            RunError::StockRsync { .. } => Exit::StartUp.code(),
+            RunError::Plan(_) => Exit::Refused.code(),
+            RunError::NoTemporary(_) => Exit::FileIo.code(),
             RunError::Shell { exit, .. } => *exit,
         }
     }
@@ -132,6 +160,9 @@ impl RunError {
 /// # Errors
 /// Why the run could not be finished.
 pub fn sync(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
+    if job.output.list_only {
+        return list(job, environment, watch);
+    }
     let Some((clearing, copying)) = clearing::sessions(job) else { return session(job, environment, watch) };
     let once = Once::new(watch.monitor);
     let progress = Progress::default();
@@ -139,6 +170,15 @@ pub fn sync(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<O
     let cleared = session(&clearing, environment, &first)?;
     let copied = session(&copying, environment, &Watch { progress: watch.progress, ..first })?;
     Ok(clearing::joined(&cleared, copied))
+}
+
+/// A dry run into a place where nothing is: whatever the source has is told as new.
+fn list(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let empty = tempfile::tempdir().map_err(RunError::NoTemporary)?;
+    let nowhere = [empty.path().as_os_str().as_bytes(), b"/none/"].concat();
+    let job = Job { destination: Side { host: None, paths: vec![nowhere] }, ..job.clone() };
+    session(&job, environment, watch)
 }
 
 fn session(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
@@ -150,7 +190,9 @@ fn session(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Ou
 }
 
 fn local(job: &Job, environment: &Environment, watch: &Watch<'_>) -> Result<Outcome, RunError> {
-    refuse_overlap(job)?;
+    if !job.output.list_only {
+        refuse_overlap(job)?;
+    }
     let sources = open_sources(job, || Err(SessionError::Panic("list")))?;
     let (source_link, destination_link) = link::in_process();
     let counters = Arc::clone(source_link.outgoing.state());
@@ -400,7 +442,7 @@ impl Remote {
         let mut is_near = None;
         let mut further = None;
         let process = match &connection.program {
-            Some(program) => spawn_shell(program, side, &command)?,
+            Some(program) => spawn_shell(program, side, connection)?,
             None => {
                 let connected = SshConnection::connect(&ssh_options(side, connection, environment))?;
                 is_near = Some(connected.is_near());
@@ -535,6 +577,9 @@ fn explain(
                     let code = system::exit_status(&exit, &tail).unwrap_or(Exit::Connection.code());
                     RunError::Shell { exit: code, message: format!("the remote shell failed: {said}") }
                 }
+                Some(ssh::Exit::Status(1)) if is_silent && said.contains("--stdio: unknown option") => {
+                    RunError::StockRsync { host, command }
+                }
                 Some(ssh::Exit::Status(126 | 127)) => {
                     RunError::NoAgent { host, command, what: format!("failed: {said}") }
                 }
@@ -549,10 +594,17 @@ fn explain(
     }
 }
 
-/// The operator's remote shell with what it is to run on the other side.
-pub(crate) fn shell_words(program: &[OsString], side: &Side, command: &[u8]) -> Vec<OsString> {
+/// The operator's remote shell with what it is to run on the other side: words in rsync's order, for programs that
+/// are no ssh and take each as it is (`docker exec -i`).
+pub(crate) fn shell_words(
+    program: &[OsString],
+    side: &Side,
+    family: Family,
+    command: &[&[u8]],
+) -> Vec<OsString> {
     use std::os::unix::ffi::OsStringExt as _;
     let mut words = program.to_vec();
+    let is_ssh = program.first().is_some_and(job::is_ssh);
     if let Some(host) = &side.host {
         if let Some(port) = host.port {
             words.extend([OsString::from("-p"), port.to_string().into()]);
@@ -560,14 +612,19 @@ pub(crate) fn shell_words(program: &[OsString], side: &Side, command: &[u8]) -> 
         if let Some(user) = &host.user {
             words.extend([OsString::from("-l"), user.into()]);
         }
+        match family {
+            Family::V4 if is_ssh => words.push("-4".into()),
+            Family::V6 if is_ssh => words.push("-6".into()),
+            _ => {}
+        }
         words.push(host.name.clone().into());
     }
-    words.push(OsString::from_vec(command.to_vec()));
+    words.extend(command.iter().map(|word| OsString::from_vec(word.to_vec())));
     words
 }
 
-fn spawn_shell(program: &[OsString], side: &Side, command: &[u8]) -> Result<Process, RunError> {
-    let words = shell_words(program, side, command);
+fn spawn_shell(program: &[OsString], side: &Side, connection: &Connection) -> Result<Process, RunError> {
+    let words = shell_words(program, side, connection.family, &[&connection.agent, b"--stdio"]);
     let to_stderr: ssh::StderrSink = Arc::new(|bytes| {
         use std::io::Write as _;
         let _ = std::io::stderr().write_all(bytes);
@@ -604,7 +661,10 @@ pub(crate) fn ssh_options(side: &Side, connection: &Connection, environment: &En
     }
     options.pinned = connection.pinned.clone();
     options.accept_new = connection.accept_new || connection.ssh.accept_new == Some(true);
-    let connect_s = connection.ssh.connect_timeout_s.unwrap_or(match connection.timeout_s {
+    options.family = connection.family;
+    options.own_address = connection.address;
+    let given_s = connection.connect_timeout_s.map(u64::from).or(connection.ssh.connect_timeout_s);
+    let connect_s = given_s.unwrap_or(match connection.timeout_s {
         0 => 30,
         seconds => u64::from(seconds.max(10)),
     });

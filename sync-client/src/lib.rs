@@ -6,6 +6,7 @@
 //! [`migration`] puts all of it in order. The library reads neither
 //! terminal nor environment: `main` does.
 
+mod accepted;
 pub mod args;
 pub mod bench;
 mod chmod;
@@ -22,9 +23,11 @@ pub mod migration;
 pub mod nginx;
 pub mod options;
 pub mod place;
+pub mod planned;
 pub mod probe;
 pub mod prompts;
 pub mod proxy;
 pub mod register;
 pub mod ssh;
 pub mod trash;
+pub mod version;

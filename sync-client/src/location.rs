@@ -33,7 +33,7 @@ pub struct Host {
 pub enum LocationError {
     /// `host::module` and `rsync://`.
     #[error(
-        "{0:?} names a module of an rsync daemon; this program speaks its own protocol over SSH: write [USER@]HOST:PATH"
+        "{0:?} names a module of an rsync daemon, which is not spoken to here: where that machine has sshd and sync-agent, write [USER@]HOST:PATH; else run /usr/bin/rsync"
     )]
     Daemon(String),
     /// Anything else.

@@ -2,27 +2,29 @@
 
 use crossbeam_channel::Receiver;
 use nix::unistd::{Uid, User};
-use protocol::itemize::Arrow;
 use protocol::stats::Exit;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use sync_agent::monitor::Progress;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use sync_agent::signals;
 use sync_client::bench::BenchJob;
-use sync_client::console::{Console, print_error};
+use sync_client::console::{Console, LocalTime, Surroundings, print_error};
 use sync_client::endpoint::{self, Environment, Watch};
-use sync_client::job::{self, Job, UsageError};
+use sync_client::job::{self, Given, Job, JobError, UsageError};
 use sync_client::migration::{self, Operator};
 use sync_client::prompts::Prompts;
-use sync_client::{args, bench, demo, key, probe, proxy, register, trash};
+use sync_client::{args, bench, demo, key, planned, probe, proxy, register, trash, version};
 
 fn main() -> ExitCode {
-    let matches = match args::command().try_get_matches() {
+    let as_rsync = is_called_rsync();
+    let matches = match args::command().try_get_matches_from(typed(as_rsync)) {
         Ok(matches) => matches,
         Err(error) => {
             let is_help = !error.use_stderr();
@@ -36,9 +38,9 @@ fn main() -> ExitCode {
     let terminal = terminal_settings();
     let of_plan = matches.subcommand().and_then(|(name, matches)| migration::asked(name, matches));
     let code = match matches.subcommand().filter(|_| of_plan.is_none()) {
-        Some(("sync", matches)) => run(job::sync(matches, environment.umask, &cvs_words()), &environment),
-        Some(("verify", matches)) => run(job::verify(matches), &environment),
-        Some(("bench", matches)) => bench(job::bench(matches), &environment),
+        Some(("sync", matches)) => sync(matches, as_rsync, &environment),
+        Some(("verify", matches)) => run(job::verify(matches, &given(&environment)), &environment),
+        Some(("bench", matches)) => bench(job::bench(matches, &given(&environment)), &environment),
         Some(("register", matches)) => register::run(matches, &prompts()),
         Some(("key", matches)) => key::run(matches, environment.home.as_deref(), &prompts()),
         Some(("demo", _)) => demo::run(&environment),
@@ -59,6 +61,52 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Whether a link of the name `rsync` was started: then the line is one of rsync's.
+fn is_called_rsync() -> bool {
+    let name = env::args_os().next().map(PathBuf::from);
+    name.is_some_and(|name| name.file_name() == Some("rsync".as_ref()))
+}
+
+/// The command line; one of rsync's is that of `sync`.
+fn typed(as_rsync: bool) -> Vec<OsString> {
+    let mut words: Vec<OsString> = env::args_os().collect();
+    if !as_rsync {
+        return words;
+    }
+    if words.len() == 2 && words[1] == "-h" {
+        // On its own it asks for help, as in rsync.
+        words[1] = "--help".into();
+    }
+    words.insert(1, "sync".into());
+    words
+}
+
+fn sync(matches: &clap::ArgMatches, as_rsync: bool, environment: &Environment) -> u8 {
+    let asked = match matches.get_count("version") {
+        0 => job::help(matches),
+        1 => Some(version::text(as_rsync)),
+        _ => Some(version::object(as_rsync)),
+    };
+    match asked {
+        Some(text) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => 0,
+            Err(_) => Exit::FileIo.code(),
+        },
+        None => run(job::sync(matches, &given(environment)), environment),
+    }
+}
+
+/// What the command line's meaning depends on.
+fn given(environment: &Environment) -> Given {
+    Given {
+        umask: environment.umask,
+        cvs_words: cvs_words(),
+        remote_shell: env::var_os("RSYNC_RSH"),
+        zone: jiff::tz::TimeZone::system(),
+        now: jiff::Timestamp::now(),
+    }
+}
+
 /// The terminal that a passphrase would be asked on, and how it is set.
 fn terminal_settings() -> Option<(File, Termios)> {
     let terminal = File::open("/dev/tty").ok()?;
@@ -66,25 +114,27 @@ fn terminal_settings() -> Option<(File, Termios)> {
     Some((terminal, settings))
 }
 
-fn run(job: Result<Job, UsageError>, environment: &Environment) -> u8 {
+fn run(job: Result<Job, JobError>, environment: &Environment) -> u8 {
     let job = match job {
         Ok(job) => job,
         Err(error) => {
             print_error(&error);
-            return Exit::Usage.code();
+            return error.exit().code();
         }
     };
-    let arrow = if job.destination.host.is_some() { Arrow::Sent } else { Arrow::Received };
-    let terminal = io::stderr().is_terminal();
-    let console = match Console::new(job.output.clone(), arrow, is_utf8(), terminal) {
+    let around = Surroundings {
+        is_utf8: is_utf8(),
+        is_terminal: io::stderr().is_terminal(),
+        zone: LocalTime::new(jiff::tz::TimeZone::system()),
+    };
+    let console = match Console::new(job.output.clone(), job.way(), &job.source.paths, around) {
         Ok(console) => console,
         Err(error) => {
             print_error(&UsageError(format!("--log-file: {error}")));
             return Exit::Usage.code();
         }
     };
-    console.begin(job.source.host.is_some());
-    let progress = Progress::default();
+    console.begin();
     let stop = match signals::stop_on_signals() {
         Ok(stop) => stop,
         Err(error) => {
@@ -92,17 +142,25 @@ fn run(job: Result<Job, UsageError>, environment: &Environment) -> u8 {
             return Exit::StartUp.code();
         }
     };
-    let watch = Watch { monitor: &console, progress: &progress, stop };
+    let clock = job.stop_at.map(|end| Clock::start(end, stop.clone()));
+    let stop = clock.as_ref().map_or(stop, |clock| clock.stop.clone());
+    let watch = Watch { monitor: &console, progress: console.progress(), stop };
     let (done, is_done) = crossbeam_channel::bounded::<()>(1);
     let result = std::thread::scope(|scope| {
-        scope.spawn(|| console.watch(&progress, &is_done));
-        let result = endpoint::sync(&job, environment, &watch);
+        scope.spawn(|| console.watch(&is_done));
+        let result = match &job.planned {
+            Some(planned) => planned::sync(&job, planned, environment, &watch),
+            None => endpoint::sync(&job, environment, &watch),
+        };
         drop(done);
         result
     });
     match result {
         Ok(outcome) => console.finish(&outcome),
         Err(error) => {
+            let is_time_up = error.exit_code() == Exit::Interrupted.code()
+                && clock.is_some_and(|clock| clock.is_over.load(Ordering::Acquire));
+            let error = if is_time_up { endpoint::RunError::time_is_up() } else { error };
             let code = error.exit_code();
             console.fail(&error, code);
             code
@@ -110,12 +168,35 @@ fn run(job: Result<Job, UsageError>, environment: &Environment) -> u8 {
     }
 }
 
-fn bench(job: Result<BenchJob, UsageError>, environment: &Environment) -> u8 {
+/// Ends a run at a point in time, or by a signal before that.
+struct Clock {
+    stop: Receiver<()>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Clock {
+    fn start(end: jiff::Timestamp, signals: Receiver<()>) -> Clock {
+        let (stopping, stop) = crossbeam_channel::bounded(0);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let left = Duration::try_from(end.duration_since(jiff::Timestamp::now())).unwrap_or_default();
+        let over = Arc::clone(&is_over);
+        std::thread::spawn(move || {
+            crossbeam_channel::select! {
+                recv(signals) -> _ => {}
+                recv(crossbeam_channel::after(left)) -> _ => over.store(true, Ordering::Release),
+            }
+            drop(stopping);
+        });
+        Clock { stop, is_over }
+    }
+}
+
+fn bench(job: Result<BenchJob, JobError>, environment: &Environment) -> u8 {
     let job = match job {
         Ok(job) => job,
         Err(error) => {
             print_error(&error);
-            return Exit::Usage.code();
+            return error.exit().code();
         }
     };
     match signals::stop_on_signals() {

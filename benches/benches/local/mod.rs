@@ -27,7 +27,7 @@ pub(crate) fn run(options: &[&str], source: &Path, destination: &Path) -> Outcom
     line.extend([contents.as_os_str(), destination.as_os_str()].map(OsStr::to_owned));
     let matches = args::command().try_get_matches_from(line).expect("a correct line");
     let (_, matches) = matches.subcommand().expect("the line has a command");
-    let job = job::sync(matches, 0o022, b"").expect("a correct line");
+    let job = job::sync(matches, &job::Given::umask(0o022)).expect("a correct line");
     let progress = Progress::default();
     let watch = Watch { monitor: &Silent, progress: &progress, stop: crossbeam_channel::never() };
     sync(&job, &environment(), &watch).expect("a local copy")

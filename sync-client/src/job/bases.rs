@@ -166,7 +166,9 @@ mod tests {
     fn options(line: &str) -> SyncOptions {
         let words = ["sync-client", "sync"].into_iter().chain(line.split_whitespace());
         let matches = crate::args::command().try_get_matches_from(words).unwrap();
-        super::super::sync(matches.subcommand().unwrap().1, 0o022).unwrap().options
+        super::super::sync(matches.subcommand().unwrap().1, &super::super::Given::umask(0o022))
+            .unwrap()
+            .options
     }
 
     #[test]

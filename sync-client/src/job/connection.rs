@@ -1,11 +1,13 @@
 //! How another machine is reached.
 
 use super::typed::{amount, flag, list, text, value, values};
-use super::{UsageError, usage};
+use super::{Given, UsageError, usage};
+use crate::ssh::Family;
 use crate::ssh::system::{self, SshArgs};
 use clap::builder::OsStringValueParser;
 use clap::{ArgMatches, Command, value_parser};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -30,6 +32,12 @@ pub struct Connection {
     pub agent: Vec<u8>,
     /// `--timeout`, also for connecting.
     pub timeout_s: u32,
+    /// `--contimeout`: for connecting alone.
+    pub connect_timeout_s: Option<u32>,
+    /// `--address`: of this machine, where the connection comes from.
+    pub address: Option<IpAddr>,
+    /// `-4`, `-6`.
+    pub family: Family,
     /// `--connections`: over how many channels a push goes; none is as many as the round trip needs.
     pub channels: Option<u8>,
 }
@@ -44,6 +52,10 @@ pub(crate) fn arguments(command: Command) -> Command {
         .arg(value("ssh", "WHICH", "`builtin` (default), or `system`: start ssh, with its own configuration").value_parser(OsStringValueParser::new()))
         .arg(value("agent-path", "PATH", "The agent at the other side [default: sync-agent]").alias("rsync-path"))
         .arg(list("identity", "FILE", "Private key (instead of ssh-agent and the default ones)"))
+        .arg(flag("ipv4", Some('4'), "Connect over IPv4 only").overrides_with("ipv6"))
+        .arg(flag("ipv6", Some('6'), "Connect over IPv6 only").overrides_with("ipv4"))
+        .arg(value("address", "ADDRESS", "Connect from this address of this machine").value_parser(value_parser!(IpAddr)))
+        .arg(value("contimeout", "SECONDS", "How long connecting may take [default: 30]").value_parser(value_parser!(u32)))
         .arg(value("port", "PORT", "Port of the SSH server [default: 22]").value_parser(value_parser!(u16)))
         .arg(list("known-hosts", "FILE", "Known host keys (instead of ~/.ssh/known_hosts and the system's)"))
         .arg(value("host-key", "FINGERPRINT", "Accept exactly this host key (SHA256:…)"))
@@ -56,8 +68,11 @@ pub(crate) fn arguments(command: Command) -> Command {
         .arg(value("bwlimit", "RATE", "Send at most this much a second: KiB, or with K, M, G"))
 }
 
-pub(crate) fn resolve(matches: &ArgMatches) -> Result<Connection, UsageError> {
-    let shell = text(matches, "rsh")?;
+pub(crate) fn resolve(matches: &ArgMatches, given: &Given) -> Result<Connection, UsageError> {
+    let shell = match text(matches, "rsh")? {
+        Some(shell) => shell,
+        None => remote_shell(given)?,
+    };
     let is_system = match text(matches, "ssh")?.as_deref() {
         None | Some("builtin") => false,
         Some("system") => true,
@@ -73,10 +88,26 @@ pub(crate) fn resolve(matches: &ArgMatches) -> Result<Connection, UsageError> {
             .get_one::<OsString>("agent-path")
             .map_or(b"sync-agent".to_vec(), |path| path.as_bytes().to_vec()),
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        connect_timeout_s: matches.get_one::<u32>("contimeout").copied().filter(|&seconds| seconds > 0),
+        address: matches.get_one::<IpAddr>("address").copied(),
+        family: match (matches.get_flag("ipv4"), matches.get_flag("ipv6")) {
+            (true, _) => Family::V4,
+            (_, true) => Family::V6,
+            _ => Family::Any,
+        },
         channels: matches.get_one::<u8>("connections").copied(),
         ..Connection::default()
     };
-    through(connection, &shell.unwrap_or_else(|| "ssh".to_owned()), is_system)
+    through(connection, &shell, is_system)
+}
+
+/// `RSYNC_RSH`, or ssh.
+fn remote_shell(given: &Given) -> Result<String, UsageError> {
+    match given.remote_shell.as_ref().filter(|shell| !shell.is_empty()).map(|shell| shell.to_str()) {
+        None => Ok("ssh".to_owned()),
+        Some(Some(shell)) => Ok(shell.to_owned()),
+        Some(None) => usage("RSYNC_RSH: not text"),
+    }
 }
 
 /// The connection through the remote shell `shell` (`-e`): the built-in client does it where it knows all that the
@@ -97,8 +128,14 @@ pub(crate) fn through(
             let mut add = |flag: &str, value: OsString| program.extend([OsString::from(flag), value]);
             connection.port.into_iter().for_each(|port| add("-p", port.to_string().into()));
             connection.identities.iter().for_each(|identity| add("-i", identity.into()));
-            let is_ssh = program_name(shell) == "ssh";
+            let is_ssh = is_ssh(&program[0]);
             let trust = trust_options(&connection);
+            if let Some(address) = connection.address {
+                if !is_ssh {
+                    return usage("--address is for SSH; give the program of -e its own option for that");
+                }
+                program.extend([OsString::from("-b"), address.to_string().into()]);
+            }
             if connection.pinned.is_some() || !(trust.is_empty() || is_ssh) {
                 return usage(
                     "--host-key, --known-hosts and --accept-new are for the built-in SSH client; \
@@ -112,9 +149,9 @@ pub(crate) fn through(
     Ok(connection)
 }
 
-fn program_name(shell: &str) -> &str {
-    let program = shell.split_whitespace().next().unwrap_or_default();
-    program.rsplit('/').next().unwrap_or_default()
+/// Whether a program is OpenSSH's client, by its name, as rsync tells.
+pub(crate) fn is_ssh(program: &OsString) -> bool {
+    program.as_bytes().rsplit(|&byte| byte == b'/').next() == Some(b"ssh")
 }
 
 /// Whom to trust, as options of OpenSSH's client.
@@ -137,7 +174,11 @@ fn trust_options(connection: &Connection) -> Vec<OsString> {
 pub(crate) fn bandwidth(matches: &ArgMatches) -> Result<u64, UsageError> {
     let Some(rate) = text(matches, "bwlimit")? else { return Ok(0) };
     match amount(&rate, 1024) {
-        Some(bytes) => Ok(bytes),
+        Some(bytes @ 1..512) => {
+            usage(format!("--bwlimit: {bytes} bytes a second is too small; 512 is the least, 0 is no limit"))
+        }
+        // To the nearest KiB, as in rsync.
+        Some(bytes) => Ok((bytes + 512) / 1024 * 1024),
         None => usage(format!(
             "--bwlimit: {rate:?} is not a rate; write KiB a second, or a number with K, M or G"
         )),

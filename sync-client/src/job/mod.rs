@@ -2,12 +2,18 @@
 //!
 //! Each topic of the command line has a module: its options as they are typed (`arguments`), and what they come to.
 
-use crate::args::refused_option;
+use crate::accepted;
+use crate::args::refusal;
 use crate::bench::BenchJob;
-use crate::location::{Host, Location};
+use crate::console::Format;
+use crate::location::{Host, Location, LocationError};
+use crate::planned::Planned;
 use clap::ArgMatches;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use places::Descent;
 use protocol::options::{Delete, Preserve, QuickCheck, SyncOptions};
+use protocol::stats::Exit;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -21,14 +27,17 @@ pub(crate) mod metadata;
 pub(crate) mod output;
 pub(crate) mod places;
 pub(crate) mod selection;
+pub(crate) mod stop;
 pub(crate) mod transfer;
 pub(crate) mod typed;
 pub(crate) mod update;
+pub(crate) mod verbosity;
 
 pub use connection::Connection;
-pub(crate) use connection::through;
-pub use output::OutputOptions;
+pub(crate) use connection::{is_ssh, through};
+pub use output::{Buffering, LogFile, OutputOptions, Stream, Way};
 pub use selection::FileList;
+pub use verbosity::{Topic, Verbosity};
 
 /// Everything `sync` or `verify` is to do.
 #[derive(Debug, Clone)]
@@ -49,6 +58,51 @@ pub struct Job {
     pub deletes_first: bool,
     /// What of the source is copied, if a list says so.
     pub list: Option<FileList>,
+    /// When the run ends by itself.
+    pub stop_at: Option<Timestamp>,
+    /// `--apply-plan`: the changes that the run is held to.
+    pub planned: Option<Planned>,
+}
+
+impl Job {
+    /// Which way the data goes.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        match (&self.source.host, &self.destination.host) {
+            (Some(_), _) => Way::Pull,
+            (None, Some(_)) => Way::Push,
+            (None, None) => Way::Local,
+        }
+    }
+}
+
+/// What the command line's meaning depends on; the program reads it from where it was started.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The operator's umask.
+    pub umask: u16,
+    /// What the operator has CVS ignore.
+    pub cvs_words: Vec<u8>,
+    /// `RSYNC_RSH`: the remote shell where the line names none.
+    pub remote_shell: Option<OsString>,
+    /// The operator's time zone.
+    pub zone: TimeZone,
+    /// When the line was typed.
+    pub now: Timestamp,
+}
+
+impl Given {
+    /// Nothing but a umask: no environment, no zone, no clock.
+    #[must_use]
+    pub fn umask(umask: u16) -> Given {
+        Given {
+            umask,
+            cvs_words: Vec::new(),
+            remote_shell: None,
+            zone: TimeZone::UTC,
+            now: Timestamp::UNIX_EPOCH,
+        }
+    }
 }
 
 /// One side of a transfer: paths on one machine.
@@ -70,19 +124,65 @@ fn state_dir(matches: &ArgMatches) -> Option<PathBuf> {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// Why nothing is begun.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The command line is wrong, or asks for what is not done.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// An argument names what this program can't speak to, or nothing.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// Another rsync has started this program as its other half.
+    #[error(
+        "an rsync at the other side wants to speak its own protocol; this program is sync-client: run sync-client \
+         there, or let that side start /usr/bin/rsync here (--rsync-path)"
+    )]
+    StartedByRsync,
+}
+
+impl JobError {
+    /// The exit status.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            JobError::StartedByRsync | JobError::Location(LocationError::Daemon(_)) => Exit::StartUp,
+            JobError::Usage(_) | JobError::Location(_) => Exit::Usage,
+        }
+    }
+}
+
 fn usage<T>(message: impl Into<String>) -> Result<T, UsageError> {
     Err(UsageError(message.into()))
 }
 
-/// Resolves `sync`'s arguments; `umask` is that of the operator, `cvs_words` what they have CVS ignore.
+/// What `--info=help` or `--debug=help` asks for, instead of a run.
+#[must_use]
+pub fn help(matches: &ArgMatches) -> Option<String> {
+    output::help_of_flags(matches)
+}
+
+fn refuse<T>(message: impl Into<String>) -> Result<T, JobError> {
+    Err(UsageError(message.into()).into())
+}
+
+/// Resolves `sync`'s arguments.
 ///
 /// # Errors
 /// Says which argument is wrong and what to write instead.
-pub fn sync(matches: &ArgMatches, umask: u16, cvs_words: &[u8]) -> Result<Job, UsageError> {
-    if let Some(option) = refused_option(matches) {
-        return usage(format!("rsync's {option} is not done by this program (yet); nothing was changed"));
+pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
+    if accepted::is_started_by_rsync(matches) {
+        return Err(JobError::StartedByRsync);
     }
-    let (source, destination) = sides(matches)?;
+    if let Some(refusal) = refusal(matches) {
+        return refuse(refusal);
+    }
+    transfer::check_checksum_choice(matches)?;
+    let (source, destination, lists) = sides(matches)?;
+    let output = output::resolve_sync(matches, lists)?;
+    if output.list_only {
+        return list(matches, given, source, output);
+    }
     let is_local = source.host.is_none() && destination.host.is_none();
     let on = |name: &str| matches.get_flag(name);
     let list = selection::list_of_files(matches, &source, &destination)?;
@@ -104,17 +204,14 @@ pub fn sync(matches: &ArgMatches, umask: u16, cvs_words: &[u8]) -> Result<Job, U
         inplace: on("inplace"),
         block_size: transfer::block_size(matches)?,
         delete,
-        filter: selection::filter(matches, cvs_words)?,
-        chmod: metadata::chmods(matches, umask)?,
+        filter: selection::filter(matches, &given.cvs_words)?,
+        chmod: metadata::chmods(matches, given.umask)?,
         chown: metadata::chown(matches),
         compression: transfer::compression(matches)?,
         without_index: on("no-index"),
         dry_run: on("dry-run"),
         verify: false,
-        itemize: on("itemize-changes")
-            || matches.get_count("verbose") > 0
-            || on("json")
-            || matches.contains_id("log-file"),
+        itemize: output.names_entries(),
         bandwidth_bytes_per_s: connection::bandwidth(matches)?,
         timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
         links: links::resolve(matches, &source),
@@ -124,26 +221,76 @@ pub fn sync(matches: &ArgMatches, umask: u16, cvs_words: &[u8]) -> Result<Job, U
         remove_source_files: on("remove-source-files"),
         prune_empty_dirs: on("prune-empty-dirs"),
         sizes: selection::sizes(matches)?,
+        telling: output.telling(),
+        ..SyncOptions::default()
     };
     let options = bases::resolve(matches, options)?;
+    let planned = matches.get_one::<OsString>("apply-plan").map(|file| Planned::read(file)).transpose()?;
+    if planned.is_some() && options.dry_run {
+        return refuse("--apply-plan carries a plan out, --dry-run makes one: leave out one of them");
+    }
     let output = OutputOptions {
-        itemize: on("itemize-changes"),
-        stats: on("stats"),
         times: options.preserve.times,
+        recursive: options.recursive,
         dry_run: options.dry_run,
-        ..output::resolve(matches)
+        ..output
     };
-    let connection = connection::resolve(matches)?;
-    let (state_dir, deletes_first) = (state_dir(matches), deletion::comes_first(matches));
-    Ok(Job { source, destination, options, connection, output, state_dir, deletes_first, list })
+    Ok(Job {
+        source,
+        destination,
+        options,
+        connection: connection::resolve(matches, given)?,
+        output,
+        state_dir: state_dir(matches),
+        deletes_first: deletion::comes_first(matches),
+        list,
+        stop_at: stop::resolve(matches, given.now, &given.zone)?,
+        planned,
+    })
+}
+
+/// `--list-only`: a dry run of a copy into nothing, which tells all there is of each entry. Where the list ends
+/// is for [`crate::endpoint`] to say.
+fn list(matches: &ArgMatches, given: &Given, source: Side, output: OutputOptions) -> Result<Job, JobError> {
+    let recursive = metadata::is_kept(matches, "recursive");
+    let mut filter = selection::filter(matches, &given.cvs_words)?;
+    if !recursive {
+        // One level: as if by -r --exclude='/*/*'.
+        filter.push_exclude(b"/*/*").map_err(|error| UsageError(error.to_string()))?;
+    }
+    let options = SyncOptions {
+        recursive: true,
+        links: links::resolve(matches, &source),
+        one_file_system: matches.get_flag("one-file-system"),
+        preserve: Preserve::all(true),
+        filter,
+        dry_run: true,
+        itemize: true,
+        bandwidth_bytes_per_s: connection::bandwidth(matches)?,
+        timeout_s: matches.get_one::<u32>("timeout").copied().unwrap_or(0),
+        ..SyncOptions::default()
+    };
+    let shows_targets = metadata::is_kept(matches, "links");
+    Ok(Job {
+        source,
+        destination: Side { host: None, paths: Vec::new() },
+        options,
+        connection: connection::resolve(matches, given)?,
+        output: OutputOptions { recursive, shows_targets, ..output },
+        state_dir: None,
+        deletes_first: false,
+        list: None,
+        stop_at: stop::resolve(matches, given.now, &given.zone)?,
+        planned: None,
+    })
 }
 
 /// Resolves `verify`'s arguments.
 ///
 /// # Errors
 /// As [`sync`].
-pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
-    let (source, destination) = sides(matches)?;
+pub fn verify(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
+    let (source, destination, _) = sides(matches)?;
     let preserve = Preserve::all(matches.get_flag("numeric-ids"));
     let options = SyncOptions {
         recursive: true,
@@ -161,17 +308,25 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
         time_window: update::time_window(matches),
         ..SyncOptions::default()
     };
-    let output =
-        OutputOptions { itemize: true, times: true, dry_run: true, verify: true, ..output::resolve(matches) };
+    let output = OutputOptions {
+        format: Some(Format::itemized()),
+        times: true,
+        recursive: true,
+        dry_run: true,
+        verify: true,
+        ..output::resolve(matches)?
+    };
     Ok(Job {
         source,
         destination,
         options,
-        connection: connection::resolve(matches)?,
+        connection: connection::resolve(matches, given)?,
         output,
         state_dir: None,
         deletes_first: false,
         list: None,
+        stop_at: None,
+        planned: None,
     })
 }
 
@@ -179,7 +334,7 @@ pub fn verify(matches: &ArgMatches) -> Result<Job, UsageError> {
 ///
 /// # Errors
 /// As [`sync`].
-pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
+pub fn bench(matches: &ArgMatches, given: &Given) -> Result<BenchJob, JobError> {
     let (source, destination) = bench_sides(matches)?;
     let options = SyncOptions {
         bandwidth_bytes_per_s: connection::bandwidth(matches)?,
@@ -188,7 +343,7 @@ pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
     };
     let (json, quiet) = (matches.get_flag("json"), matches.get_flag("quiet"));
     let output = OutputOptions { json, quiet, ..OutputOptions::default() };
-    let connection = connection::resolve(matches)?;
+    let connection = connection::resolve(matches, given)?;
     Ok(BenchJob {
         job: Job {
             source,
@@ -199,6 +354,8 @@ pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
             state_dir: None,
             deletes_first: false,
             list: None,
+            stop_at: None,
+            planned: None,
         },
         seconds: number(matches, "seconds", 2.0, 0.05..=60.0)?,
         size_bytes: text(matches, "size")?.map_or(Ok(256 << 20), |size| bench_size(&size))?,
@@ -209,20 +366,18 @@ pub fn bench(matches: &ArgMatches) -> Result<BenchJob, UsageError> {
 }
 
 /// A side that was not given has no path and no host.
-fn bench_sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {
+fn bench_sides(matches: &ArgMatches) -> Result<(Side, Side), JobError> {
     let side = |argument: &OsString| match Location::parse(argument) {
         Ok(Location::Local(path)) => Ok(Side { host: None, paths: vec![path] }),
         Ok(Location::Remote { host, path }) => Ok(Side { host: Some(host), paths: vec![path] }),
-        Err(error) => usage(error.to_string()),
+        Err(error) => Err(JobError::from(error)),
     };
     let mut paths = values(matches, "paths");
-    let source = paths.next().map_or_else(|| usage("a directory is needed"), side)?;
+    let source = paths.next().map_or_else(|| refuse("a directory is needed"), side)?;
     let none = Side { host: None, paths: Vec::new() };
     let destination = paths.next().map_or(Ok(none), side)?;
     if source.host.is_some() && destination.host.is_some() {
-        return usage(
-            "one side must be on this machine: run sync-client on the source or on the destination",
-        );
+        return refuse(ONE_SIDE_HERE);
     }
     Ok((source, destination))
 }
@@ -234,19 +389,28 @@ fn bench_size(size: &str) -> Result<u64, UsageError> {
     }
 }
 
-fn sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {
-    let paths: Vec<&OsString> = matches.get_many::<OsString>("paths").unwrap_or_default().collect();
-    let Some((destination, sources)) = paths.split_last().filter(|(_, sources)| !sources.is_empty()) else {
-        return usage(
-            "a source and a destination are needed: sync-client sync [OPTIONS] SOURCE… DESTINATION",
-        );
+/// Source and destination, and whether the latter is none: a source alone is listed.
+fn sides(matches: &ArgMatches) -> Result<(Side, Side, bool), JobError> {
+    let paths: Vec<&OsString> = values(matches, "paths").collect();
+    let (destination, sources) = match paths.split_last() {
+        Some((destination, sources)) if !sources.is_empty() => (Some(*destination), sources),
+        Some(_) => (None, &paths[..]),
+        None => {
+            return refuse(
+                "a source and a destination are needed: sync-client sync [OPTIONS] SOURCE… DESTINATION",
+            );
+        }
     };
-    let parse =
-        |argument: &OsString| Location::parse(argument).map_err(|error| UsageError(error.to_string()));
-    let destination = match parse(destination)? {
-        Location::Local(path) => Side { host: None, paths: vec![path] },
-        Location::Remote { host, path } => Side { host: Some(host), paths: vec![path] },
+    let parse = |argument: &OsString| Location::parse(argument);
+    let side = |argument: &OsString| {
+        Ok::<Side, JobError>(match parse(argument)? {
+            Location::Local(path) => Side { host: None, paths: vec![path] },
+            Location::Remote { host, path } => Side { host: Some(host), paths: vec![path] },
+        })
     };
+    let lists = destination.is_none();
+    let nowhere = Side { host: None, paths: Vec::new() };
+    let destination = destination.map_or(Ok(nowhere), side)?;
     let mut source: Option<Side> = None;
     for argument in sources {
         // rsync's short form for a further source on the same machine.
@@ -263,17 +427,18 @@ fn sides(matches: &ArgMatches) -> Result<(Side, Side), UsageError> {
         match &mut source {
             None => source = Some(Side { host, paths: vec![path] }),
             Some(side) if side.host == host => side.paths.push(path),
-            Some(_) => return usage("all sources must be on one machine"),
+            Some(_) => return refuse("all sources must be on one machine"),
         }
     }
     match source {
-        Some(source) if source.host.is_some() && destination.host.is_some() => {
-            usage("one side must be on this machine: run sync-client on the source or on the destination")
-        }
-        Some(source) => Ok((source, destination)),
-        None => usage("a source is needed"),
+        Some(source) if source.host.is_some() && destination.host.is_some() => refuse(ONE_SIDE_HERE),
+        Some(source) => Ok((source, destination, lists)),
+        None => refuse("a source is needed"),
     }
 }
+
+const ONE_SIDE_HERE: &str =
+    "one side must be on this machine: run sync-client on the source or on the destination";
 
 #[cfg(test)]
 mod tests {
@@ -285,7 +450,7 @@ mod tests {
         let matches =
             crate::args::command().try_get_matches_from(words).map_err(|error| error.to_string())?;
         let (_, sync) = matches.subcommand().ok_or("no command")?;
-        super::sync(sync, 0o022, b"").map_err(|error| error.to_string())
+        super::sync(sync, &Given::umask(0o022)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -304,7 +469,7 @@ mod tests {
             "DST/",
         ];
         let matches = crate::args::command().try_get_matches_from(line).unwrap();
-        let job = super::sync(matches.subcommand().unwrap().1, 0o022, b"").unwrap();
+        let job = super::sync(matches.subcommand().unwrap().1, &Given::umask(0o022)).unwrap();
         assert_eq!(job.options.links.followed, protocol::links::Followed::All);
         assert!(job.options.recursive && job.options.delete.extraneous);
         assert_eq!(job.options.compression, Compression::Zstd { level: 3 });
@@ -340,7 +505,6 @@ mod tests {
         for line in [
             "--host-key=x -e myssh h:a b",
             "--ssh=other a b",
-            "-a a",
             "-a h:a h:b",
             "-a h:a g:b c",
             "-a --bwlimit=x a b",
@@ -366,7 +530,7 @@ mod tests {
         assert!(excludes("logs") && excludes("local") && !excludes("x"));
         assert_eq!(job.options.chmod.len(), 2);
         assert_eq!((job.connection.identities.len(), job.connection.known_hosts.len()), (2, 2));
-        assert_eq!((job.connection.port, job.output.verbose), (Some(2), 2));
+        assert_eq!(job.connection.port, Some(2));
     }
 
     #[test]
@@ -419,7 +583,16 @@ mod tests {
 
     #[test]
     fn amounts_have_rsync_s_units() {
-        for (text, bytes) in [("1", 1024), ("1.5m", 1_572_864), ("2MB", 2_000_000), ("100B", 100), ("0", 0)] {
+        for (text, bytes) in [
+            ("1", 1024),
+            ("1.5m", 1_572_864),
+            ("2MB", 2_000_000),
+            ("100B", 100),
+            ("0", 0),
+            ("1.5mb-1", 1_499_999),
+            ("2g+1", 2_147_483_649),
+            ("1T", 1 << 40),
+        ] {
             assert_eq!(amount(text, 1024), Some(bytes), "{text}");
         }
         for text in ["", "x", "1x", "-1"] {

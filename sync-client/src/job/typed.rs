@@ -70,6 +70,17 @@ pub(crate) fn values<'a>(matches: &'a ArgMatches, name: &str) -> impl Iterator<I
     matches.get_many::<OsString>(name).unwrap_or_default()
 }
 
+/// Every value of an option, as text.
+pub(crate) fn given_values(
+    matches: &ArgMatches,
+    name: &'static str,
+) -> impl Iterator<Item = Result<String, UsageError>> {
+    values(matches, name).map(move |value| match value.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => usage(format!("--{name}: not text")),
+    })
+}
+
 pub(crate) fn number(
     matches: &ArgMatches,
     name: &str,
@@ -84,7 +95,15 @@ pub(crate) fn number(
 }
 
 /// A number with rsync's suffixes; `unit` is what a bare number counts.
+///
+/// # Source
+/// rsync(1) 3.5.0, `--max-size`.
 pub(crate) fn amount(text: &str, unit: u64) -> Option<u64> {
+    let (text, offset) = match text.as_bytes() {
+        [.., b'+', b'1'] => (&text[..text.len() - 2], 1),
+        [.., b'-', b'1'] if text.len() > 2 => (&text[..text.len() - 2], -1),
+        _ => (text, 0),
+    };
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().ok()?;
     let factor = match text[digits..].to_ascii_lowercase().as_str() {
@@ -93,17 +112,17 @@ pub(crate) fn amount(text: &str, unit: u64) -> Option<u64> {
         "k" | "kib" => 1 << 10,
         "m" | "mib" => 1 << 20,
         "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "p" | "pib" => 1 << 50,
         "kb" => 1000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
-        "t" | "tib" => 1 << 40,
         "tb" => 1_000_000_000_000,
-        "p" | "pib" => 1 << 50,
         "pb" => 1_000_000_000_000_000,
         _ => return None,
     };
     let bytes = number * factor as f64;
-    (bytes.is_finite() && bytes < 1e18).then_some(bytes as u64)
+    (bytes.is_finite() && bytes < 9e18).then_some(bytes as u64)?.checked_add_signed(offset)
 }
 
 pub(crate) fn read(option: &str, file: &OsStr) -> Result<Vec<u8>, UsageError> {

@@ -14,7 +14,7 @@ use crate::endpoint::{self, Environment, Watch};
 use crate::job::{Connection, Job, OutputOptions, Side};
 use crossbeam_channel::Receiver;
 use protocol::filter::FilterRules;
-use protocol::itemize::{Content, Item};
+use protocol::itemize::{Content, Item, Spared};
 use protocol::links::{Followed, Links};
 use protocol::options::{Compression, Delete, Preserve, QuickCheck, SyncOptions};
 use protocol::path::escaped;
@@ -179,9 +179,18 @@ fn job(plan: &Plan, set: &DataSet, warmth: Warmth) -> Result<Job, StepError> {
     };
     let connection = with_own_index(connection, set);
     let state_dir = Some(plan.state_dir.as_path().join("index").join(set.name.as_str()));
-    let output = OutputOptions::default();
-    let (deletes_first, list) = (false, None);
-    Ok(Job { source, destination, options, connection, output, state_dir, deletes_first, list })
+    Ok(Job {
+        source,
+        destination,
+        options,
+        connection,
+        output: OutputOptions::default(),
+        state_dir,
+        deletes_first: false,
+        list: None,
+        stop_at: None,
+        planned: None,
+    })
 }
 
 /// A forced command in `authorized_keys` passes over the arguments; then the agent's own index serves one data set.
@@ -237,13 +246,15 @@ impl Witness {
 
 impl Monitor for Witness {
     fn item(&self, item: Item) {
-        if let Item::Updated { path, change, .. } = item
+        if let Item::Updated { path, change, .. } = &item
             && change.content == Content::Transferred
         {
             let mut seen = self.seen();
             if seen.changed.len() < NAMES {
                 seen.changed.insert(escaped(path.as_bytes()));
             }
+        } else if let Item::Spared { path, why: Spared::NotCopied, .. } = item {
+            self.note(&format!("skipping non-regular file {:?}", path.to_string()));
         }
     }
 

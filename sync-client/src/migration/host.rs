@@ -337,7 +337,10 @@ impl Machine {
                 start(&[OsString::from("/bin/sh"), OsString::from("-c"), OsString::from_vec(line)])
             }
             Way::Ssh(access) => match &access.connection.program {
-                Some(program) => start(&endpoint::shell_words(program, &access.side, line)),
+                Some(program) => {
+                    let family = access.connection.family;
+                    start(&endpoint::shell_words(program, &access.side, family, &[line]))
+                }
                 None => Ok(access.exec(line)?),
             },
         }

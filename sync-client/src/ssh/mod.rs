@@ -16,7 +16,7 @@ pub mod system;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,7 +27,7 @@ use russh::keys::{Algorithm, PublicKey, PublicKeyOrCertificate};
 use russh::{ChannelId, ChannelMsg, Disconnect};
 use sync_agent::{pipe, serve};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -41,6 +41,28 @@ pub type AskPassphrase = Arc<dyn Fn(&Path) -> Option<String> + Send + Sync>;
 /// Takes a process's stderr as it comes.
 pub type StderrSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
+/// Which addresses of a host are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Family {
+    /// Whichever there are.
+    #[default]
+    Any,
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    fn has(self, address: &SocketAddr) -> bool {
+        match self {
+            Family::Any => true,
+            Family::V4 => address.is_ipv4(),
+            Family::V6 => address.is_ipv6(),
+        }
+    }
+}
+
 /// Where to connect, as whom, and whom to trust. The program fills it in.
 #[derive(Clone)]
 pub struct SshOptions {
@@ -50,6 +72,10 @@ pub struct SshOptions {
     pub host: String,
     /// The port.
     pub port: u16,
+    /// Which of its addresses are tried.
+    pub family: Family,
+    /// This machine's address that the connection comes from, if it matters.
+    pub own_address: Option<IpAddr>,
     /// Keys the operator named; when empty, the agent and then `default_identities`.
     pub identities: Vec<PathBuf>,
     /// The usual key files; those that are missing are passed over.
@@ -83,6 +109,8 @@ impl SshOptions {
             user: Some(user.to_owned()),
             host: host.to_owned(),
             port: 22,
+            family: Family::Any,
+            own_address: None,
             identities: Vec::new(),
             default_identities: Vec::new(),
             identities_only: false,
@@ -571,7 +599,7 @@ async fn handshake(
     let mut refused = None;
     loop {
         let started = Instant::now();
-        let mut socket = deadline.limit("TCP connection", dial(&options.host, options.port)).await??;
+        let mut socket = deadline.limit("TCP connection", dial(options)).await??;
         // Said before the server's first word is there: who waits for it loses a round trip.
         let hello = [CLIENT_ID.as_bytes(), b"\r\n"].concat();
         let sent = deadline.limit("first word", socket.write_all(&hello)).await?;
@@ -615,12 +643,13 @@ fn same_kind(one: &Algorithm, other: &Algorithm) -> bool {
     one == other || matches!((one, other), (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }))
 }
 
-async fn dial(host: &str, port: u16) -> Result<TcpStream, SshError> {
-    let resolve_error = |source| SshError::Resolve { host: host.to_owned(), source };
-    let addresses = tokio::net::lookup_host((host, port)).await.map_err(resolve_error)?;
+async fn dial(options: &SshOptions) -> Result<TcpStream, SshError> {
+    let resolve_error = |source| SshError::Resolve { host: options.host.clone(), source };
+    let place = (options.host.as_str(), options.port);
+    let addresses = tokio::net::lookup_host(place).await.map_err(resolve_error)?;
     let mut failure = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
+    for address in addresses.filter(|address| options.family.has(address)) {
+        match connect(address, options.own_address).await {
             Ok(socket) => {
                 // Without it small requests wait for acknowledgements; a socket that can't is still good.
                 let _ = socket.set_nodelay(true);
@@ -629,7 +658,14 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, SshError> {
             Err(source) => failure = Some(SshError::Connect { address, source }),
         }
     }
-    Err(failure.unwrap_or_else(|| resolve_error(io::Error::other("the name has no address"))))
+    Err(failure.unwrap_or_else(|| resolve_error(io::Error::other("the name has no such address"))))
+}
+
+async fn connect(address: SocketAddr, own: Option<IpAddr>) -> io::Result<TcpStream> {
+    let Some(own) = own else { return TcpStream::connect(address).await };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(own, 0))?;
+    socket.connect(address).await
 }
 
 /// The window for a server that took so long to answer a new connection: enough for some 600 MB/s, as that
