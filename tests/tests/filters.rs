@@ -376,7 +376,7 @@ fn random_trees(random: &mut Rng, root: &Path) {
                         false => (*random.pick(&PATTERNS)).to_owned(),
                     };
                     let rules: Vec<String> = (0..random.below(4)).map(|_| rule(random)).collect();
-                    fs::write(directory.join(file), rules.join(separator)).expect("a new file");
+                    write_at(&directory.join(file), rules.join(separator).as_bytes(), 1_400_000_000);
                 }
             }
         }
