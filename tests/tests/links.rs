@@ -77,7 +77,7 @@ fn side_by_side(sandbox: &Sandbox, name: &str, make: impl Fn(&Path), line: &[&st
 }
 
 fn assert_alike(line: &[&str], theirs: &Ended, ours: &Ended) {
-    println!("{line:?}");
+    eprintln!("{line:?}");
     let (a, b) = (&theirs.output, &ours.output);
     assert_eq!(a.code(), b.code(), "exit status of {line:?}\n{a}\n{b}");
     // Deleting in a session of its own, ours sets the time of a directory again before it is looked at.
