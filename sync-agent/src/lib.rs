@@ -17,6 +17,7 @@ pub mod destination;
 pub mod error;
 mod hard_links;
 pub mod index;
+mod inherited;
 pub mod join;
 mod journal;
 pub mod link;

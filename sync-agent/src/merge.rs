@@ -358,6 +358,10 @@ impl Merge<'_, '_> {
     ) -> Option<Box<Alternate>> {
         let options = self.run.options;
         let exists = there.is_some_and(|there| there.kind.same_kind(&listed.kind));
+        if there.is_some() && !listed.is_file() && !listed.is_dir() {
+            // As with rsync, whatever is there.
+            return None;
+        }
         let must_compare = must_compare(listed, options);
         let leaves_out = self.run.bases.kind() == BaseKind::Compare;
         if exists && (!listed.is_file() || must_compare || self.run.bases.kind() == BaseKind::Copy) {

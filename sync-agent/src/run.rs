@@ -504,13 +504,14 @@ impl Run<'_> {
             return false;
         }
         self.is_there(target.list, target.index);
-        if target.existing.is_some() && !self.options.dry_run {
-            let removed = self
-                .tree
-                .dir(&target.parent)
-                .and_then(|dir| self.retirement.remove(self.tree, &dir, &target.parent, target.name()));
+        if let Some(existing) = target.existing.filter(|_| !self.options.dry_run) {
+            let removed = self.tree.dir(&target.parent).and_then(|dir| match existing.is_dir() {
+                // What is in one, nobody has asked about.
+                true => dir.remove_dir(target.name().as_bytes()),
+                false => self.retirement.remove(self.tree, &dir, &target.parent, target.name()).map(|_| ()),
+            });
             match removed {
-                Ok(_) => lock(&self.session).touch(target.directory),
+                Ok(()) => lock(&self.session).touch(target.directory),
                 Err(error) => self.fail(target, Operation::Remove, error),
             }
         }
