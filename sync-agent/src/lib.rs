@@ -31,6 +31,7 @@ mod partial;
 pub mod pipe;
 mod prune;
 mod receiver;
+mod recognition;
 mod removal;
 mod retire;
 mod rules;
