@@ -429,7 +429,7 @@ impl DestinationEnd<'_> {
             index: self.index,
             staging: &beside.staging,
             bases: &beside.bases,
-            recognition: Recognition::new(root.dir.as_ref(), self.options),
+            recognition: Recognition::new(root.dir.as_ref(), self.index, self.options),
             retirement: &beside.retirement,
             partials: beside.partials.as_ref(),
             links: Links::default(),

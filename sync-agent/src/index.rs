@@ -97,12 +97,20 @@ struct Limits {
     buffered: usize,
     /// Entries in the file; beyond it, a quarter goes.
     stored: u64,
-    /// Places of content in the file, likewise: some 130 bytes each.
+    /// Places in memory before they are written. More than of entries: they are in no order, so that each of a few goes
+    /// to a page of its own.
+    buffered_places: usize,
+    /// Places in the file, of some 400 bytes; beyond it, a quarter goes. A run that fetches a file reads all of it.
     stored_places: u64,
 }
 
-const LIMITS: Limits =
-    Limits { buffered: 4096, stored: 4_000_000, stored_parts: 8192, stored_places: 1_000_000 };
+const LIMITS: Limits = Limits {
+    buffered: 4096,
+    stored: 4_000_000,
+    stored_parts: 8192,
+    buffered_places: 16_384,
+    stored_places: 300_000,
+};
 
 /// The cache of one process, for both its ends and all their threads. It is opened when it is first asked.
 #[derive(Debug)]
@@ -141,6 +149,11 @@ impl Index {
     #[must_use]
     pub fn disabled() -> Index {
         Index { dir: None, limits: LIMITS, store: OnceLock::new() }
+    }
+
+    /// Whether it may know or keep anything.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.dir.is_some()
     }
 
     /// The hash of the file with these attributes, if it was remembered and did not change since.
@@ -254,7 +267,7 @@ impl Drop for Store {
 /// The BLAKE3 of a file, in hexadecimal.
 fn sum(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    io::copy(&mut File::open(path)?, &mut hasher)?;
+    hasher.update_reader(File::open(path)?)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 

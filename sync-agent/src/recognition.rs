@@ -1,6 +1,6 @@
 //! Files that the source renamed or copied: what is here under another name is copied here, and not sent.
 //!
-//! A run remembers in the index what hash each file over 16 KiB has that it brought, and where it is ([`index::places`]).
+//! A run remembers in the index what hash each file over 16 KiB has that it brought, and where it is (its *place*).
 //! A later run that is to fetch a file, new or changed, looks there for one of the same size and time; where it finds
 //! one that still looks like it, it asks the source for the hash instead of the content. If some place had that hash, the
 //! file is copied from there into staging and hashed from the copy; else, and whenever anything is not as remembered,
@@ -10,8 +10,6 @@
 //! What always holds: nothing is looked up for a file that is up to date, and nothing at all in a run of which the index
 //! knows no place, as that of a first copy. The mergers look, the receivers hear the answer, the tasks copy, the
 //! committer remembers.
-//!
-//! [`index::places`]: crate::index
 
 use crate::basis::{self, Basis};
 use crate::commit::{Placement, Ready};
@@ -65,10 +63,10 @@ const ROUND_BYTES: u64 = 4096;
 
 impl Recognition {
     /// For a run below `root`, if it has one.
-    pub(crate) fn new(root: Option<&Dir>, options: &SyncOptions) -> Recognition {
+    pub(crate) fn new(root: Option<&Dir>, index: &Index, options: &SyncOptions) -> Recognition {
         let by_time = matches!(options.quick_check, QuickCheck::SizeAndTime | QuickCheck::SizeOnly);
         // Where files go whole it is because sending costs nothing.
-        let is_on = by_time && !options.whole_file && !options.without_index && !options.dry_run;
+        let is_on = by_time && !options.whole_file && index.is_kept();
         let root = root.filter(|_| is_on).and_then(|dir| dir.own_info().ok());
         Recognition { root, knows_any: OnceLock::new(), holds: Arc::default() }
     }
@@ -127,9 +125,10 @@ pub(crate) fn answered(
 ) -> Result<(), SessionError> {
     lock(&run.session).reserve(target.list);
     let candidates = candidates(run, &target, candidate, &read);
-    run.task(match candidates.is_empty() {
-        true => Task::Delta(target),
-        false => Task::Recognised(Recognised { target, hash: read.hash, candidates }),
+    run.task(if candidates.is_empty() {
+        Task::Delta(target)
+    } else {
+        Task::Recognised(Recognised { target, hash: read.hash, candidates })
     });
     run.resolve(file)
 }

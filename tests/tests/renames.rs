@@ -339,6 +339,23 @@ fn what_is_replaced_is_kept_where_that_is_asked_for_and_patched_files_stay_what_
 }
 
 #[test]
+fn a_plan_that_renames_is_carried_out_as_planned() {
+    in_each_direction(|sandbox, stage, direction| {
+        let series = Series::new(sandbox, stage, direction, &format!("plan-{direction:?}"));
+        series.write("old", 1, 70_001, 0);
+        series.pass(&[]);
+        series.rename("old", "new");
+        set_mtime(&series.from(""), TIME, 0);
+        let planned = series.run(&["--delete", "--dry-run", "--json"]);
+        let plan = series.directory.join("plan");
+        fs::write(&plan, planned.success().stdout_text()).expect("a new file");
+        let output = series.pass(&[&format!("--apply-plan={}", plan.display())]);
+        assert_eq!(output.summary_number("literal_bytes"), 0, "{output}");
+        assert_eq!(names_in(&series.to("")), ["new"]);
+    });
+}
+
+#[test]
 fn an_alternate_base_that_has_the_file_comes_first() {
     in_each_direction(|sandbox, stage, direction| {
         let series = Series::new(sandbox, stage, direction, &format!("base-{direction:?}"));

@@ -132,7 +132,7 @@ impl Index {
         let Some(store) = self.store() else { return };
         let mut buffer = lock(&store.places);
         buffer.insert(key, path);
-        if buffer.len() >= store.limits.buffered {
+        if buffer.len() >= store.limits.buffered_places {
             let full = std::mem::take(&mut *buffer);
             drop(buffer);
             store.attempt(|database| write(database, full, store));
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn the_oldest_places_go_when_there_are_too_many() {
         let dir = tempfile::tempdir().unwrap();
-        let limits = Limits { buffered: 10, stored_places: 100, ..LIMITS };
+        let limits = Limits { buffered_places: 10, stored_places: 100, ..LIMITS };
         for run in 0..3 {
             let index = Index { limits, ..Index::at(dir.path()) };
             for number in 0..40 {
