@@ -356,6 +356,24 @@ fn a_plan_that_renames_is_carried_out_as_planned() {
 }
 
 #[test]
+fn a_file_and_the_directory_that_it_was_in_take_each_others_name() {
+    in_each_direction(|sandbox, stage, direction| {
+        let series = Series::new(sandbox, stage, direction, &format!("places-{direction:?}"));
+        series.write("name/file", 1, 70_001, 0);
+        series.pass(&[]);
+        series.rename("name/file", "aside");
+        fs::remove_dir(series.from("name")).expect("it is empty");
+        series.rename("aside", "name");
+        assert_eq!(series.pass(&[]).summary_number("literal_bytes"), 0);
+        // The other way round it makes room for the directory at once, and has to be sent.
+        series.rename("name", "aside");
+        fs::create_dir(series.from("name")).expect("a new directory");
+        series.rename("aside", "name/file");
+        series.pass(&[]);
+    });
+}
+
+#[test]
 fn an_alternate_base_that_has_the_file_comes_first() {
     in_each_direction(|sandbox, stage, direction| {
         let series = Series::new(sandbox, stage, direction, &format!("base-{direction:?}"));
