@@ -275,6 +275,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
                 Kind::File { .. } if target.is_from_base() => run.created(&target),
                 Kind::File { .. } => {
                     run.transferred(&target, &content);
+                    run.recognition.remember(run.index, &target, &content);
                     if let Some(replaced) =
                         target.old_file().filter(|old| old.size_bytes >= limits::VALUES_FROM_BYTES)
                     {
@@ -446,6 +447,7 @@ fn patch(run: &Run<'_>, ready: Ready, file: File) -> Option<Patched> {
     match applied {
         Ok(()) => {
             run.transferred(&target, &content);
+            run.recognition.remember(run.index, &target, &content);
             run.came(&target);
         }
         Err((operation, error)) => {

@@ -32,6 +32,7 @@ mod partial;
 pub mod pipe;
 mod prune;
 mod receiver;
+mod recognition;
 mod removal;
 mod retire;
 mod rules;

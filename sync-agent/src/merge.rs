@@ -14,6 +14,7 @@ use crate::metadata::Metadata;
 use crate::monitor::{Progress, errno};
 use crate::owners::Owners;
 use crate::receiver::{Flight, Target, Task};
+use crate::recognition;
 use crate::run::{self, Run};
 use crate::sink;
 use crate::staging::Staged;
@@ -739,6 +740,11 @@ impl Merge<'_, '_> {
         {
             target.alternate = self.similar(&target).map(Box::new);
         }
+        if let Some(candidate) = recognition::seek(self.run, &target) {
+            let target = Arc::new(target);
+            self.ask_for_hash(&target, Flight::of_copy(Arc::clone(&target), candidate));
+            return;
+        }
         let basis_bytes = target.basis().map_or(0, |info| info.size_bytes);
         let kept = self.run.has_kept(&target);
         let worth_a_delta = size.min(basis_bytes) > limits::SMALL_FILE_BYTES && !self.run.options.whole_file
@@ -763,16 +769,22 @@ impl Merge<'_, '_> {
     }
 
     fn compare(&mut self, target: Target) {
+        let target = Arc::new(target);
+        if let Some(file) = self.ask_for_hash(&target, Flight::new(Want::Hash, Arc::clone(&target))) {
+            self.run.task(Task::Hash(file, target));
+        }
+    }
+
+    /// Returns the number under which the answer will come.
+    fn ask_for_hash(&mut self, target: &Target, flight: Flight) -> Option<u32> {
         let mut session = lock(&self.run.session);
         session.hold(self.directory);
         let request = session.request(self.list, target.index, Want::Hash);
         drop(session);
-        if let Some(request) = request {
-            let target = Arc::new(target);
-            self.run.expect(request, Flight::new(Want::Hash, Arc::clone(&target)));
-            self.asked.requests.push(request);
-            self.run.task(Task::Hash(request.file, target));
-        }
+        let request = request?;
+        self.run.expect(request, flight);
+        self.asked.requests.push(request);
+        Some(request.file)
     }
 
     fn fail(&mut self, entry: &Entry, operation: Operation, error: Errno) {

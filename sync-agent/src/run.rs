@@ -11,6 +11,7 @@ use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::partial::Partials;
 use crate::receiver::{Flight, Target, Task};
+use crate::recognition::Recognition;
 use crate::removal::Removals;
 use crate::retire::Retirement;
 use crate::rules::OwnRules;
@@ -48,6 +49,7 @@ pub(crate) struct Run<'r> {
     pub(crate) staging: &'r Staging,
     pub(crate) links: Links,
     pub(crate) bases: &'r BaseTrees,
+    pub(crate) recognition: Recognition,
     pub(crate) retirement: &'r Retirement<'r>,
     pub(crate) partials: Option<&'r Partials>,
     /// The name that the one entry of the transfer gets here, if it is another one.
