@@ -34,7 +34,7 @@ const TOPICS: &[(u64, &[&str])] = &[
     (20, &["--existing", "--ignore-existing"]),
     (25, &["--no-p", "--no-t", "-O", "-J", "-E --no-p", "--chmod=g+w,Fo-r", "--no-o --no-g"]),
     (20, &["-A", "-X", "-AX"]),
-    (20, &["--no-l", "--safe-links", "--munge-links", "--copy-unsafe-links"]),
+    (20, &["--no-l", "--safe-links", "--munge-links"]),
     (15, &["--no-D", "--no-devices", "--no-specials"]),
     (15, &["--force", "--mkpath", "-x", "-z", "--numeric-ids"]),
 ];
