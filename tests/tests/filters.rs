@@ -321,7 +321,6 @@ fn lists_that_make_no_sense_are_refused() {
         (&["--files-from=merged", "from", "to", "to"][..], "one SOURCE"),
         (&["--files-from=:merged", "from", "to"], "other machine"),
         (&["--files-from=host:merged", "from", "to"], "host"),
-        (&["--files-from=no-such", "from", "to"], "no-such"),
         (&["--max-size=x", "from", "to"], "no size"),
     ] {
         let mut command = sandbox.sync_command(["-a"]);
