@@ -5,6 +5,7 @@
 //! not listed is noted as extraneous, and nothing is removed before the end.
 
 use crate::bases::{self, Alternate, Neighbours};
+use crate::basis;
 use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::delete;
@@ -27,7 +28,7 @@ use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::itemize::{Change, Content, Item, Spared};
 use protocol::limits;
 use protocol::links;
-use protocol::message::{Message, Piece, Request, Want};
+use protocol::message::{Message, Piece, Request};
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
@@ -309,6 +310,7 @@ impl Merge<'_, '_> {
             changes: 0,
             mismatches: 0,
             is_misaligned: false,
+            has_holes: false,
             is_suspect: false,
             first: None,
             alternate,
@@ -759,15 +761,16 @@ impl Merge<'_, '_> {
     }
 
     fn compare(&mut self, target: Target) {
+        let want = basis::hash_to_compare(self.run, &target);
         let mut session = lock(&self.run.session);
         session.hold(self.directory);
-        let request = session.request(self.list, target.index, Want::Hash);
+        let request = session.request(self.list, target.index, want);
         drop(session);
-        if let Some(request) = request {
+        if let (Some(request), Some(kind)) = (request, want.hash()) {
             let target = Arc::new(target);
-            self.run.expect(request, Flight::new(Want::Hash, Arc::clone(&target)));
+            self.run.expect(request, Flight::new(want, Arc::clone(&target)));
             self.asked.requests.push(request);
-            self.run.task(Task::Hash(request.file, target));
+            self.run.task(Task::Hash(request.file, kind, target));
         }
     }
 

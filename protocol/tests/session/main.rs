@@ -27,8 +27,8 @@ use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::frame::{HEADER_BYTES, Header};
 use protocol::matcher::{Matcher, Op, Signature};
 use protocol::message::{
-    Begin, Data, DataBuilder, Failure, Finished, Message, OwnerNames, Piece, ReadFile, Request, Scanned,
-    Step, Want, signature_frame,
+    Begin, Data, DataBuilder, Failure, Finished, HashKind, Message, OwnerNames, Piece, ReadFile, Request,
+    Scanned, Step, Want, signature_frame,
 };
 use protocol::options::{Preserve, SyncOptions};
 use protocol::path::{Name, RelPath};

@@ -233,7 +233,7 @@ impl SourceEnd {
             self.answered(request);
             return Ok(());
         }
-        builder.step(request.file, Step::Open { size_bytes: content.len() as u64 });
+        builder.step(request.file, Step::Open { size_bytes: content.len() as u64, hash: HashKind::Plain });
         let comparison = Against::new(request.want, content.len() as u64)?;
         let content = content.clone();
         self.lanes[number].answer = Some(Answer { request, content, changed, position: 0, comparison });
