@@ -6,6 +6,7 @@
 
 use crate::sink::{self, CopyError};
 use protocol::ContentHash;
+use protocol::options::Room;
 use protocol::sparse::{SparseHasher, is_zero};
 use rustix::fs::{self, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
@@ -73,22 +74,6 @@ pub(crate) fn for_each_data<E>(
     Ok(())
 }
 
-/// Whether the bytes `at..to` are zeros; of holes that is known.
-pub(crate) fn is_zero_range(file: &File, at: u64, to: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut all = true;
-    for_each_data(file, at, to, |mut from, end| {
-        while all && from < end {
-            let length = usize::try_from(end - from).unwrap_or(usize::MAX).min(buffer.len());
-            file.read_exact_at(&mut buffer[..length], from)?;
-            all = is_zero(&buffer[..length]);
-            from += length as u64;
-        }
-        Ok::<(), io::Error>(())
-    })?;
-    Ok(all)
-}
-
 /// The sparse hash of a file of `size_bytes`.
 pub(crate) fn hash(file: &File, size_bytes: u64) -> io::Result<ContentHash> {
     let mut hasher = SparseHasher::default();
@@ -110,21 +95,38 @@ pub(crate) fn hash(file: &File, size_bytes: u64) -> io::Result<ContentHash> {
 }
 
 /// Copies the bytes `at..to` to the same place of a file that is new from there on, with their holes.
-pub(crate) fn copy_range(from: &File, into: &File, at: u64, to: u64) -> Result<(), CopyError> {
-    for_each_data(from, at, to, |data, end| sink::copy_range(from, into, data, end))?;
-    if into.metadata()?.len() < to {
-        into.set_len(to)?;
-    }
+pub(crate) fn copy_range(from: &File, into: &File, at: u64, to: u64, room: Room) -> Result<(), CopyError> {
+    let mut copied = at;
+    for_each_data(from, at, to, |data, end| {
+        leave_out(into, copied, data - copied, room)?;
+        copied = end;
+        sink::copy_range(from, into, data, end)
+    })?;
+    leave_out(into, copied, to - copied, room)?;
+    grow(into, to)?;
     Ok(())
 }
 
-/// Writes at `at` of a file that is new from there on, but for the pages of zeros: `reserved` room is given back.
-pub(crate) fn write(file: &File, bytes: &[u8], at: u64, reserved: bool) -> io::Result<()> {
-    for_each_run(bytes, at, |from, run, is_hole| match (is_hole, reserved) {
-        (false, _) => file.write_all_at(run, from),
-        (true, false) => Ok(()),
-        (true, true) => punch(file, from, run.len() as u64),
+/// Writes at `at` of a file that is new from there on, but for the pages of zeros.
+pub(crate) fn write(file: &File, bytes: &[u8], at: u64, room: Room) -> io::Result<()> {
+    for_each_run(bytes, at, |from, run, is_hole| {
+        if is_hole { leave_out(file, from, run.len() as u64, room) } else { file.write_all_at(run, from) }
     })
+}
+
+/// Zeros at `at` of a file that is new from there on: nothing to do, unless their room was reserved.
+pub(crate) fn leave_out(file: &File, at: u64, bytes: u64, room: Room) -> io::Result<()> {
+    if !room.reserved || bytes == 0 {
+        return Ok(());
+    }
+    // Beyond a file's end nothing is freed.
+    grow(file, at + bytes)?;
+    punch(file, at, bytes)
+}
+
+/// Makes a file as long as that, if it is shorter.
+fn grow(file: &File, size_bytes: u64) -> io::Result<()> {
+    if file.metadata()?.len() < size_bytes { file.set_len(size_bytes) } else { Ok(()) }
 }
 
 /// Calls `each` with runs of pages, where they stand, and whether they are all zeros.
@@ -227,18 +229,19 @@ mod tests {
             let (file, content) = made(&layout);
             prop_assert_eq!(hash(&file, content.len() as u64).unwrap(), hashed(&content));
             let copy = tempfile::tempfile().unwrap();
-            copy_range(&file, &copy, 0, content.len() as u64).unwrap_or_else(|_| panic!("it is copied"));
-            prop_assert_eq!(&content_of(&copy), &content);
             let cut = cut.min(content.len() as u64);
-            let zeros = content[cut as usize..].iter().all(|&byte| byte == 0);
-            prop_assert_eq!(is_zero_range(&file, cut, content.len() as u64).unwrap(), zeros);
+            for (at, to) in [(0, cut), (cut, content.len() as u64)] {
+                copy_range(&file, &copy, at, to, Room::default()).unwrap_or_else(|_| panic!("it is copied"));
+            }
+            prop_assert_eq!(&content_of(&copy), &content);
             for reserved in [false, true] {
+                let room = Room { sparse: true, reserved };
                 let written = tempfile::tempfile().unwrap();
                 if reserved {
                     reserve(&written, 0, content.len() as u64).unwrap();
                 }
                 for (number, piece) in content.chunks(100_000).enumerate() {
-                    write(&written, piece, number as u64 * 100_000, reserved).unwrap();
+                    write(&written, piece, number as u64 * 100_000, room).unwrap();
                 }
                 written.set_len(content.len() as u64).unwrap();
                 prop_assert_eq!(&content_of(&written), &content);

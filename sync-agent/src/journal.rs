@@ -323,6 +323,41 @@ mod tests {
     }
 
     #[test]
+    fn zeros_are_rolled_forward_like_bytes_and_only_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = vec![1; 40_000];
+        fs::write(dir.path().join("file"), &old).unwrap();
+        let tree = Tree::open(dir.path(), Follow::Never).unwrap();
+        let staging = Dir::open(dir.path()).unwrap();
+        let path = RelPath::root().join(&Name::new(*b"file").unwrap());
+        let existing = staging.info(b"file").unwrap();
+        let mut journal = Journal::begin(staging.create_file(b"j.patch").unwrap(), &path, &existing).unwrap();
+        let mut mixed = vec![0; 20_000];
+        mixed[9000] = 7;
+        journal.record_sparse(5000, &mixed).unwrap();
+        journal.zeros(30_000, 1 << 40).unwrap();
+        journal.record(50_000, b"end").unwrap();
+        journal.finish(50_003).unwrap();
+        let whole = fs::read(dir.path().join("j.patch")).unwrap();
+        for length in (0..whole.len()).rev() {
+            fs::write(dir.path().join("j.patch"), &whole[..length]).unwrap();
+            let _ = redo(&staging, b"j.patch", &tree);
+            assert!(fs::read(dir.path().join("file")).unwrap() == old, "{length}");
+        }
+        fs::write(dir.path().join("j.patch"), &whole).unwrap();
+        let mut expected = old.clone();
+        expected[5000..25_000].copy_from_slice(&mixed);
+        expected[30_000..].fill(0);
+        expected.resize(50_000, 0);
+        expected.extend_from_slice(b"end");
+        assert!(open_target(&staging, b"j.patch", &tree, &existing, 50_003, true).is_ok());
+        for _ in 0..3 {
+            assert!(redo(&staging, b"j.patch", &tree));
+            assert!(fs::read(dir.path().join("file")).unwrap() == expected);
+        }
+    }
+
+    #[test]
     fn a_file_that_was_replaced_since_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let (tree, staging, _) = made(dir.path(), true);

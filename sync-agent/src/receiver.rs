@@ -25,6 +25,7 @@ use protocol::destination::DirectoryId;
 use protocol::itemize::Change;
 use protocol::limits;
 use protocol::message::{Data, Failure, HashKind, Message, ReadFile, Record, Step, Want};
+use protocol::options::Room;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Cause, Operation, Problem, Side, is_full};
 use rustix::io::Errno;
@@ -388,7 +389,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         if !self.run.options.room.sparse {
             return out.write_all_at(content, 0);
         }
-        holes::write(out, content, 0, false)?;
+        holes::write(out, content, 0, Room::default())?;
         out.set_len(content.len() as u64)
     }
 

@@ -17,6 +17,7 @@ use crate::trash::Trash;
 use crate::tree::{self, Dir, Handle as _, Info, STAGING_NAME, Tree};
 use crate::workers::lock;
 use protocol::ContentHash;
+use protocol::options::Room;
 use protocol::path::{Name, RelPath};
 use protocol::replaced::Replaced;
 use protocol::stats::Exit;
@@ -349,7 +350,8 @@ fn copy_file(dir: &Dir, name: &[u8], to: &Dir) -> Result<(), Errno> {
 
 /// Copies all of a file to a new one, with its holes.
 pub(crate) fn copy_content(from: &File, to: &File) -> Result<(), Errno> {
-    holes::copy_range(from, to, 0, from.metadata().map_err(errno)?.len()).map_err(|error| match error {
+    let bytes = from.metadata().map_err(errno)?.len();
+    holes::copy_range(from, to, 0, bytes, Room::default()).map_err(|error| match error {
         CopyError::Basis => Errno::IO,
         CopyError::Write(error) => errno(error),
     })

@@ -145,16 +145,16 @@ impl Sink {
     /// Appends zeros that came from the source, of any number, as a hole.
     pub(crate) fn hole(&mut self, run: &Run<'_>, bytes: u64) -> Result<(), CopyError> {
         let to = self.position + bytes;
-        if self.has_zeros_to(to)? {
+        if self.has_hole_to(to) {
             self.matched_bytes += bytes;
         } else {
             self.literal_bytes += bytes;
             self.leave_old(run)?;
         }
         match &mut self.output {
-            Output::Staged(_, file) if run.options.room.reserved => holes::punch(file, self.position, bytes)?,
+            Output::Staged(_, file) => holes::leave_out(file, self.position, bytes, run.options.room)?,
             Output::Patch(_, journal) => journal.zeros(self.position, bytes)?,
-            Output::Same | Output::Staged(..) => {}
+            Output::Same => {}
             Output::NoBasis | Output::Broken => return Ok(()),
         }
         run.progress.clock.time(Activity::Hash, || self.hasher.zeros(bytes));
@@ -162,13 +162,11 @@ impl Sink {
         Ok(())
     }
 
-    /// Whether the old file, which the new one is so far, has zeros up to `to`.
-    fn has_zeros_to(&self, to: u64) -> Result<bool, CopyError> {
+    /// Whether the old file, which the new one is so far, has a hole up to `to`.
+    fn has_hole_to(&self, to: u64) -> bool {
         let basis = self.basis.as_ref().filter(|basis| to <= basis.total_bytes);
-        match basis.and_then(Basis::as_old).filter(|_| matches!(self.output, Output::Same)) {
-            Some(old) => holes::is_zero_range(old, self.position, to).map_err(|_| CopyError::Basis),
-            None => Ok(false),
-        }
+        let old = basis.and_then(Basis::as_old).filter(|_| matches!(self.output, Output::Same));
+        old.is_some_and(|old| holes::next_data(old, self.position, to) == to)
     }
 
     /// Appends blocks of the basis.
@@ -331,7 +329,7 @@ impl Sink {
         let (position, clock, room) = (self.position, &run.progress.clock, run.options.room);
         match &mut self.output {
             Output::Staged(_, file) if room.sparse => {
-                clock.time(Activity::Write, || holes::write(file, bytes, position, room.reserved))?;
+                clock.time(Activity::Write, || holes::write(file, bytes, position, room))?;
             }
             Output::Patch(_, journal) if room.sparse => {
                 clock.time(Activity::Write, || journal.record_sparse(position, bytes))?;
@@ -493,7 +491,7 @@ pub(crate) fn patched(run: &Run<'_>, target: &Target) -> Option<Info> {
 /// As [`copy_range`], in a run that keeps holes with them.
 pub(crate) fn copy_part(run: &Run<'_>, from: &File, into: &File, at: u64, to: u64) -> Result<(), CopyError> {
     if run.options.room.sparse {
-        holes::copy_range(from, into, at, to)
+        holes::copy_range(from, into, at, to, run.options.room)
     } else {
         copy_range(from, into, at, to)
     }
