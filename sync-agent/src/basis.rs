@@ -204,7 +204,8 @@ impl OldValues {
 /// the basis can't be read.
 pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), SessionError> {
     let basis = Basis::open(run, target).ok().flatten();
-    let is_sparse = |basis: &Basis| run.options.room.sparse && (target.has_holes || basis.has_holes());
+    // A source that has said so once would say so again.
+    let is_sparse = |basis: &Basis| target.has_holes || run.options.room.sparse && basis.has_holes();
     if let Some(basis) = basis.as_ref().filter(|basis| is_sparse(basis)) {
         return request_sparse(run, target, basis);
     }

@@ -517,7 +517,7 @@ pub(crate) fn copy_range(from: &File, into: &File, at: u64, to: u64) -> Result<(
 }
 
 fn copy_range_by_hand(from: &File, into: &File, mut at: u64, to: u64) -> Result<(), CopyError> {
-    let mut buffer = vec![0; COPY_BYTES];
+    let mut buffer = vec![0; usize::try_from(to - at).unwrap_or(COPY_BYTES).min(COPY_BYTES)];
     while at < to {
         let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
         from.read_exact_at(&mut buffer[..length], at).map_err(|_| CopyError::Basis)?;

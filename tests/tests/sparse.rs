@@ -234,6 +234,54 @@ fn what_was_written_without_holes_gets_them_and_the_other_way_round() {
     }
 }
 
+#[test]
+fn with_whatever_other_options_a_file_with_holes_arrives_as_it_is() {
+    let sandbox = Sandbox::new();
+    let (source, destination) = (sandbox.source(), sandbox.destination());
+    let line = [format!("{}/", source.display()), destination.display().to_string()];
+    let noise = Rng::new(8).bytes(300_000);
+    for options in [
+        &["--append"][..],
+        &["--append-verify"],
+        &["-y"],
+        &["--partial-dir=.partial"],
+        &["--delay-updates"],
+        &["--delay-updates", "--partial-dir=.partial", "--preallocate"],
+        &["-H"],
+        &["-z"],
+        &["-X"],
+        &["--bwlimit=100M"],
+        &["--trash=.trash"],
+        &["-b", "--backup-dir=.old"],
+        &["--inplace", "--preallocate"],
+        &["-B", "4096"],
+        &["-u", "--open-noatime"],
+        &["--size-only", "--inplace"],
+    ] {
+        let sync = || {
+            let words = ["-aS", "--no-whole-file"].into_iter().chain(options.iter().copied());
+            sandbox.sync(words.map(str::to_owned).chain(line.clone())).success();
+        };
+        sparse_file(&source.join("file"), 1 << 34, &[(0, &noise), (7 << 30, &noise)]);
+        fs::hard_link(source.join("file"), source.join("name")).expect("a new name");
+        sync();
+        // Longer by a hole and some data: what --append is for.
+        let file = File::options().write(true).open(source.join("file")).expect("it is there");
+        file.write_all_at(b"more", (1 << 34) + 9 * MIB).expect("room");
+        set_mtime(&source.join("file"), LONG_AGO_S + 1, 0);
+        sparse_file(&source.join("file.2"), 1 << 33, &[(0, &noise), (5 << 30, b"another")]);
+        sync();
+        for name in ["file", "name", "file.2"] {
+            assert_same_content(&source.join(name), &destination.join(name));
+            let allocated = allocated_bytes(&destination.join(name));
+            assert!(allocated < 3 * MIB, "{options:?} {name}: {allocated}");
+        }
+        for root in [&source, &destination] {
+            fs::remove_dir_all(root).and_then(|()| fs::create_dir(root)).expect("it is ours");
+        }
+    }
+}
+
 /// A tebibyte, in which the data is nearly nothing.
 fn tebibyte(path: &Path, seed: u64) {
     let mut rng = Rng::new(seed);

@@ -34,6 +34,7 @@ use protocol::options::{Preserve, SyncOptions};
 use protocol::path::{Name, RelPath};
 use protocol::signature::calculate;
 use protocol::source::{SourceEvent, SourceSession};
+use protocol::sparse::{self, Blocks, is_zero};
 use protocol::stats::{Exit, Operation, Stats, Times};
 use protocol::subtree::Comparison;
 use protocol::{ProtocolError, limits, subtree};
