@@ -213,7 +213,7 @@ fn times_and_modes_are_left_out_by_kind() {
         for options in
             [&["-aOi"][..], &["-aJi"], &["-aOJi"], &["-rltEi"], &["-rltpEi"], &["-rltEi", "--no-E"]]
         {
-            println!("{options:?}");
+            eprintln!("{options:?}");
             case.run(&["-a"]);
             set_mtime(&source.join("directory"), LONG_AGO_S + 60, 0);
             set_mtime(&source.join("link"), LONG_AGO_S + 60, 0);
