@@ -6,6 +6,8 @@
 //! What stays where it is of a large old file, the whole of it or with `--inplace`, is not read where its blocks' values are
 //! known ([`OldValues`]): the values stand for it in the hash. They are worth as much as the old file is untouched, so
 //! it is looked at again at the end. What is copied from it is hashed from the copy.
+//!
+//! In runs that keep holes zeros are left out of a staged file, which gets its length at the end, and punched by a journal.
 
 use crate::basis::{Basis, OldValues};
 use crate::clock::Activity;
