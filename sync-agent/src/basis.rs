@@ -66,6 +66,12 @@ impl Basis {
         Ok(Some(Basis { kept, old, total_bytes }))
     }
 
+    /// A file that is all of the basis.
+    pub(crate) fn alone(file: File) -> Result<Basis, Errno> {
+        let info = tree::info_of(&file)?;
+        Ok(Basis { kept: None, old: Some((file, info)), total_bytes: info.size_bytes })
+    }
+
     /// The old file, if it is all of the basis.
     pub(crate) fn as_old(&self) -> Option<&File> {
         self.old.as_ref().filter(|_| self.kept.is_none()).map(|(file, _)| file)

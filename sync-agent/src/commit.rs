@@ -8,7 +8,9 @@ use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::hard_links;
 use crate::index::FileValues;
+use crate::inherited::{Inherited, Permissions};
 use crate::journal;
+use crate::metadata::MetadataError;
 use crate::receiver::Target;
 use crate::run::Run;
 use crate::sink::Content;
@@ -17,6 +19,7 @@ use crate::tree::{self, Dir, Info, Walk};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, at, select};
 use protocol::ContentHash;
+use protocol::bases::{Agreement, BaseKind};
 use protocol::destination::DirectoryId;
 use protocol::entry::Kind;
 use protocol::limits;
@@ -171,6 +174,8 @@ struct Ended {
 struct Parent {
     walk: Walk,
     open: Option<(Arc<RelPath>, Dir)>,
+    /// What its entries have of it.
+    inherited: Option<Inherited>,
 }
 
 impl Parent {
@@ -178,6 +183,7 @@ impl Parent {
         if !self.open.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, path)) {
             self.open = None;
             let dir = self.walk.dir(run.tree, path)?;
+            self.inherited = Inherited::of(&dir, run.options.preserve.acls)?;
             self.open = Some((Arc::clone(path), dir));
         }
         self.open.as_ref().map(|(_, dir)| dir).ok_or(Errno::NOENT)
@@ -212,6 +218,27 @@ fn place(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Option<Ended> {
     Some(settle(run, parent, ready))
 }
 
+/// What is new gets what its directory gives to what is made in it; not what is a further name of something that is there.
+fn give_inherited(
+    run: &Run<'_>,
+    parent: &mut Parent,
+    target: &Target,
+    staged: &Staged,
+) -> Result<(), MetadataError> {
+    parent.dir(run, &target.parent).map_err(|error| (Operation::Open, error))?;
+    let agrees = target.alternate.as_ref().map(|alternate| alternate.agrees);
+    let is_linked_base = agrees == Some(Agreement::All) && run.bases.kind() == BaseKind::Link;
+    match &parent.inherited {
+        Some(inherited) if target.first.is_none() && !is_linked_base => {
+            let held = staged.area.dir.hold(staged.name.as_bytes());
+            let is_fresh = !run.options.preserve.perms && target.existing.is_none();
+            let permissions = if is_fresh { Permissions::Fresh } else { Permissions::Decided };
+            inherited.give(&held.map_err(|error| (Operation::Open, error))?, &target.wanted, permissions)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
     let Ready { target, staged, content, .. } = ready;
     let kept = match target.existing {
@@ -222,6 +249,12 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
         staged.discard();
         run.did_not_come(&target);
         run.fail(&target, Operation::PutAside, error);
+        return Ended { directory: target.directory, touched: false };
+    }
+    if let Err((operation, error)) = give_inherited(run, parent, &target, &staged) {
+        staged.discard();
+        run.did_not_come(&target);
+        run.fail(&target, operation, error);
         return Ended { directory: target.directory, touched: false };
     }
     let placed = parent
@@ -242,6 +275,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
                 Kind::File { .. } if target.is_from_base() => run.created(&target),
                 Kind::File { .. } => {
                     run.transferred(&target, &content);
+                    run.recognition.remember(run.index, &target, &content);
                     if let Some(replaced) =
                         target.old_file().filter(|old| old.size_bytes >= limits::VALUES_FROM_BYTES)
                     {
@@ -420,6 +454,7 @@ fn patch(run: &Run<'_>, ready: Ready, file: File) -> Option<Patched> {
     match applied {
         Ok(()) => {
             run.transferred(&target, &content);
+            run.recognition.remember(run.index, &target, &content);
             run.came(&target);
         }
         Err((operation, error)) => {

@@ -18,6 +18,7 @@ use crate::monitor::{Monitor, Progress};
 use crate::owners::Ownership;
 use crate::partial::Partials;
 use crate::receiver::{self, Receiver as Writer, Task};
+use crate::recognition::Recognition;
 use crate::removal::Removals;
 use crate::retire::Retirement;
 use crate::rules::{OwnRules, Place, TreeRules};
@@ -427,6 +428,7 @@ impl DestinationEnd<'_> {
             index: self.index,
             staging: &beside.staging,
             bases: &beside.bases,
+            recognition: Recognition::new(root.dir.as_ref(), self.index, self.options),
             retirement: &beside.retirement,
             partials: beside.partials.as_ref(),
             links: Links::default(),
@@ -470,7 +472,7 @@ impl DestinationEnd<'_> {
             for _ in 0..TASKERS {
                 let (to_do, stopped) = (to_do.clone(), stopped.clone());
                 spawn(scope, "basis", failure, move || {
-                    each(&to_do, &stopped, |task| receiver::carry_out(run, &task))
+                    each(&to_do, &stopped, |task| receiver::carry_out(run, task))
                 });
             }
             let mut writers = Vec::new();

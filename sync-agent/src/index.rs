@@ -26,8 +26,8 @@
 //!
 //! # The file
 //! `index.redb`, with the entries in the table `whole-file-blake3-1` and the last run's generation in `meta-1` (the
-//! values of large files' blocks have a table of their own, in `values`); a
-//! changed layout gets a new name, and then the old table stays unread.
+//! values of large files' blocks have a table of their own, in `values`, and so has where which content is, in `places`);
+//! a changed layout gets a new name, and then the old table stays unread.
 //! The key's numbers are big-endian, so that inodes made together share pages; the value's little-endian.
 //!
 //! | key, 16 bytes | value, 76 bytes |
@@ -64,8 +64,10 @@ const VALUE_BYTES: usize = 76;
 const GENERATION_AT: usize = 64;
 const CHECK_AT: usize = 68;
 
+mod places;
 mod values;
 
+pub(crate) use places::Place;
 pub(crate) use values::FileValues;
 
 const TABLE: TableDefinition<'_, Key, Value> = TableDefinition::new("whole-file-blake3-1");
@@ -95,9 +97,20 @@ struct Limits {
     buffered: usize,
     /// Entries in the file; beyond it, a quarter goes.
     stored: u64,
+    /// Places in memory before they are written. More than of entries: they are in no order, so that each of a few goes
+    /// to a page of its own.
+    buffered_places: usize,
+    /// Places in the file, of some 400 bytes; beyond it, a quarter goes. A run that fetches a file reads all of it.
+    stored_places: u64,
 }
 
-const LIMITS: Limits = Limits { buffered: 4096, stored: 4_000_000, stored_parts: 8192 };
+const LIMITS: Limits = Limits {
+    buffered: 4096,
+    stored: 4_000_000,
+    stored_parts: 8192,
+    buffered_places: 16_384,
+    stored_places: 300_000,
+};
 
 /// The cache of one process, for both its ends and all their threads. It is opened when it is first asked.
 #[derive(Debug)]
@@ -115,6 +128,7 @@ struct Store {
     generation: u32,
     limits: Limits,
     buffer: Mutex<HashMap<Key, Value>>,
+    places: Mutex<places::Buffer>,
     /// Something failed: nothing is read or written any more.
     failed: AtomicBool,
     /// It failed because the file is damaged.
@@ -135,6 +149,11 @@ impl Index {
     #[must_use]
     pub fn disabled() -> Index {
         Index { dir: None, limits: LIMITS, store: OnceLock::new() }
+    }
+
+    /// Whether it may know or keep anything.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.dir.is_some()
     }
 
     /// The hash of the file with these attributes, if it was remembered and did not change since.
@@ -190,6 +209,7 @@ impl Store {
             generation,
             limits,
             buffer: Mutex::default(),
+            places: Mutex::default(),
             failed: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
         })
@@ -228,6 +248,8 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        let places = std::mem::take(&mut *lock(&self.places));
+        self.attempt(|database| places::write(database, places, self));
         let rest = std::mem::take(&mut *lock(&self.buffer));
         self.attempt(|database| write(database, rest, self, Durability::Immediate));
         let database = self.database.take();
@@ -245,7 +267,7 @@ impl Drop for Store {
 /// The BLAKE3 of a file, in hexadecimal.
 fn sum(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    io::copy(&mut File::open(path)?, &mut hasher)?;
+    hasher.update_reader(File::open(path)?)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
@@ -332,6 +354,7 @@ fn next_generation(database: &Database) -> Result<u32, redb::Error> {
     drop(meta);
     drop(transaction.open_table(TABLE)?);
     drop(transaction.open_table(values::TABLE)?);
+    drop(transaction.open_table(places::TABLE)?);
     transaction.commit()?;
     Ok(generation)
 }
@@ -355,7 +378,7 @@ fn write(
         table.insert(key, value)?;
     }
     if table.len()? > store.limits.stored {
-        drop_oldest(&mut table, store.limits.stored / 4 * 3)?;
+        drop_oldest(&mut table, store.limits.stored / 4 * 3, |value| generation_of(&value))?;
     }
     drop(table);
     transaction.commit()?;
@@ -363,10 +386,14 @@ fn write(
 }
 
 /// Leaves `kept` entries: whole generations go, oldest first, and of the last one to go only as many as needed.
-fn drop_oldest(table: &mut redb::Table<'_, Key, Value>, kept: u64) -> Result<(), redb::Error> {
+fn drop_oldest<K: redb::Key + 'static, V: redb::Value + 'static>(
+    table: &mut redb::Table<'_, K, V>,
+    kept: u64,
+    generation_of: impl for<'a> Fn(V::SelfType<'a>) -> u32,
+) -> Result<(), redb::Error> {
     let mut counts = BTreeMap::<u32, u64>::new();
     for entry in table.iter()? {
-        *counts.entry(generation_of(&entry?.1.value())).or_default() += 1;
+        *counts.entry(generation_of(entry?.1.value())).or_default() += 1;
     }
     let mut excess = table.len()?.saturating_sub(kept);
     let mut drops: BTreeMap<u32, u64> = counts
@@ -377,7 +404,7 @@ fn drop_oldest(table: &mut redb::Table<'_, Key, Value>, kept: u64) -> Result<(),
             (drops > 0).then_some((generation, drops))
         })
         .collect();
-    table.retain(|_, value| match drops.get_mut(&generation_of(&value)) {
+    table.retain(|_, value| match drops.get_mut(&generation_of(value)) {
         Some(left) if *left > 0 => {
             *left -= 1;
             false

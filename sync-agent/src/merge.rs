@@ -15,6 +15,7 @@ use crate::metadata::Metadata;
 use crate::monitor::{Progress, errno};
 use crate::owners::Owners;
 use crate::receiver::{Flight, Target, Task};
+use crate::recognition;
 use crate::run::{self, Run};
 use crate::sink;
 use crate::staging::Staged;
@@ -28,7 +29,7 @@ use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::itemize::{Change, Content, Item, Spared};
 use protocol::limits;
 use protocol::links;
-use protocol::message::{Message, Piece, Request};
+use protocol::message::{Message, Piece, Request, Want};
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
@@ -360,6 +361,10 @@ impl Merge<'_, '_> {
     ) -> Option<Box<Alternate>> {
         let options = self.run.options;
         let exists = there.is_some_and(|there| there.kind.same_kind(&listed.kind));
+        if there.is_some() && !listed.is_file() && !listed.is_dir() {
+            // As with rsync, whatever is there.
+            return None;
+        }
         let must_compare = must_compare(listed, options);
         let leaves_out = self.run.bases.kind() == BaseKind::Compare;
         if exists && (!listed.is_file() || must_compare || self.run.bases.kind() == BaseKind::Copy) {
@@ -737,6 +742,11 @@ impl Merge<'_, '_> {
         {
             target.alternate = self.similar(&target).map(Box::new);
         }
+        if let Some(candidate) = recognition::seek(self.run, &target) {
+            let target = Arc::new(target);
+            self.ask_for_hash(&target, Want::Hash, Flight::of_copy(Arc::clone(&target), candidate));
+            return;
+        }
         let basis_bytes = target.basis().map_or(0, |info| info.size_bytes);
         let kept = self.run.has_kept(&target);
         let worth_a_delta = size.min(basis_bytes) > limits::SMALL_FILE_BYTES && !self.run.options.whole_file
@@ -762,16 +772,23 @@ impl Merge<'_, '_> {
 
     fn compare(&mut self, target: Target) {
         let want = basis::hash_to_compare(self.run, &target);
+        let target = Arc::new(target);
+        let asked = self.ask_for_hash(&target, want, Flight::new(want, Arc::clone(&target)));
+        if let (Some(file), Some(kind)) = (asked, want.hash()) {
+            self.run.task(Task::Hash(file, kind, target));
+        }
+    }
+
+    /// Returns the number under which the answer will come.
+    fn ask_for_hash(&mut self, target: &Target, want: Want, flight: Flight) -> Option<u32> {
         let mut session = lock(&self.run.session);
         session.hold(self.directory);
         let request = session.request(self.list, target.index, want);
         drop(session);
-        if let (Some(request), Some(kind)) = (request, want.hash()) {
-            let target = Arc::new(target);
-            self.run.expect(request, Flight::new(want, Arc::clone(&target)));
-            self.asked.requests.push(request);
-            self.run.task(Task::Hash(request.file, kind, target));
-        }
+        let request = request?;
+        self.run.expect(request, flight);
+        self.asked.requests.push(request);
+        Some(request.file)
     }
 
     fn fail(&mut self, entry: &Entry, operation: Operation, error: Errno) {

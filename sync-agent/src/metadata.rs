@@ -35,6 +35,8 @@ pub(crate) struct Metadata {
     mtime: Option<Timestamp>,
     atime: Option<Timestamp>,
     attributes: Option<(Taken, Arc<Attributes>)>,
+    /// A new directory whose permission bits nobody said has the set-group-ID bit of the one that it is made in.
+    inherits_group: bool,
 }
 
 /// Translates the source's metadata for this machine.
@@ -76,7 +78,8 @@ impl Translation<'_> {
         let mode = (!is_link(&entry)).then_some(mode);
         let attributes = self.taken.and_then(|taken| Some((taken, taken.here(entry.attributes()?, owners))));
         entry.set_attributes(attributes.as_ref().map(|(_, attributes)| Arc::clone(attributes)));
-        Wanted { entry, metadata: Metadata { owner, group, mode, mtime, atime, attributes } }
+        let inherits_group = is_dir && existing.is_none() && !self.options.preserve.perms;
+        Wanted { entry, metadata: Metadata { owner, group, mode, mtime, atime, attributes, inherits_group } }
     }
 
     /// The mode of what is there, where permission bits are not kept; with `--executability` whether it may be executed
@@ -124,7 +127,13 @@ impl Metadata {
             mtime: Some(mtime),
             atime: None,
             attributes: None,
+            inherits_group: false,
         }
+    }
+
+    /// Whether the group stays what it is.
+    pub(crate) fn leaves_group(&self) -> bool {
+        self.group.is_none()
     }
 
     /// Sets the access time alone.
@@ -166,8 +175,11 @@ impl Metadata {
         let owner = self.owner.filter(|&uid| uid != info.uid);
         let group = self.group.filter(|&gid| gid != info.gid);
         let owner_changes = owner.is_some() || group.is_some();
-        let mode =
-            self.mode.filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
+        let inherited = if self.inherits_group { info.raw_mode & 0o2000 } else { 0 };
+        let mode = self
+            .mode
+            .map(|mode| mode | inherited)
+            .filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
         let mtime = self.mtime.filter(|&mtime| mtime != info.mtime);
         let atime = self.atime.filter(|&atime| atime != info.atime);
         Plan { owner, group, mode, mtime, atime }

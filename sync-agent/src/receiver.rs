@@ -13,6 +13,7 @@ use crate::hard_links;
 use crate::holes;
 use crate::journal::Journal;
 use crate::metadata::Wanted;
+use crate::recognition::{self, Candidate, Recognised};
 use crate::run::Run;
 use crate::sink::{self, COPY_BYTES, Content, CopyError, Output, Sink};
 use crate::staging::Staged;
@@ -111,6 +112,8 @@ pub(crate) enum Task {
     Hash(u32, HashKind, Arc<Target>),
     /// Make it from a file of an alternate base.
     FromBase(Arc<Target>),
+    /// Make it from a file of another name.
+    Recognised(Recognised),
 }
 
 /// A file that was asked for.
@@ -122,11 +125,18 @@ pub(crate) struct Flight {
     /// The two sides of a comparison, as they come in.
     ours: Option<Option<ContentHash>>,
     theirs: Option<(u64, ReadFile)>,
+    /// What it may be a copy of: its hash is to tell.
+    candidate: Option<Candidate>,
 }
 
 impl Flight {
     pub(crate) fn new(want: Want, target: Arc<Target>) -> Flight {
-        Flight { want, target, values: None, ours: None, theirs: None }
+        Flight { want, target, values: None, ours: None, theirs: None, candidate: None }
+    }
+
+    /// One of a file that may be a copy of another one here.
+    pub(crate) fn of_copy(target: Arc<Target>, candidate: Candidate) -> Flight {
+        Flight { candidate: Some(candidate), ..Flight::new(Want::Hash, target) }
     }
 
     pub(crate) fn with_values(self, values: Option<Arc<OldValues>>) -> Flight {
@@ -135,17 +145,18 @@ impl Flight {
 }
 
 /// Carries out a task.
-pub(crate) fn carry_out(run: &Run<'_>, task: &Task) -> Result<(), SessionError> {
+pub(crate) fn carry_out(run: &Run<'_>, task: Task) -> Result<(), SessionError> {
     match task {
-        Task::Delta(target) => basis::request_delta(run, target),
+        Task::Delta(target) => basis::request_delta(run, &target),
         Task::Hash(file, kind, target) => {
-            let ours = basis::hash_existing(run, target, *kind);
-            if let Some(flight) = lock(&run.flights).get_mut(file) {
+            let ours = basis::hash_existing(run, &target, kind);
+            if let Some(flight) = lock(&run.flights).get_mut(&file) {
                 flight.ours = Some(ours);
             }
-            compare(run, *file)
+            compare(run, file)
         }
-        Task::FromBase(target) => bases::make_file(run, target),
+        Task::FromBase(target) => bases::make_file(run, &target),
+        Task::Recognised(recognised) => recognition::make(run, recognised),
     }
 }
 
@@ -202,16 +213,25 @@ impl<'a, 'r> Receiver<'a, 'r> {
                         self.small(*file, &target, content, read)?;
                     }
                 }
-                Step::Hashed { size_bytes, read } => {
-                    if let Some(flight) = lock(&self.run.flights).get_mut(file) {
-                        flight.theirs = Some((size_bytes, read));
-                    }
-                    compare(self.run, *file)?;
-                }
+                Step::Hashed { size_bytes, read } => self.hashed(*file, size_bytes, read)?,
                 Step::Failed(failure) => self.failed(*file, failure)?,
             }
         }
         Ok(())
+    }
+
+    fn hashed(&self, file: u32, size_bytes: u64, read: ReadFile) -> Result<(), SessionError> {
+        let copied = match lock(&self.run.flights).get_mut(&file) {
+            None => return Ok(()),
+            Some(flight) => {
+                flight.theirs = Some((size_bytes, read));
+                flight.candidate.take().map(|candidate| (Arc::clone(&flight.target), candidate))
+            }
+        };
+        match copied {
+            Some((target, candidate)) => recognition::answered(self.run, file, target, candidate, read),
+            None => compare(self.run, file),
+        }
     }
 
     /// For each small file of a frame, what it is to become.
@@ -239,6 +259,10 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn flight(&self, file: u32) -> Option<(Want, Arc<Target>)> {
         lock(&self.run.flights).get(&file).map(|flight| (flight.want, Arc::clone(&flight.target)))
+    }
+
+    fn is_of_copy(&self, file: u32) -> bool {
+        lock(&self.run.flights).get(&file).is_some_and(|flight| flight.candidate.is_some())
     }
 
     fn open(&mut self, file: u32, size_bytes: u64, hash: HashKind) -> Result<(), SessionError> {
@@ -489,6 +513,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         match applied {
             Ok(()) => {
                 self.run.transferred(&target, &content);
+                self.run.recognition.remember(self.run.index, &target, &content);
                 hard_links::first_stays(self.run, &target);
                 self.run.is_there(target.list, target.index);
                 if let (Some(values), Ok(dir)) = (content.values, self.run.tree.dir(&target.parent)) {
@@ -522,7 +547,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let cause = match failure {
             Failure::Changed if target.changes < limits::CHANGE_RETRIES => {
                 let again = Target { changes: target.changes + 1, ..Target::clone(&target) };
-                let want = want.hash().map(|_| want);
+                let want = (want.hash().is_some() && !self.is_of_copy(file)).then_some(want);
                 return retry(self.run, file, again, want);
             }
             Failure::Misaligned => {

@@ -11,6 +11,7 @@ use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::partial::Partials;
 use crate::receiver::{Flight, Target, Task};
+use crate::recognition::Recognition;
 use crate::removal::Removals;
 use crate::retire::Retirement;
 use crate::rules::OwnRules;
@@ -48,6 +49,7 @@ pub(crate) struct Run<'r> {
     pub(crate) staging: &'r Staging,
     pub(crate) links: Links,
     pub(crate) bases: &'r BaseTrees,
+    pub(crate) recognition: Recognition,
     pub(crate) retirement: &'r Retirement<'r>,
     pub(crate) partials: Option<&'r Partials>,
     /// The name that the one entry of the transfer gets here, if it is another one.
@@ -504,13 +506,14 @@ impl Run<'_> {
             return false;
         }
         self.is_there(target.list, target.index);
-        if target.existing.is_some() && !self.options.dry_run {
-            let removed = self
-                .tree
-                .dir(&target.parent)
-                .and_then(|dir| self.retirement.remove(self.tree, &dir, &target.parent, target.name()));
+        if let Some(existing) = target.existing.filter(|_| !self.options.dry_run) {
+            let removed = self.tree.dir(&target.parent).and_then(|dir| match existing.is_dir() {
+                // What is in one, nobody has asked about.
+                true => dir.remove_dir(target.name().as_bytes()),
+                false => self.retirement.remove(self.tree, &dir, &target.parent, target.name()).map(|_| ()),
+            });
             match removed {
-                Ok(_) => lock(&self.session).touch(target.directory),
+                Ok(()) => lock(&self.session).touch(target.directory),
                 Err(error) => self.fail(target, Operation::Remove, error),
             }
         }

@@ -196,6 +196,16 @@ impl Sink {
         copied
     }
 
+    /// Appends all of a file that is elsewhere here. What it was opened as it need not stay: hashed is the copy.
+    pub(crate) fn copy_all(&mut self, run: &Run<'_>, basis: &Basis) -> Result<(), CopyError> {
+        self.leave(run, None)?;
+        let Some(file) = basis.as_old() else { return Err(CopyError::Basis) };
+        let mut buffer = vec![0; COPY_BYTES];
+        self.copy_shared(run, file, self.size_bytes, &mut buffer)?;
+        self.matched_bytes += self.size_bytes;
+        Ok(())
+    }
+
     /// The values of these blocks of the basis, which end at `to`, where they stand for what comes next.
     fn known_values(&self, block: u64, count: u32, to: u64) -> Option<Vec<Value>> {
         let size = u64::from(self.block_size.bytes());

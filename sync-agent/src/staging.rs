@@ -7,6 +7,7 @@
 //! nobody and is removed.
 
 use crate::error::SessionError;
+use crate::inherited;
 use crate::journal;
 use crate::metadata::Metadata;
 use crate::retire::{copy_content, hash};
@@ -219,11 +220,16 @@ impl Area {
     }
 
     fn open_in(parent: &Dir, name: &[u8], home: Home) -> Result<Area, Errno> {
-        match parent.make_dir(name) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let made = match parent.make_dir(name) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(error),
-        }
+        };
         let name = protocol::path::Name::new(name).map_err(|_| Errno::INVAL)?;
+        if made {
+            // Its mode may not let its owner in yet.
+            inherited::take_away(&parent.hold(name.as_bytes())?)?;
+        }
         let dir = parent.dir(&name)?;
         if !is_trusted(&dir.own_info()?) {
             return Err(Errno::PERM);

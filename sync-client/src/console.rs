@@ -26,6 +26,7 @@ use protocol::stats::{Cause, Exit, Problem, Side, Stats};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub struct Surroundings {
     pub is_terminal: bool,
     /// The operator's time zone.
     pub zone: LocalTime,
+    /// The operator's umask, for a log file that is made.
+    pub umask: u16,
 }
 
 /// Prints for one run.
@@ -81,7 +84,10 @@ impl Console {
         around: Surroundings,
     ) -> io::Result<Console> {
         let log = match &options.log {
-            Some(log) => Some(File::options().create(true).append(true).open(&log.path)?),
+            Some(log) => {
+                let mode = 0o666 & !u32::from(around.umask);
+                Some(File::options().create(true).append(true).mode(mode).open(&log.path)?)
+            }
             None => None,
         };
         let wants_bar =

@@ -317,7 +317,8 @@ impl NewMachine<'_> {
         }
         let format = options.itemize.then(Format::itemized);
         let output = OutputOptions { format, times: true, ..OutputOptions::default() };
-        let around = Surroundings { is_utf8: false, is_terminal: false, zone: LocalTime::utc() };
+        let around =
+            Surroundings { is_utf8: false, is_terminal: false, zone: LocalTime::utc(), umask: 0o022 };
         let console = Console::new(output, Way::Pull, &[], around)
             .map_err(|source| DemoError::Start { what: "the console", source })?;
         let watch = Watch { monitor: &console, progress: console.progress(), stop: self.stop.clone() };

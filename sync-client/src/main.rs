@@ -123,6 +123,7 @@ fn run(job: Result<Job, JobError>, environment: &Environment) -> u8 {
         }
     };
     let around = Surroundings {
+        umask: environment.umask,
         is_utf8: is_utf8(),
         is_terminal: io::stderr().is_terminal(),
         zone: LocalTime::system(),

@@ -214,3 +214,84 @@ fn a_file_that_the_line_names_and_that_is_not_there_is_a_file_error() {
         assert!(here.has("dst/extra") && !here.has("dst/f"), "{option}");
     }
 }
+
+/// An ACL that lets one more user in, as `system.posix_acl_default` has it.
+fn acl_for(uid: u32) -> Vec<u8> {
+    let nobody = u32::MAX;
+    let entries = [(1_u16, 7_u16, nobody), (2, 7, uid), (4, 5, nobody), (16, 7, nobody), (32, 0, nobody)];
+    let entry = |(tag, bits, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [2_u32.to_le_bytes().to_vec()].into_iter().chain(entries.map(entry)).flatten().collect()
+}
+
+fn acl_of(path: &Path) -> Option<Vec<u8>> {
+    let mut value = [0; 256];
+    let length = rustix::fs::getxattr(path, "system.posix_acl_access", &mut value[..]).ok()?;
+    Some(value[..length].to_vec())
+}
+
+#[test]
+fn who_may_read_a_file_is_decided_by_its_own_directory_and_not_by_the_topmost() {
+    tests::require!("root", "rsync");
+    for options in ["-a", "-r", "-aA", "-a --inplace", "-a --delay-updates"] {
+        let files = [
+            ("src/private/f", "new"),
+            ("src/open/f", "new"),
+            ("src/group/f", "new"),
+            ("src/group/new/f", "new"),
+            ("src/top", "new"),
+        ];
+        let here = Here::make(&files);
+        let set = |root: &str| {
+            for (directory, mode) in [("private", 0o700), ("open", 0o755), ("group", 0o2775)] {
+                let directory = here.root.join(root).join(directory);
+                fs::create_dir_all(&directory).expect("a new directory");
+                std::os::unix::fs::chown(&directory, None, Some(1234)).expect("as root");
+                fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("ours");
+            }
+            here.write(&format!("{root}/private/f"), "old one");
+            let default = |path: &str, acl: &[u8]| {
+                let path = here.root.join(root).join(path);
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::setxattr(path, "system.posix_acl_default", acl, flags)
+                    .expect("a file system with ACLs");
+            };
+            default("", &acl_for(4321));
+            default("open", &acl_for(5432));
+        };
+        set("dst");
+        set("theirs");
+        here.sync(&format!("{options} src/ dst/")).success();
+        let mut rsync = here.sandbox.command("rsync");
+        rsync.args(options.split(' ')).args(["src/", "theirs/"]).current_dir(&here.root);
+        process::run(rsync).success();
+        for file in ["private/f", "open/f", "group/f", "group/new", "group/new/f", "top"] {
+            let (ours, theirs) = (here.root.join("dst").join(file), here.root.join("theirs").join(file));
+            assert_eq!(acl_of(&ours), acl_of(&theirs), "{options}: ACL of {file}");
+            let [ours, theirs] = [ours, theirs].map(|path| fs::metadata(path).expect("it was copied"));
+            assert_eq!((ours.gid(), ours.mode()), (theirs.gid(), theirs.mode()), "{options}: {file}");
+        }
+        assert!(!here.has("dst/.sync-agent-staging"), "{options}");
+    }
+}
+
+#[test]
+fn a_directory_in_the_way_of_what_a_base_has_is_not_taken_away() {
+    for options in ["-a", "-ab", "-ab --backup-dir=../kept", "-a --trash=../trash"] {
+        let here = Here::make(&[("src/x", "file"), ("base/x", "file"), ("dst/x/only", "only")]);
+        here.sync(&format!("{options} --compare-dest=../base src/ dst/")).expect_code(23);
+        assert_eq!(here.read("dst/x/only"), "only", "{options}");
+    }
+}
+
+#[test]
+fn a_log_file_is_made_as_the_umask_says() {
+    let here = Here::make(&[("src/f", "f")]);
+    let client = here.sandbox.sync_command(["-a", "--log-file=log", "src/", "dst/"]);
+    let mut command = here.sandbox.command("sh");
+    command.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(client.get_program()).args(client.get_args());
+    command.current_dir(&here.root);
+    process::run(command).success();
+    assert_eq!(fs::metadata(here.root.join("log")).expect("a log").mode() & 0o777, 0o600);
+}
