@@ -611,7 +611,7 @@ impl<M: Clone> DestinationSession<M> {
             return unexpected("data", "the file was complete, or came in another lane");
         }
         file.lane = Some(lane);
-        let wants_hash = file.want == Want::Hash;
+        let wants_hash = file.want.hash().is_some();
         let take = |left: &mut Option<u64>, bytes: u64| match left.and_then(|left| left.checked_sub(bytes)) {
             Some(rest) => {
                 *left = Some(rest);
@@ -620,7 +620,7 @@ impl<M: Clone> DestinationSession<M> {
             None => unexpected("data", "not opened, or longer than declared"),
         };
         match record.step {
-            Step::Open { size_bytes } if file.left_bytes.is_none() && !wants_hash => {
+            Step::Open { size_bytes, .. } if file.left_bytes.is_none() && !wants_hash => {
                 if i64::try_from(size_bytes).is_err() {
                     return unexpected("data", "an impossible size");
                 }
@@ -665,6 +665,11 @@ impl<M: Clone> DestinationSession<M> {
             }
             Step::Failed(Failure::Misaligned) if !matches!(file.want, Want::Aligned { .. }) => {
                 unexpected("data", "what was not compared in place is said to be out of place")
+            }
+            Step::Failed(Failure::HasHoles)
+                if !matches!(file.want, Want::Aligned { .. } | Want::Delta { .. }) =>
+            {
+                unexpected("data", "what was asked for with its holes is said to have them")
             }
             Step::Failed(_) => {
                 file.done = true;

@@ -37,6 +37,7 @@ pub mod probe;
 pub mod replaced;
 pub mod signature;
 pub mod source;
+pub mod sparse;
 pub mod stats;
 pub mod subtree;
 pub mod window;

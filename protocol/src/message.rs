@@ -9,6 +9,7 @@ use crate::options::SyncOptions;
 use crate::path::{Name, RelPath};
 use crate::probe::{Probe, ProbeResult};
 use crate::signature::{self, BlockSize};
+use crate::sparse::{self, is_zero};
 use crate::stats::{Exit, Operation, Problem, Stats, Times};
 use crate::{ContentHash, ProtocolError, codec, limits, subtree};
 use bincode::{Decode, Encode};
@@ -140,21 +141,49 @@ pub enum Want {
         /// Length of the basis in bytes.
         basis_bytes: u64,
     },
+    /// What differs block by block from a basis with holes, of which the blocks that are not zeros follow in
+    /// [`Message::Signature`] frames ([`crate::sparse`]).
+    Sparse {
+        /// Block size in bytes.
+        block_size: u32,
+        /// Length of the basis in bytes.
+        basis_bytes: u64,
+        /// How many blocks follow.
+        blocks: u32,
+    },
+    /// Its sparse hash only.
+    SparseHash,
 }
 
 impl Want {
+    /// The kind of hash, where that is all that is wanted.
+    #[must_use]
+    pub fn hash(self) -> Option<HashKind> {
+        match self {
+            Want::Hash => Some(HashKind::Plain),
+            Want::SparseHash => Some(HashKind::Sparse),
+            _ => None,
+        }
+    }
+
     /// Length of the basis and its block size, where there is one.
     ///
     /// # Errors
     /// A block size out of its bounds.
     pub fn basis(self) -> Result<Option<(BlockSize, u64)>, ProtocolError> {
         match self {
-            Want::Whole | Want::Hash => Ok(None),
+            Want::Whole | Want::Hash | Want::SparseHash => Ok(None),
             Want::Delta { block_size, basis_bytes } => {
                 Ok(Some((BlockSize::new(block_size, basis_bytes)?, basis_bytes)))
             }
             Want::Aligned { block_size, basis_bytes } => {
                 Ok(Some((subtree::block_size(block_size, basis_bytes)?, basis_bytes)))
+            }
+            Want::Sparse { block_size, basis_bytes, blocks } => {
+                if !sparse::is_within_limits(blocks) {
+                    return Err(ProtocolError::Unexpected { what: "request", why: "too many blocks" });
+                }
+                Ok(Some((sparse::block_size(block_size)?, basis_bytes)))
             }
         }
     }
@@ -175,6 +204,10 @@ impl Want {
     /// # Errors
     /// As [`Want::basis`].
     pub fn signature_bytes(self) -> Result<u64, ProtocolError> {
+        if let Want::Sparse { blocks, .. } = self {
+            self.basis()?;
+            return Ok(u64::from(blocks) * sparse::ENTRY_BYTES as u64);
+        }
         let entry_bytes = match self {
             Want::Aligned { .. } => subtree::ENTRY_BYTES,
             _ => signature::ENTRY_BYTES,
@@ -210,7 +243,7 @@ pub struct Removal {
 /// What one file was when it had been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct ReadFile {
-    /// BLAKE3 of all of its bytes.
+    /// BLAKE3 of all of its bytes, or the hash that was announced or asked for.
     pub hash: ContentHash,
     /// Its modification time, the same before and after.
     pub mtime: Timestamp,
@@ -227,6 +260,8 @@ pub enum Failure {
     ChangedKind,
     /// Compared block by block it has little in common with its basis: it must be searched.
     Misaligned,
+    /// It has holes: it is to be compared as such.
+    HasHoles,
     /// A system call failed.
     Errno {
         /// Which.
@@ -236,6 +271,16 @@ pub enum Failure {
     },
 }
 
+/// What the hash of a file is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub enum HashKind {
+    /// All of its bytes: BLAKE3.
+    #[default]
+    Plain,
+    /// What is not zeros, and where that is ([`crate::sparse`]).
+    Sparse,
+}
+
 /// One step in answering a request. A file's steps come in order, in the same lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Step {
@@ -243,6 +288,8 @@ pub enum Step {
     Open {
         /// Length in bytes.
         size_bytes: u64,
+        /// What [`Step::End`] will say of it.
+        hash: HashKind,
     },
     /// The next bytes are these, from the frame's bulk part.
     Literal {
@@ -788,11 +835,6 @@ impl DataBuilder {
 
 fn length_of(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
-}
-
-/// Looked at by pieces that vector code takes at once; most content says no at the first.
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks(64).all(|piece| piece.iter().fold(0, |all, &byte| all | byte) == 0)
 }
 
 /// The name under which a program introduces itself.

@@ -153,6 +153,24 @@ pub struct Delete {
     pub ignore_errors: bool,
 }
 
+/// What room the content of files takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Room {
+    /// Holes are not read at the source, and zeros take no room at the destination.
+    pub sparse: bool,
+    /// All of a file's room is reserved before its first byte is written.
+    pub reserved: bool,
+}
+
+/// How files are read at the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Reading {
+    /// Devices are files with what is on them.
+    pub devices: bool,
+    /// Access times are left as they are.
+    pub noatime: bool,
+}
+
 /// Sizes of files that are transferred; others are listed, and left as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 pub struct SizeRange {
@@ -254,6 +272,10 @@ pub struct SyncOptions {
     pub telling: Telling,
     /// Changes that the run is held to; none: whatever differs.
     pub plan: Option<Plan>,
+    /// What room the content of files takes.
+    pub room: Room,
+    /// How files are read at the source.
+    pub reading: Reading,
 }
 
 impl SyncOptions {

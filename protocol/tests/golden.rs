@@ -14,13 +14,14 @@ use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item, Particulars, Spared};
 use protocol::links::{Followed, Links, Munging};
 use protocol::message::{
-    Abort, Begin, Channels, DataBuilder, Failure, Finished, Hello, Message, OwnerNames, Piece, ReadFile,
-    Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame, signature_frame,
+    Abort, Begin, Channels, DataBuilder, Failure, Finished, HashKind, Hello, Message, OwnerNames, Piece,
+    ReadFile, Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame,
+    signature_frame,
 };
 use protocol::names::{List, ListFile, NamesPart};
 use protocol::options::{
-    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, SizeRange, SyncOptions,
-    Telling,
+    Compression, Delete, ModeChange, ModeCopy, OmitTimes, Preserve, QuickCheck, Reading, Room, SizeRange,
+    SyncOptions, Telling,
 };
 use protocol::path::{Name, RelPath};
 use protocol::plan::Plan;
@@ -36,17 +37,18 @@ const VERSION_1: [(&str, &str); 44] = [
     ("hello", "10000000010001fb2c010b6d696773796e6320302e31"),
     (
         "start as the source",
-        "4f00000002000002072f7372762f612f0162000100000000000000000000000000000000000000000000000000000000 \
-         00000000000000000000000000000000000000000000000200000000000000000000000000",
+        "5300000002000002072f7372762f612f0162000100000000000000000000000000000000000000000000000000000000 \
+         0000000000000000000000000000000000000000000000020000000000000000000000000000000000",
     ),
     (
         "start as the destination",
-        "19010000020001062f7372762fff01092f6574632f6c6973740101010101000101000101010001000100010201000100 \
+        "1d010000020001062f7372762fff01092f6574632f6c6973740101010101000101000101010001000100010201000100 \
          0101fc000002000101fbe803000100000006010000052a2e746d70000000092f6b6565702f2a2a2a01010b03782f2a01 \
          00000d2e7273796e632d66696c7465720203000e2f2e7273796e632d66696c7465720202b80a2e63767369676e6f7265 \
          01010012fb00044901063f010377777700010301000101fd00f2052a01000000fb580202010001000202020101fb2c01 \
          00010102062e2e2f6f6c64022f62020101092e2e2f6261636b7570042e6f6c6401082f7661722f746d7001082e706172 \
-         7469616c010101010101fd000000000001000001000102080808080808080808080808090909090909090909090909",
+         7469616c010101010101fd00000000000100000100010208080808080808080808080809090909090909090909090901 \
+         000001",
     ),
     (
         "begin",
@@ -70,18 +72,18 @@ const VERSION_1: [(&str, &str); 44] = [
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
     (
         "request",
-        "39000000060004fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd00 \
-         03fc00000100fd0000000004000000",
+        "5a000000060006fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd00 \
+         03fc00000100fd0000000004000000fb2c0104fbfe0004fc00000100fd0000000000010000fb2c01fb2c0105fbff0005",
     ),
     ("signature", "1f0000000700a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5fb2c0103000000"),
     (
         "data",
-        "b500000008006c6974736d616c6c0107fbfb0000fc70110100fbfb0002fc00001000fb2c01fbfb000103fbfb0007fb2c \
-         01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa04050001 \
-         02030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd00000000040000 \
-         00000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07a9000000",
+        "b600000008006c6974736d616c6c0107fbfb0000fc7011010001fbfb0002fc00001000fb2c01fbfb000103fbfb0007fb \
+         2c01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fa040500 \
+         0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07fbfc0005fd000000000400 \
+         0000000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca07aa000000",
     ),
-    ("data of failed files", "1700000008000005000600010601020602030604030a04060313000000"),
+    ("data of failed files", "1a00000008000006000600010601020602030605030a04060305060416000000"),
     ("release", "0b00000009000400fafbfb00fc00000100"),
     (
         "report",
@@ -101,8 +103,8 @@ const VERSION_1: [(&str, &str); 44] = [
     ("times", "090000001100000005000000000000"),
     (
         "start as one end of a bench",
-        "48000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
-         000000000000000000000000000000000200000000000000000000000000",
+        "4c000000020002042f737276000000000000000000000000000000000000000000000000000000000000000000000000 \
+         00000000000000000000000000000000020000000000000000000000000000000000",
     ),
     ("probe of the machine", "010000000e0000"),
     ("probe of the round trip", "010000000e0001"),
@@ -132,13 +134,13 @@ const VERSION_1: [(&str, &str); 44] = [
     ("removed", "030000001500fb2c01"),
     (
         "start with a list that follows",
-        "4b00000002000001042f7372760100010000000000000000000000000000000000000000000000000000000000000000 \
-         000000000000000000000000000000000000000200000000000000000000000000",
+        "4f00000002000001042f7372760100010000000000000000000000000000000000000000000000000000000000000000 \
+         00000000000000000000000000000000000000020000000000000000000000000000000000",
     ),
     (
         "start with a list that is there",
-        "5600000002000001042f7372760101092f6574632f6c6973740101000000000000000000000000000000000000000000 \
-         0000000000000000000000000000000000000000000000000000000000000200000000000000000000000000",
+        "5a00000002000001042f7372760101092f6574632f6c6973740101000000000000000000000000000000000000000000 \
+         000000000000000000000000000000000000000000000000000000000000020000000000000000000000000000000000",
     ),
     ("names", "08000000160006612f6200630001"),
 ];
@@ -417,6 +419,8 @@ fn everything() -> SyncOptions {
         sizes: SizeRange { least_bytes: Some(1), most_bytes: Some(1 << 40) },
         telling: Telling { unchanged: true, spared: false },
         plan: Plan::new(vec![[9; 12], [8; 12]]),
+        room: Room { sparse: true, reserved: false },
+        reading: Reading { devices: false, noatime: true },
     }
 }
 
@@ -483,7 +487,8 @@ fn pieces() -> Vec<Piece> {
 fn requests() -> Vec<Request> {
     let delta = Want::Delta { block_size: 4096, basis_bytes: 1 << 34 };
     let aligned = Want::Aligned { block_size: 1 << 16, basis_bytes: 1 << 34 };
-    [Want::Whole, delta, Want::Hash, aligned]
+    let sparse = Want::Sparse { block_size: 1 << 16, basis_bytes: 1 << 40, blocks: 300 };
+    [Want::Whole, delta, Want::Hash, aligned, sparse, Want::SparseHash]
         .into_iter()
         .zip(0..)
         .map(|(want, i)| Request { list: 300, index: i, file: 250 + i, want })
@@ -496,7 +501,7 @@ fn read_file() -> ReadFile {
 
 fn data() -> Message {
     let mut builder = DataBuilder::new(1);
-    builder.step(251, Step::Open { size_bytes: 70_000 });
+    builder.step(251, Step::Open { size_bytes: 70_000, hash: HashKind::Sparse });
     builder.step(251, Step::Match { block: 1 << 20, count: 300 });
     builder.literal(251, b"lit");
     builder.literal(251, &[0; 300]);
@@ -513,10 +518,16 @@ fn data() -> Message {
 fn failures() -> Message {
     let mut builder = DataBuilder::new(0);
     let errno = Failure::Errno { operation: Operation::Read, errno: 5 };
-    for (failure, file) in
-        [Failure::Vanished, Failure::Changed, Failure::ChangedKind, errno, Failure::Misaligned]
-            .into_iter()
-            .zip(0..)
+    for (failure, file) in [
+        Failure::Vanished,
+        Failure::Changed,
+        Failure::ChangedKind,
+        errno,
+        Failure::Misaligned,
+        Failure::HasHoles,
+    ]
+    .into_iter()
+    .zip(0..)
     {
         builder.step(file, Step::Failed(failure));
     }

@@ -14,8 +14,8 @@ use protocol::destination::{DestinationSession, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::frame::{Compressor, Frame, HEADER_BYTES, Header};
 use protocol::message::{
-    Abort, Begin, Channels, DataBuilder, Failure, Finished, Message, OwnerNames, Piece, ReadFile, Record,
-    Removal, Report, Request, Role, Scanned, Start, Step, Want, filler_frame, hello, signature_frame,
+    Abort, Begin, Channels, DataBuilder, Failure, Finished, HashKind, Message, OwnerNames, Piece, ReadFile,
+    Record, Removal, Report, Request, Role, Scanned, Start, Step, Want, filler_frame, hello, signature_frame,
 };
 use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
@@ -523,13 +523,15 @@ fn a_lie_in_the_data_is_a_protocol_error() {
     let done = "the file was complete, or came in another lane";
     let outside = "a match outside the basis";
     let (read, size_bytes) = (read_file(), 9);
-    let open = Step::Open { size_bytes };
+    let open = Step::Open { size_bytes, hash: HashKind::Plain };
     let literal = |bytes| Step::Literal { bytes };
     let small = |bytes| Step::Small { bytes, read };
     let hashed = Step::Hashed { size_bytes, read };
     let end = Step::End(read);
     let matched = |block, count| Step::Match { block, count };
     let failed = Step::Failed(Failure::Vanished);
+    let has_holes = Step::Failed(Failure::HasHoles);
+    let said_to_have_holes = "what was asked for with its holes is said to have them";
     let too_large = limits::SMALL_FILE_BYTES as u32 + 1;
     // File 0 was asked for whole, 1 as a delta against 1000 bytes in blocks of 512, 2 for its hash.
     for (lie, steps, bulk_bytes, expected) in [
@@ -555,7 +557,12 @@ fn a_lie_in_the_data_is_a_protocol_error() {
         ("an end before the opening", vec![(0, end)], 0, out_of_order),
         ("an end before all bytes", vec![(0, open), (0, literal(8)), (0, end)], 8, out_of_order),
         ("an opening twice", vec![(0, open), (0, open)], 0, out_of_order),
-        ("an impossible size", vec![(0, Step::Open { size_bytes: 1 << 63 })], 0, "an impossible size"),
+        (
+            "an impossible size",
+            vec![(0, Step::Open { size_bytes: 1 << 63, hash: HashKind::Plain })],
+            0,
+            "an impossible size",
+        ),
         ("a small file that is not small", vec![(0, small(too_large))], too_large as usize, out_of_order),
         ("a small file after its opening", vec![(0, open), (0, small(9))], 9, out_of_order),
         ("a match without a basis", vec![(0, open), (0, matched(0, 1))], 0, "a match without a basis"),
@@ -577,6 +584,9 @@ fn a_lie_in_the_data_is_a_protocol_error() {
         ("two ends", vec![(0, open), (0, literal(9)), (0, end), (0, end)], 9, done),
         ("a step after a small file", vec![(0, small(9)), (0, open)], 9, done),
         ("a step after a hash", vec![(2, hashed), (2, hashed)], 0, done),
+        ("holes of a whole file", vec![(0, has_holes)], 0, said_to_have_holes),
+        ("holes of a hash", vec![(2, has_holes)], 0, said_to_have_holes),
+        ("a step after holes", vec![(1, has_holes), (1, open)], 0, done),
         ("a step after a failure", vec![(0, failed), (0, open)], 0, done),
     ] {
         let result = listing_destination().receive(data(0, &steps, bulk_bytes));
@@ -594,8 +604,11 @@ fn a_lie_in_the_data_is_a_protocol_error() {
 #[test]
 fn matches_up_to_the_last_short_block_are_taken() {
     let basis = |block, count, size_bytes| {
-        let steps =
-            [(1, Step::Open { size_bytes }), (1, Step::Match { block, count }), (1, Step::End(read_file()))];
+        let steps = [
+            (1, Step::Open { size_bytes, hash: HashKind::Plain }),
+            (1, Step::Match { block, count }),
+            (1, Step::End(read_file())),
+        ];
         listing_destination().receive(data(0, &steps, 0)).is_ok()
     };
     assert!(basis(0, 1, 512) && basis(0, 2, 1000) && basis(1, 1, 488));
@@ -607,6 +620,7 @@ fn matches_up_to_the_last_short_block_are_taken() {
 #[test]
 fn a_lie_in_a_request_is_a_protocol_error() {
     let delta = |block_size, basis_bytes| Want::Delta { block_size, basis_bytes };
+    let sparse = |block_size, blocks| Want::Sparse { block_size, basis_bytes: u64::MAX, blocks };
     let no_list = "its list was not sent, or was released";
     let no_entry = "the list has no such entry";
     let size = "its block size is out of bounds";
@@ -622,6 +636,9 @@ fn a_lie_in_a_request_is_a_protocol_error() {
         ("the largest blocks", request(7, 0, 1, delta(u32::MAX, 1)), size),
         ("too many blocks", request(7, 0, 1, delta(512, 1 << 30)), size),
         ("the longest basis", request(7, 0, 1, delta(4096, u64::MAX)), size),
+        ("sparse blocks of another size", request(7, 0, 1, sparse(96 << 10, 1)), size),
+        ("sparse blocks too small", request(7, 0, 1, sparse(32 << 10, 1)), size),
+        ("too many sparse blocks", request(7, 0, 1, sparse(1 << 16, (1 << 18) + 1)), "too many blocks"),
         (
             "a list released that was not sent",
             Message::Release(vec![8]),
@@ -802,7 +819,7 @@ fn corpus() -> Vec<Vec<u8>> {
     let role = Role::Destination { argument: b"/srv".to_vec(), list: None };
     messages.push(Message::Start(Box::new(Start { role, options })));
     let mut builder = DataBuilder::new(1);
-    builder.step(1, Step::Open { size_bytes: 1 << 33 });
+    builder.step(1, Step::Open { size_bytes: 1 << 33, hash: HashKind::Plain });
     builder.step(1, Step::Match { block: 1 << 20, count: 1 << 17 });
     builder.literal(1, b"some literal bytes");
     builder.step(1, Step::End(read_file()));

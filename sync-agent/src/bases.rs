@@ -193,7 +193,7 @@ fn stage(run: &Run<'_>, target: &Target) -> Result<(Staged, u64), CopyError> {
     }
     let area = run.area(target).map_err(std::io::Error::from)?;
     let (staged, out) = area.create_small().map_err(std::io::Error::from)?;
-    let copied = sink::copy_range(&from, &out, 0, before.size_bytes).and_then(|()| {
+    let copied = sink::copy_part(run, &from, &out, 0, before.size_bytes).and_then(|()| {
         let after = tree::info_of(&from).map_err(|_| CopyError::Basis)?;
         if !is_same(&before, &after) {
             return Err(CopyError::Basis);

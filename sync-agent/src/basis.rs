@@ -8,14 +8,16 @@
 
 use crate::clock::Activity;
 use crate::error::SessionError;
+use crate::holes;
 use crate::monitor::errno;
 use crate::receiver::{Flight, Target};
 use crate::run::Run;
 use crate::tree::{self, Info};
 use crate::workers::lock;
-use protocol::message::{Message, Want, signature_frame};
+use protocol::message::{HashKind, Message, Request, Want, signature_frame};
 use protocol::options::Compression;
 use protocol::signature::{self, BlockSize};
+use protocol::sparse;
 use protocol::stats::{Operation, Side};
 use protocol::subtree::{self, Value};
 use protocol::{ContentHash, limits};
@@ -73,6 +75,53 @@ impl Basis {
     /// The old file, if it is all of the basis.
     pub(crate) fn as_old(&self) -> Option<&File> {
         self.old.as_ref().filter(|_| self.kept.is_none()).map(|(file, _)| file)
+    }
+
+    /// Whether it has so many holes that it is compared by what is in none.
+    fn has_holes(&self) -> bool {
+        let kept = self.kept.as_ref().map(|(file, used)| (file, *used));
+        let old = self.old.as_ref().map(|(file, info)| (file, info.size_bytes));
+        kept.into_iter().chain(old).any(|(file, bytes)| holes::are_worth_it(file, bytes))
+    }
+
+    /// Calls `each` with the start and end of everything that is in no hole.
+    fn for_each_data<E>(&self, mut each: impl FnMut(u64, u64) -> Result<(), E>) -> Result<(), E> {
+        let used = self.kept.as_ref().map_or(0, |&(_, used)| used);
+        if let Some((kept, _)) = &self.kept {
+            holes::for_each_data(kept, 0, used, &mut each)?;
+        }
+        match &self.old {
+            Some((old, info)) => holes::for_each_data(old, used, info.size_bytes, each),
+            None => Ok(()),
+        }
+    }
+
+    /// Calls `each` with the number of every block that is not in a hole as a whole, ascending.
+    fn for_each_block<E>(
+        &self,
+        block_size: BlockSize,
+        mut each: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let bytes = u64::from(block_size.bytes());
+        let mut next = 0;
+        self.for_each_data(|from, to| {
+            let end = (to - 1) / bytes + 1;
+            (next.max(from / bytes)..end).try_for_each(&mut each)?;
+            next = next.max(end);
+            Ok(())
+        })
+    }
+
+    /// The smallest size of which there are not too many blocks for a comparison, and how many there are.
+    fn sparse_blocks(&self) -> Option<(BlockSize, u32)> {
+        sparse::block_sizes().find_map(|block_size| {
+            let mut count = 0;
+            let counted = self.for_each_block(block_size, |_| {
+                count += 1;
+                if u64::from(count) <= limits::VALUES { Ok(()) } else { Err(()) }
+            });
+            counted.is_ok().then_some((block_size, count))
+        })
     }
 
     /// Whether nobody has written to the old file since it was opened here, nor since it was `seen`.
@@ -161,6 +210,11 @@ impl OldValues {
 /// the basis can't be read.
 pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), SessionError> {
     let basis = Basis::open(run, target).ok().flatten();
+    // A source that has said so once would say so again.
+    let is_sparse = |basis: &Basis| target.has_holes || run.options.room.sparse && basis.has_holes();
+    if let Some(basis) = basis.as_ref().filter(|basis| is_sparse(basis)) {
+        return request_sparse(run, target, basis);
+    }
     let values = basis.as_ref().and_then(|basis| OldValues::of(run, target, basis)).map(Arc::new);
     let want = match (&basis, &values) {
         (None, _) => Want::Whole,
@@ -172,17 +226,7 @@ pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), S
             basis_bytes: basis.total_bytes,
         },
     };
-    let mut session = lock(&run.session);
-    let request = loop {
-        match session.request(target.list, target.index, want) {
-            Some(request) => break request,
-            None if run.stopped.load(std::sync::atomic::Ordering::Relaxed) => return Ok(()),
-            None => session = run.room.wait(session).unwrap_or_else(PoisonError::into_inner),
-        }
-    };
-    drop(session);
-    run.expect(request, Flight::new(want, Arc::clone(target)).with_values(values.clone()));
-    run.outgoing.say(&Message::Request(vec![request]))?;
+    let Some(request) = request(run, target, want, values.clone())? else { return Ok(()) };
     match (basis, values) {
         (Some(basis), Some(values)) => send_values(run, request.file, &basis, &values)?,
         (Some(basis), None) => send_signature(run, request.file, &basis)?,
@@ -190,6 +234,76 @@ pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), S
     }
     lock(&run.session).unreserve(target.list);
     run.advance()
+}
+
+/// Asks for what differs from a basis with holes, and sends what its blocks hash to that are in none.
+fn request_sparse(run: &Run<'_>, target: &Arc<Target>, basis: &Basis) -> Result<(), SessionError> {
+    let blocks = basis.sparse_blocks();
+    let want = blocks.map_or(Want::Whole, |(block_size, blocks)| Want::Sparse {
+        block_size: block_size.bytes(),
+        basis_bytes: basis.total_bytes,
+        blocks,
+    });
+    let Some(request) = request(run, target, want, None)? else { return Ok(()) };
+    if let Some((block_size, count)) = blocks {
+        send_blocks(run, request.file, basis, block_size, count)?;
+    }
+    lock(&run.session).unreserve(target.list);
+    run.advance()
+}
+
+/// Asks for a file as soon as there is room for its signature; none where the run ends before that.
+fn request(
+    run: &Run<'_>,
+    target: &Arc<Target>,
+    want: Want,
+    values: Option<Arc<OldValues>>,
+) -> Result<Option<Request>, SessionError> {
+    let mut session = lock(&run.session);
+    let request = loop {
+        match session.request(target.list, target.index, want) {
+            Some(request) => break request,
+            None if run.stopped.load(std::sync::atomic::Ordering::Relaxed) => return Ok(None),
+            None => session = run.room.wait(session).unwrap_or_else(PoisonError::into_inner),
+        }
+    };
+    drop(session);
+    run.expect(request, Flight::new(want, Arc::clone(target)).with_values(values));
+    run.outgoing.say(&Message::Request(vec![request]))?;
+    Ok(Some(request))
+}
+
+/// Sends as many blocks as were announced, whatever became of the basis since: what is not there matches nothing.
+fn send_blocks(
+    run: &Run<'_>,
+    file: u32,
+    basis: &Basis,
+    block_size: BlockSize,
+    count: u32,
+) -> Result<(), SessionError> {
+    let mut entries = Entries { run, file, pending: Vec::new() };
+    let mut buffer = vec![0; block_size.bytes() as usize];
+    let (mut left, mut next) = (count, 0);
+    basis.for_each_block(block_size, |number| {
+        next = number + 1;
+        if left == 0 {
+            return Ok(());
+        }
+        left -= 1;
+        let length = block_size.length_of(number, basis.total_bytes) as usize;
+        let block = &mut buffer[..length];
+        let clock = &run.progress.clock;
+        let at = number * u64::from(block_size.bytes());
+        let head = match clock.time(Activity::Read, || basis.read_exact_at(block, at)) {
+            Ok(()) => clock.time(Activity::Hash, || sparse::head(block)),
+            Err(_) => sparse::Head::default(),
+        };
+        entries.append(&sparse::entry(number, &head))
+    })?;
+    for missing in 0..u64::from(left) {
+        entries.append(&sparse::entry(next + missing, &sparse::Head::default()))?;
+    }
+    entries.flush()
 }
 
 fn send_signature(run: &Run<'_>, file: u32, basis: &Basis) -> Result<(), SessionError> {
@@ -275,9 +389,22 @@ fn for_each_chunk(
     Ok(())
 }
 
+/// What is asked for to compare the content of a file with that of its basis.
+pub(crate) fn hash_to_compare(run: &Run<'_>, target: &Target) -> Want {
+    let has_holes = |info: &Info| {
+        let opened = || target.open_basis(run).is_ok_and(|file| holes::are_worth_it(&file, info.size_bytes));
+        run.options.room.sparse && opened()
+    };
+    if target.basis().is_some_and(has_holes) { Want::SparseHash } else { Want::Hash }
+}
+
 /// Hashes the destination's file for a comparison; reports where that fails.
-pub(crate) fn hash_existing(run: &Run<'_>, target: &Target) -> Option<ContentHash> {
-    match hash(run, target) {
+pub(crate) fn hash_existing(run: &Run<'_>, target: &Target, kind: HashKind) -> Option<ContentHash> {
+    let hash = match kind {
+        HashKind::Plain => hash(run, target),
+        HashKind::Sparse => sparse_hash(run, target),
+    };
+    match hash {
         Ok(hash) => Some(hash),
         Err(error) => {
             let error = Errno::from_io_error(&error).unwrap_or(Errno::IO);
@@ -285,6 +412,16 @@ pub(crate) fn hash_existing(run: &Run<'_>, target: &Target) -> Option<ContentHas
             None
         }
     }
+}
+
+fn sparse_hash(run: &Run<'_>, target: &Target) -> io::Result<ContentHash> {
+    let file = target.open_basis(run)?;
+    let before = tree::info_of(&file)?;
+    let hash = run.progress.clock.time(Activity::Hash, || holes::hash(&file, before.size_bytes))?;
+    let mut stats = lock(&run.stats);
+    stats.compared_files += 1;
+    stats.compared_bytes += before.size_bytes;
+    Ok(hash)
 }
 
 fn hash(run: &Run<'_>, target: &Target) -> io::Result<ContentHash> {

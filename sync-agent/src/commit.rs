@@ -422,7 +422,14 @@ fn open(run: &Run<'_>, ready: Ready) -> Option<(Ready, File)> {
     let size_bytes = target.wanted.entry.size_bytes();
     let area = &staged.area.dir;
     let opened = target.existing.ok_or(Errno::STALE).and_then(|existing| {
-        journal::open_target(area, staged.name.as_bytes(), run.tree, &existing, size_bytes)
+        journal::open_target(
+            area,
+            staged.name.as_bytes(),
+            run.tree,
+            &existing,
+            size_bytes,
+            run.options.room.sparse,
+        )
     });
     match opened {
         Ok(file) => Some((ready, file)),

@@ -11,12 +11,14 @@
 //! magic     "sync-agent patch 1\n"
 //! header    path length u32, path, device major u32, minor u32, inode u64      (little endian)
 //! records   offset u64, length u32, bytes                                      any number
+//!           offset u64, u32::MAX, length u64: zeros, as a hole where that can be
 //! end       offset u64::MAX, length 8, the file's new length u64
 //! hash      BLAKE3 of everything before it
 //! ```
 //! Device and inode tell whether the file is still the one the journal was made for: a file that was
 //! replaced since is left alone.
 
+use crate::holes;
 use crate::tree::{self, Dir, Info, Tree};
 use protocol::path::RelPath;
 use rustix::io::Errno;
@@ -26,6 +28,8 @@ use std::os::unix::fs::FileExt as _;
 
 const MAGIC: &[u8] = b"sync-agent patch 1\n";
 const END_OFFSET: u64 = u64::MAX;
+/// In place of a length: zeros, of which the number follows.
+const ZEROS: u32 = u32::MAX;
 /// Longest record: what a writer appends at once.
 const RECORD_BYTES: usize = 1 << 20;
 
@@ -60,6 +64,20 @@ impl Journal {
         Ok(())
     }
 
+    /// So many zeros are to stand at `offset`.
+    pub(crate) fn zeros(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.put(&offset.to_le_bytes())?;
+        self.put(&ZEROS.to_le_bytes())?;
+        self.put(&bytes.to_le_bytes())
+    }
+
+    /// The same bytes as [`Journal::record`], with pages of zeros as such.
+    pub(crate) fn record_sparse(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        holes::for_each_run(bytes, offset, |at, run, is_hole| {
+            if is_hole { self.zeros(at, run.len() as u64) } else { self.record(at, run) }
+        })
+    }
+
     /// The journal is complete: the file is to have this length.
     pub(crate) fn finish(mut self, size_bytes: u64) -> io::Result<()> {
         self.put(&END_OFFSET.to_le_bytes())?;
@@ -77,27 +95,26 @@ impl Journal {
 }
 
 /// Opens the file that the synced journal `name` of this run is for, after which it has `size_bytes`. What the journal
-/// leaves as it is must be what was verified: nobody may have written to the file since it was `existing`. Room for growth is
-/// reserved before the first byte changes: what can fail fails here.
+/// leaves as it is must be what was verified: nobody may have written to the file since it was `existing`. Room for growth, or
+/// for what is written if that `is_sparse`, is reserved before the first byte changes: what can fail fails here.
 pub(crate) fn open_target(
     staging: &Dir,
     name: &[u8],
     tree: &Tree,
     existing: &Info,
     size_bytes: u64,
+    is_sparse: bool,
 ) -> Result<File, Errno> {
     let journal = staging.open_file(name)?;
-    let target = Reader::open(&journal)?.target(tree)?.ok_or(Errno::STALE)?;
+    let mut reader = Reader::open(&journal)?;
+    let target = reader.target(tree)?.ok_or(Errno::STALE)?;
     if !existing.same_content(&tree::info_of(&target)?) {
         return Err(Errno::STALE);
     }
-    let old_bytes = existing.size_bytes;
-    if size_bytes > old_bytes {
-        let reserve = rustix::fs::FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&target, reserve, old_bytes, size_bytes - old_bytes) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-            Err(error) => return Err(error),
-        }
+    if is_sparse {
+        reader.reserve(&target)?;
+    } else {
+        holes::reserve(&target, existing.size_bytes, size_bytes)?;
     }
     Ok(target)
 }
@@ -175,18 +192,51 @@ impl<'a> Reader<'a> {
     fn patch(&mut self, target: &File) -> io::Result<()> {
         let mut buffer = vec![0; RECORD_BYTES];
         loop {
-            let offset = u64::from_le_bytes(number(&mut self.input)?);
-            let length = u32::from_le_bytes(number(&mut self.input)?) as usize;
-            if length > RECORD_BYTES {
-                return Err(io::ErrorKind::InvalidData.into());
+            match self.next()? {
+                Record::Bytes(offset, length) => {
+                    self.input.read_exact(&mut buffer[..length])?;
+                    target.write_all_at(&buffer[..length], offset)?;
+                }
+                Record::Zeros(offset, bytes) => holes::punch(target, offset, bytes)?,
+                Record::End(size_bytes) => return target.set_len(size_bytes),
             }
-            if offset == END_OFFSET {
-                return target.set_len(u64::from_le_bytes(number(&mut self.input)?));
-            }
-            self.input.read_exact(&mut buffer[..length])?;
-            target.write_all_at(&buffer[..length], offset)?;
         }
     }
+
+    /// Reserves room for every byte that is to be written.
+    fn reserve(&mut self, target: &File) -> Result<(), Errno> {
+        loop {
+            match self.next().map_err(errno)? {
+                Record::Bytes(offset, length) => {
+                    holes::reserve(target, offset, offset + length as u64)?;
+                    self.input.seek_relative(length as i64).map_err(errno)?;
+                }
+                Record::Zeros(..) => {}
+                Record::End(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// The next record, up to its bytes.
+    fn next(&mut self) -> io::Result<Record> {
+        let offset = u64::from_le_bytes(number(&mut self.input)?);
+        match u32::from_le_bytes(number(&mut self.input)?) {
+            ZEROS => Ok(Record::Zeros(offset, u64::from_le_bytes(number(&mut self.input)?))),
+            length if length as usize > RECORD_BYTES => Err(io::ErrorKind::InvalidData.into()),
+            _ if offset == END_OFFSET => Ok(Record::End(u64::from_le_bytes(number(&mut self.input)?))),
+            length => Ok(Record::Bytes(offset, length as usize)),
+        }
+    }
+}
+
+/// One of a journal's records.
+enum Record {
+    /// Where how many bytes are to stand; they follow.
+    Bytes(u64, usize),
+    /// Where how many zeros are to stand.
+    Zeros(u64, u64),
+    /// There are no more; the file's length.
+    End(u64),
 }
 
 struct Header {
@@ -269,6 +319,41 @@ mod tests {
             fs::write(dir.path().join("j.patch"), &damaged).unwrap();
             let _ = redo(&staging, b"j.patch", &tree);
             assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"the old content of the file", "{at}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_rolled_forward_like_bytes_and_only_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = vec![1; 40_000];
+        fs::write(dir.path().join("file"), &old).unwrap();
+        let tree = Tree::open(dir.path(), Follow::Never).unwrap();
+        let staging = Dir::open(dir.path()).unwrap();
+        let path = RelPath::root().join(&Name::new(*b"file").unwrap());
+        let existing = staging.info(b"file").unwrap();
+        let mut journal = Journal::begin(staging.create_file(b"j.patch").unwrap(), &path, &existing).unwrap();
+        let mut mixed = vec![0; 20_000];
+        mixed[9000] = 7;
+        journal.record_sparse(5000, &mixed).unwrap();
+        journal.zeros(30_000, 1 << 40).unwrap();
+        journal.record(50_000, b"end").unwrap();
+        journal.finish(50_003).unwrap();
+        let whole = fs::read(dir.path().join("j.patch")).unwrap();
+        for length in (0..whole.len()).rev() {
+            fs::write(dir.path().join("j.patch"), &whole[..length]).unwrap();
+            let _ = redo(&staging, b"j.patch", &tree);
+            assert!(fs::read(dir.path().join("file")).unwrap() == old, "{length}");
+        }
+        fs::write(dir.path().join("j.patch"), &whole).unwrap();
+        let mut expected = old.clone();
+        expected[5000..25_000].copy_from_slice(&mixed);
+        expected[30_000..].fill(0);
+        expected.resize(50_000, 0);
+        expected.extend_from_slice(b"end");
+        assert!(open_target(&staging, b"j.patch", &tree, &existing, 50_003, true).is_ok());
+        for _ in 0..3 {
+            assert!(redo(&staging, b"j.patch", &tree));
+            assert!(fs::read(dir.path().join("file")).unwrap() == expected);
         }
     }
 

@@ -16,6 +16,7 @@ mod delete;
 pub mod destination;
 pub mod error;
 mod hard_links;
+mod holes;
 pub mod index;
 mod inherited;
 pub mod join;

@@ -5,6 +5,7 @@
 //! not listed is noted as extraneous, and nothing is removed before the end.
 
 use crate::bases::{self, Alternate, Neighbours};
+use crate::basis;
 use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
 use crate::delete;
@@ -310,6 +311,7 @@ impl Merge<'_, '_> {
             changes: 0,
             mismatches: 0,
             is_misaligned: false,
+            has_holes: false,
             is_suspect: false,
             first: None,
             alternate,
@@ -742,7 +744,7 @@ impl Merge<'_, '_> {
         }
         if let Some(candidate) = recognition::seek(self.run, &target) {
             let target = Arc::new(target);
-            self.ask_for_hash(&target, Flight::of_copy(Arc::clone(&target), candidate));
+            self.ask_for_hash(&target, Want::Hash, Flight::of_copy(Arc::clone(&target), candidate));
             return;
         }
         let basis_bytes = target.basis().map_or(0, |info| info.size_bytes);
@@ -769,17 +771,19 @@ impl Merge<'_, '_> {
     }
 
     fn compare(&mut self, target: Target) {
+        let want = basis::hash_to_compare(self.run, &target);
         let target = Arc::new(target);
-        if let Some(file) = self.ask_for_hash(&target, Flight::new(Want::Hash, Arc::clone(&target))) {
-            self.run.task(Task::Hash(file, target));
+        let asked = self.ask_for_hash(&target, want, Flight::new(want, Arc::clone(&target)));
+        if let (Some(file), Some(kind)) = (asked, want.hash()) {
+            self.run.task(Task::Hash(file, kind, target));
         }
     }
 
     /// Returns the number under which the answer will come.
-    fn ask_for_hash(&mut self, target: &Target, flight: Flight) -> Option<u32> {
+    fn ask_for_hash(&mut self, target: &Target, want: Want, flight: Flight) -> Option<u32> {
         let mut session = lock(&self.run.session);
         session.hold(self.directory);
-        let request = session.request(self.list, target.index, Want::Hash);
+        let request = session.request(self.list, target.index, want);
         drop(session);
         let request = request?;
         self.run.expect(request, flight);

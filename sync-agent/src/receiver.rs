@@ -10,6 +10,7 @@ use crate::clock::Activity;
 use crate::commit::{self, Placement, Ready};
 use crate::error::SessionError;
 use crate::hard_links;
+use crate::holes;
 use crate::journal::Journal;
 use crate::metadata::Wanted;
 use crate::recognition::{self, Candidate, Recognised};
@@ -24,7 +25,8 @@ use protocol::decide::{Action, content_differs, content_same};
 use protocol::destination::DirectoryId;
 use protocol::itemize::Change;
 use protocol::limits;
-use protocol::message::{Data, Failure, Message, ReadFile, Record, Step, Want};
+use protocol::message::{Data, Failure, HashKind, Message, ReadFile, Record, Step, Want};
+use protocol::options::Room;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Cause, Operation, Problem, Side, is_full};
 use rustix::io::Errno;
@@ -54,6 +56,8 @@ pub(crate) struct Target {
     pub(crate) mismatches: u8,
     /// Compared in place it had little in common with its basis.
     pub(crate) is_misaligned: bool,
+    /// The source has it with holes: it is compared as such.
+    pub(crate) has_holes: bool,
     /// Its content was found to be another one: what an index says of it is not to be trusted.
     pub(crate) is_suspect: bool,
     /// It becomes a further name of this entry.
@@ -105,7 +109,7 @@ pub(crate) enum Task {
     /// Ask for a delta and send the signature.
     Delta(Arc<Target>),
     /// Hash the file for a comparison that was asked for under this number.
-    Hash(u32, Arc<Target>),
+    Hash(u32, HashKind, Arc<Target>),
     /// Make it from a file of an alternate base.
     FromBase(Arc<Target>),
     /// Make it from a file of another name.
@@ -144,8 +148,8 @@ impl Flight {
 pub(crate) fn carry_out(run: &Run<'_>, task: Task) -> Result<(), SessionError> {
     match task {
         Task::Delta(target) => basis::request_delta(run, &target),
-        Task::Hash(file, target) => {
-            let ours = basis::hash_existing(run, &target);
+        Task::Hash(file, kind, target) => {
+            let ours = basis::hash_existing(run, &target, kind);
             if let Some(flight) = lock(&run.flights).get_mut(&file) {
                 flight.ours = Some(ours);
             }
@@ -198,7 +202,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 now
             };
             match *step {
-                Step::Open { size_bytes } => self.open(*file, size_bytes)?,
+                Step::Open { size_bytes, hash } => self.open(*file, size_bytes, hash)?,
                 Step::Literal { bytes } => self.literal(*file, take(bytes))?,
                 Step::Match { block, count } => self.matched(*file, block, count)?,
                 Step::Zeros { bytes } => self.zeros(*file, bytes)?,
@@ -261,13 +265,13 @@ impl<'a, 'r> Receiver<'a, 'r> {
         lock(&self.run.flights).get(&file).is_some_and(|flight| flight.candidate.is_some())
     }
 
-    fn open(&mut self, file: u32, size_bytes: u64) -> Result<(), SessionError> {
+    fn open(&mut self, file: u32, size_bytes: u64, hash: HashKind) -> Result<(), SessionError> {
         let opened = lock(&self.run.flights)
             .get(&file)
             .map(|flight| (flight.want, Arc::clone(&flight.target), flight.values.clone()));
         let Some((want, target, values)) = opened else { return Ok(()) };
         let block_size = want.basis()?.map(|(block_size, _)| block_size);
-        let mut sink = Sink::new(target, size_bytes, block_size, values);
+        let mut sink = Sink::new(target, size_bytes, block_size, values, hash);
         if block_size.is_some()
             && let Err(error) = sink.open_basis(self.run)
         {
@@ -288,12 +292,24 @@ impl<'a, 'r> Receiver<'a, 'r> {
 
     fn zeros(&mut self, file: u32, bytes: u32) -> Result<(), SessionError> {
         static ZEROS: [u8; COPY_BYTES] = [0; COPY_BYTES];
+        if self.run.options.room.sparse {
+            return self.hole(file, bytes);
+        }
         let mut left = bytes as usize;
         while left > 0 && !self.run.stopped.load(Ordering::Relaxed) {
             let now = left.min(COPY_BYTES);
             self.literal(file, &ZEROS[..now])?;
             left -= now;
         }
+        Ok(())
+    }
+
+    fn hole(&mut self, file: u32, bytes: u32) -> Result<(), SessionError> {
+        let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
+        if let Err(error) = sink.hole(self.run, u64::from(bytes)) {
+            self.not_written(&mut sink, error)?;
+        }
+        self.sinks.insert(file, sink);
         Ok(())
     }
 
@@ -337,6 +353,9 @@ impl<'a, 'r> Receiver<'a, 'r> {
         }
         if stays {
             return self.unchanged(file, target, content);
+        }
+        if let Err(error) = sink.set_length(self.run) {
+            self.broken(&mut sink, Operation::Write, &error)?;
         }
         match sink.into_output() {
             Output::Staged(staged, out) => self.complete(file, target, staged, &out, content),
@@ -384,11 +403,20 @@ impl<'a, 'r> Receiver<'a, 'r> {
             Ok(created) => created,
             Err(error) => return self.failed_here(file, &target, Operation::Create, &error.into()),
         };
-        if let Err(error) = out.write_all_at(content, 0) {
+        if let Err(error) = self.write_content(&out, content) {
             staged.discard();
             return self.failed_here(file, &target, Operation::Write, &error);
         }
         self.complete(file, target, staged, &out, literal)
+    }
+
+    /// Writes all of a small file.
+    fn write_content(&self, out: &File, content: &[u8]) -> io::Result<()> {
+        if !self.run.options.room.sparse {
+            return out.write_all_at(content, 0);
+        }
+        holes::write(out, content, 0, Room::default())?;
+        out.set_len(content.len() as u64)
     }
 
     fn small_patch(
@@ -404,7 +432,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let written = begun.map_err(io::Error::from).and_then(|(staged, out)| {
             let mut journal = Journal::begin(out, &path, existing);
             if let Ok(begun) = &mut journal
-                && let Err(error) = begun.record(0, content)
+                && let Err(error) = self.record(begun, content)
             {
                 journal = Err(error);
             }
@@ -419,6 +447,14 @@ impl<'a, 'r> Receiver<'a, 'r> {
         match written {
             Ok((staged, journal)) => self.complete_patch(file, target, staged, journal, literal),
             Err(error) => self.failed_here(file, &target, Operation::Write, &error),
+        }
+    }
+
+    fn record(&self, journal: &mut Journal, content: &[u8]) -> io::Result<()> {
+        if self.run.options.room.sparse {
+            journal.record_sparse(0, content)
+        } else {
+            journal.record(0, content)
         }
     }
 
@@ -511,11 +547,15 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let cause = match failure {
             Failure::Changed if target.changes < limits::CHANGE_RETRIES => {
                 let again = Target { changes: target.changes + 1, ..Target::clone(&target) };
-                let want = (want == Want::Hash && !self.is_of_copy(file)).then_some(Want::Hash);
+                let want = (want.hash().is_some() && !self.is_of_copy(file)).then_some(want);
                 return retry(self.run, file, again, want);
             }
             Failure::Misaligned => {
                 let again = Target { is_misaligned: true, ..Target::clone(&target) };
+                return retry(self.run, file, again, None);
+            }
+            Failure::HasHoles => {
+                let again = Target { has_holes: true, ..Target::clone(&target) };
                 return retry(self.run, file, again, None);
             }
             Failure::Changed => Cause::KeptChanging,
@@ -615,8 +655,8 @@ fn retry(run: &Run<'_>, file: u32, target: Target, want: Option<Want>) -> Result
             if let Some(request) = request {
                 run.expect(request, Flight::new(want, Arc::clone(&target)));
                 run.outgoing.say(&Message::Request(vec![request]))?;
-                if want == Want::Hash {
-                    run.task(Task::Hash(request.file, target));
+                if let Some(kind) = want.hash() {
+                    run.task(Task::Hash(request.file, kind, target));
                 }
             }
         }
@@ -699,7 +739,8 @@ fn try_next_base(run: &Run<'_>, file: u32, target: &Target, size_bytes: u64) -> 
     let Some(alternate) = &target.alternate else { return run.resolve(file) };
     if let Some(next) = &alternate.next {
         let target = Target { change: next.change, alternate: Some(next.clone()), ..target.clone() };
-        return retry(run, file, target, Some(Want::Hash));
+        let want = basis::hash_to_compare(run, &target);
+        return retry(run, file, target, Some(want));
     }
     let basis = Alternate { agrees: Agreement::Kind, ..Alternate::clone(alternate) };
     let change = content_differs(target.change, run.options);

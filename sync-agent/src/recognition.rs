@@ -22,7 +22,7 @@ use crate::sink::{Content, CopyError, Output, Sink};
 use crate::staging::Staged;
 use crate::tree::{self, Dir, Info};
 use crate::workers::lock;
-use protocol::message::ReadFile;
+use protocol::message::{HashKind, ReadFile};
 use protocol::options::{QuickCheck, SyncOptions};
 use protocol::{ContentHash, limits};
 use rustix::io::Errno;
@@ -187,9 +187,12 @@ fn staged_copy(
     basis: Basis,
     hash: &ContentHash,
 ) -> Result<(Staged, Content), CopyError> {
-    let mut sink = Sink::new(Arc::clone(target), target.wanted.entry.size_bytes(), None, None);
+    let mut sink =
+        Sink::new(Arc::clone(target), target.wanted.entry.size_bytes(), None, None, HashKind::Plain);
     let copied = sink.copy_all(run, &basis);
-    let verified = copied.and_then(|()| sink.verify(hash).ok_or(CopyError::Basis));
+    let verified = copied
+        .and_then(|()| Ok(sink.set_length(run)?))
+        .and_then(|()| sink.verify(hash).ok_or(CopyError::Basis));
     let content = match verified {
         Ok(content) => content,
         Err(error) => {

@@ -9,12 +9,15 @@
 
 use crate::bases;
 use crate::error::SessionError;
+use crate::holes;
 use crate::metadata::Metadata;
 use crate::sides::Sides;
+use crate::sink::CopyError;
 use crate::trash::Trash;
 use crate::tree::{self, Dir, Handle as _, Info, STAGING_NAME, Tree};
 use crate::workers::lock;
-use protocol::options::SyncOptions;
+use protocol::ContentHash;
+use protocol::options::{Room, SyncOptions};
 use protocol::path::{Name, RelPath};
 use protocol::replaced::Replaced;
 use protocol::stats::Exit;
@@ -366,19 +369,27 @@ fn copy(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
 }
 
 fn copy_file(dir: &Dir, name: &[u8], to: &Dir) -> Result<(), Errno> {
-    let mut from = dir.open_file(name)?;
+    let from = dir.open_file(name)?;
     let before = tree::info_of(&from)?;
-    let mut copied = to.create_file(STAGED_NAME)?;
-    io::copy(&mut from, &mut copied).map_err(errno)?;
+    let copied = to.create_file(STAGED_NAME)?;
+    copy_content(&from, &copied)?;
     copied.sync_data().map_err(errno)?;
-    let same = hash(dir.open_file(name)?)? == hash(to.open_file(STAGED_NAME)?)?;
+    let same = hash(&dir.open_file(name)?)? == hash(&to.open_file(STAGED_NAME)?)?;
     if same && before.same_content(&tree::info_of(&from)?) { Ok(()) } else { Err(Errno::STALE) }
 }
 
-pub(crate) fn hash(file: File) -> Result<blake3::Hash, Errno> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file).map_err(errno)?;
-    Ok(hasher.finalize())
+/// Copies all of a file to a new one, with its holes.
+pub(crate) fn copy_content(from: &File, to: &File) -> Result<(), Errno> {
+    let bytes = from.metadata().map_err(errno)?.len();
+    holes::copy_range(from, to, 0, bytes, Room::default()).map_err(|error| match error {
+        CopyError::Basis => Errno::IO,
+        CopyError::Write(error) => errno(error),
+    })
+}
+
+/// What two copies are compared by.
+pub(crate) fn hash(file: &File) -> Result<ContentHash, Errno> {
+    file.metadata().and_then(|metadata| holes::hash(file, metadata.len())).map_err(errno)
 }
 
 fn make_same(dir: &Dir, name: &[u8], info: &Info, to: &Dir) -> Result<(), Errno> {

@@ -497,6 +497,9 @@ impl<'a> Scan<'a> {
         }
         sheet.walks.resize_with(self.sources.origins.len(), tree::Walk::default);
         let dir = origin.dir(&mut sheet.walks[at], &job.path)?;
+        if self.options.reading.noatime {
+            dir.leave_atime();
+        }
         let names = share.wanted.names(&dir)?;
         Ok((Way::Listed(dir), names))
     }
@@ -614,6 +617,13 @@ impl<'a> Scan<'a> {
             Vec::new()
         };
         let Some(mut entry) = info.entry(name.clone(), target, now_for(&info)) else { return Ok(None) };
+        if self.options.reading.devices && info.is_device() {
+            let origin = self.origin(share);
+            let device =
+                if followed { origin.open_followed(&path()) } else { dir.open_file(name.as_bytes()) };
+            // One that can't be opened is told of when it is read.
+            entry.kind = Kind::File { size_bytes: device.map_or(0, |device| tree::device_bytes(&device)) };
+        }
         if let Some(taken) = self.taken {
             let origin = self.origin(share);
             let held = if followed { origin.hold_followed(&path()) } else { dir.hold(name.as_bytes()) };

@@ -6,6 +6,7 @@
 
 use crate::clock::{Activity, Clock};
 use crate::error::SessionError;
+use crate::holes;
 use crate::index::Index;
 use crate::link::Outgoing;
 use crate::monitor::Progress;
@@ -16,17 +17,24 @@ use crate::tree::{self, Dir, Info, Walk};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, select};
 use protocol::matcher::{Matcher, Op, Signature};
-use protocol::message::{DataBuilder, Failure, Message, ReadFile, Request, Step, Want};
+use protocol::message::{DataBuilder, Failure, HashKind, Message, ReadFile, Request, Step, Want};
+use protocol::options::Reading;
 use protocol::path::RelPath;
 use protocol::signature::BlockSize;
+use protocol::sparse::Blocks;
 use protocol::stats::Operation;
 use protocol::subtree::{self, Comparison};
 use protocol::{ContentHash, limits};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+mod sparse;
+
+use sparse::Against;
 
 /// How much of a file is read and matched at a time.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -85,6 +93,8 @@ pub(crate) struct Sender<'a> {
     feeds: &'a Mutex<HashMap<u32, Arc<Feed>>>,
     outgoing: &'a Outgoing,
     progress: &'a Progress,
+    keeps_holes: bool,
+    reading: Reading,
     builder: DataBuilder,
     packer: Packer,
     /// The directory of the last request, still open: the next one is likely in it.
@@ -111,6 +121,8 @@ impl<'a> Sender<'a> {
             feeds,
             outgoing,
             progress: end.progress,
+            keeps_holes: end.options.room.sparse,
+            reading: end.options.reading,
             builder: DataBuilder::new(lane),
             packer: Packer::new(end.options.compression, outgoing.state()),
             directory: None,
@@ -176,7 +188,22 @@ impl<'a> Sender<'a> {
             Want::Whole if before.size_bytes <= limits::SMALL_FILE_BYTES => {
                 Ok(self.send_small(number, &file, &before))
             }
+            Want::Whole if self.has_holes(&file, &before) => self.send_sparse(number, &file, &before, None),
+            Want::Delta { .. } | Want::Aligned { .. } if self.has_holes(&file, &before) => {
+                Ok(Err(Failure::HasHoles))
+            }
             Want::Whole => self.send_whole(number, &file, &before),
+            Want::Sparse { block_size, basis_bytes, blocks } => {
+                let size = protocol::sparse::block_size(block_size)?;
+                match &job.feed {
+                    Some(feed) => {
+                        let blocks = Blocks::new(size, basis_bytes, blocks);
+                        self.send_sparse(number, &file, &before, Some(Against { blocks, feed }))
+                    }
+                    None => Err(SessionError::Panic("sender")),
+                }
+            }
+            Want::SparseHash => Ok(self.sparse_hash(number, &file, &before)),
             Want::Delta { block_size, basis_bytes } => {
                 let size = BlockSize::new(block_size, basis_bytes)?;
                 let matcher = Matcher::new(Signature::new(size, basis_bytes));
@@ -200,6 +227,10 @@ impl<'a> Sender<'a> {
         }
     }
 
+    fn has_holes(&self, file: &File, before: &Info) -> bool {
+        self.keeps_holes && holes::are_worth_it(file, before.size_bytes)
+    }
+
     fn open(&mut self, job: &Job, listed: &Listed) -> Result<(File, Info), Failure> {
         let failed = |operation, error| match error {
             Errno::NOENT | Errno::NOTDIR => Failure::Vanished,
@@ -213,8 +244,16 @@ impl<'a> Sender<'a> {
             self.directory(&job.piece, listed.origin).and_then(|dir| dir.open_file(listed.name.as_bytes()))
         };
         let file = file.map_err(|error| failed(Operation::Open, error))?;
+        if self.reading.noatime {
+            tree::leave_atime(&file);
+        }
         let info = tree::settled_info_of(&file).map_err(|error| failed(Operation::Stat, error))?;
-        if info.is_file() { Ok((file, info)) } else { Err(Failure::ChangedKind) }
+        if info.is_file() || self.reading.devices && info.is_device() {
+            let info = info.with_content_of(&file);
+            Ok((file, info))
+        } else {
+            Err(Failure::ChangedKind)
+        }
     }
 
     fn directory(&mut self, piece: &Arc<ListedPiece>, origin: u16) -> Result<&Dir, Errno> {
@@ -247,7 +286,8 @@ impl<'a> Sender<'a> {
 
     fn hash(&mut self, number: u32, file: &File, before: &Info) -> Result<(), Failure> {
         let size_bytes = before.size_bytes;
-        if let Some(hash) = self.index.hash(before) {
+        // What is written to a device shows in none of its attributes.
+        if let Some(hash) = self.index.hash(before).filter(|_| before.is_file()) {
             let read = ReadFile { hash, mtime: before.mtime };
             self.builder.step(number, Step::Hashed { size_bytes, read });
             return Ok(());
@@ -260,7 +300,9 @@ impl<'a> Sender<'a> {
             clock.time(Activity::Hash, || hasher.update(data));
         })?;
         let read = unchanged(file, before, hasher.finalize().into())?;
-        self.index.remember(before, read_from, &read.hash);
+        if before.is_file() {
+            self.index.remember(before, read_from, &read.hash);
+        }
         self.builder.step(number, Step::Hashed { size_bytes, read });
         Ok(())
     }
@@ -272,7 +314,7 @@ impl<'a> Sender<'a> {
         before: &Info,
     ) -> Result<Result<(), Failure>, SessionError> {
         let mut hasher = blake3::Hasher::new();
-        self.builder.step(number, Step::Open { size_bytes: before.size_bytes });
+        self.builder.step(number, Step::Open { size_bytes: before.size_bytes, hash: HashKind::Plain });
         let mut at = 0;
         while at < before.size_bytes {
             if self.builder.room_bytes() == 0 {
@@ -305,7 +347,7 @@ impl<'a> Sender<'a> {
     ) -> Result<Result<(), Failure>, SessionError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(WINDOW_BYTES.max(block_size.bytes() as usize), 0);
-        self.builder.step(number, Step::Open { size_bytes: before.size_bytes });
+        self.builder.step(number, Step::Open { size_bytes: before.size_bytes, hash: HashKind::Plain });
         let mut at = 0;
         let mut ops = Vec::new();
         while at < before.size_bytes {
@@ -356,7 +398,7 @@ impl<'a> Sender<'a> {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(WINDOW_BYTES.max(2 * block_bytes), 0);
-        self.builder.step(number, Step::Open { size_bytes: before.size_bytes });
+        self.builder.step(number, Step::Open { size_bytes: before.size_bytes, hash: HashKind::Plain });
         let (mut at, mut carried) = (0, 0);
         let mut ops = Vec::new();
         loop {
@@ -447,7 +489,9 @@ fn await_values(comparison: &mut Comparison, feed: &Feed, at: u64) -> Result<boo
 /// What was read, if the file is what it was before.
 fn unchanged(file: &File, before: &Info, hash: ContentHash) -> Result<ReadFile, Failure> {
     match tree::info_of(file) {
-        Ok(after) if before.same_content(&after) => Ok(ReadFile { hash, mtime: before.mtime }),
+        Ok(after) if before.same_content(&after.with_content_of(file)) => {
+            Ok(ReadFile { hash, mtime: before.mtime })
+        }
         Ok(_) => Err(Failure::Changed),
         Err(error) => Err(Failure::Errno { operation: Operation::Stat, errno: error.raw_os_error() }),
     }
@@ -480,9 +524,13 @@ fn append(file: &File, bytes: &mut Vec<u8>, length: usize, at: u64) -> Result<()
 }
 
 fn read_exact(file: &File, buffer: &mut [u8], at: u64) -> Result<(), Failure> {
-    file.read_exact_at(buffer, at).map_err(|error| match error.raw_os_error() {
+    file.read_exact_at(buffer, at).map_err(|error| read_failure(&error))
+}
+
+fn read_failure(error: &io::Error) -> Failure {
+    match error.raw_os_error() {
         // The file ended early: it shrank.
         None => Failure::Changed,
         Some(errno) => Failure::Errno { operation: Operation::Read, errno },
-    })
+    }
 }

@@ -6,16 +6,21 @@
 //! What stays where it is of a large old file, the whole of it or with `--inplace`, is not read where its blocks' values are
 //! known ([`OldValues`]): the values stand for it in the hash. They are worth as much as the old file is untouched, so
 //! it is looked at again at the end. What is copied from it is hashed from the copy.
+//!
+//! In runs that keep holes zeros are left out of a staged file, which gets its length at the end, and punched by a journal.
 
 use crate::basis::{Basis, OldValues};
-use crate::clock::{Activity, Clock};
+use crate::clock::Activity;
+use crate::holes;
 use crate::index::FileValues;
 use crate::journal::Journal;
 use crate::receiver::Target;
 use crate::run::Run;
 use crate::staging::Staged;
 use crate::tree::Info;
+use protocol::message::HashKind;
 use protocol::signature::BlockSize;
+use protocol::sparse::SparseHasher;
 use protocol::stats::is_full;
 use protocol::subtree::{self, TreeHasher, Value};
 use protocol::{ContentHash, limits};
@@ -37,7 +42,7 @@ pub(crate) struct Content {
     pub(crate) matched: u64,
     /// What the index is to know of it.
     pub(crate) values: Option<Box<FileValues>>,
-    /// What the whole of it hashes to.
+    /// What the whole of it hashes to, if that is BLAKE3 of its bytes.
     pub(crate) hash: Option<ContentHash>,
 }
 
@@ -58,7 +63,7 @@ pub(crate) struct Sink {
     pub(crate) target: Arc<Target>,
     pub(crate) size_bytes: u64,
     position: u64,
-    hasher: TreeHasher,
+    hasher: ContentHasher,
     /// Length of the blocks that a match names.
     block_size: BlockSize,
     basis: Option<Basis>,
@@ -105,6 +110,7 @@ impl Sink {
         size_bytes: u64,
         block_size: Option<BlockSize>,
         values: Option<Arc<OldValues>>,
+        hash: HashKind,
     ) -> Sink {
         // The blocks of a search have another length than those that values are kept of.
         let tree_block = match &values {
@@ -115,7 +121,7 @@ impl Sink {
             target,
             size_bytes,
             position: 0,
-            hasher: TreeHasher::new(tree_block),
+            hasher: ContentHasher::new(hash, tree_block),
             block_size: block_size.unwrap_or(tree_block),
             basis: None,
             values,
@@ -135,7 +141,34 @@ impl Sink {
     pub(crate) fn write(&mut self, run: &Run<'_>, bytes: &[u8]) -> Result<(), CopyError> {
         self.literal_bytes += bytes.len() as u64;
         self.leave_old(run)?;
-        Ok(self.append(bytes, &run.progress.clock)?)
+        Ok(self.append(run, bytes)?)
+    }
+
+    /// Appends zeros that came from the source, of any number, as a hole.
+    pub(crate) fn hole(&mut self, run: &Run<'_>, bytes: u64) -> Result<(), CopyError> {
+        let to = self.position + bytes;
+        if self.has_hole_to(to) {
+            self.matched_bytes += bytes;
+        } else {
+            self.literal_bytes += bytes;
+            self.leave_old(run)?;
+        }
+        match &mut self.output {
+            Output::Staged(_, file) => holes::leave_out(file, self.position, bytes, run.options.room)?,
+            Output::Patch(_, journal) => journal.zeros(self.position, bytes)?,
+            Output::Same => {}
+            Output::NoBasis | Output::Broken => return Ok(()),
+        }
+        run.progress.clock.time(Activity::Hash, || self.hasher.zeros(bytes));
+        self.position = to;
+        Ok(())
+    }
+
+    /// Whether the old file, which the new one is so far, has a hole up to `to`.
+    fn has_hole_to(&self, to: u64) -> bool {
+        let basis = self.basis.as_ref().filter(|basis| to <= basis.total_bytes);
+        let old = basis.and_then(Basis::as_old).filter(|_| matches!(self.output, Output::Same));
+        old.is_some_and(|old| holes::next_data(old, self.position, to) == to)
     }
 
     /// Appends blocks of the basis.
@@ -204,7 +237,7 @@ impl Sink {
     ) -> Result<(), CopyError> {
         let Output::Staged(_, file) = &self.output else { return Ok(()) };
         let clock = &run.progress.clock;
-        clock.time(Activity::Write, || copy_range(old, file, self.position, to))?;
+        clock.time(Activity::Write, || copy_part(run, old, file, self.position, to))?;
         while self.position < to {
             let length = usize::try_from(to - self.position).unwrap_or(usize::MAX).min(buffer.len());
             let chunk = &mut buffer[..length];
@@ -238,7 +271,7 @@ impl Sink {
                 clock.time(Activity::Hash, || self.hasher.update(chunk));
                 self.position += length as u64;
             } else {
-                self.append(chunk, clock)?;
+                self.append(run, chunk)?;
             }
         }
         Ok(())
@@ -271,10 +304,14 @@ impl Sink {
         }
         let scratch = run.scratch(&self.target).map_err(io::Error::from)?;
         let (staged, file) = scratch.create(&path).map_err(io::Error::from)?;
-        let copied = match basis.and_then(Basis::as_old) {
+        let reserved = match run.options.room.reserved {
+            true => holes::reserve(&file, 0, self.size_bytes).map_err(|error| CopyError::Write(error.into())),
+            false => Ok(()),
+        };
+        let copied = reserved.and_then(|()| match basis.and_then(Basis::as_old) {
             Some(old) => self.copy_front(run, old, &file),
             None => Ok(()),
-        };
+        });
         self.output = Output::Staged(staged, file);
         copied
     }
@@ -282,11 +319,11 @@ impl Sink {
     /// What was the same so far goes into the staged file. Where values stood for it, its hash is made anew, of the copy.
     fn copy_front(&mut self, run: &Run<'_>, old: &File, staged: &File) -> Result<(), CopyError> {
         let clock = &run.progress.clock;
-        clock.time(Activity::Write, || copy_range(old, staged, 0, self.position))?;
+        clock.time(Activity::Write, || copy_part(run, old, staged, 0, self.position))?;
         if !self.trusts_values {
             return Ok(());
         }
-        self.hasher = TreeHasher::new(self.hasher.block_size());
+        self.hasher.restart();
         self.trusts_values = false;
         let mut buffer = vec![0; COPY_BYTES];
         let mut at = 0;
@@ -300,9 +337,15 @@ impl Sink {
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8], clock: &Clock) -> io::Result<()> {
-        let position = self.position;
+    fn append(&mut self, run: &Run<'_>, bytes: &[u8]) -> io::Result<()> {
+        let (position, clock, room) = (self.position, &run.progress.clock, run.options.room);
         match &mut self.output {
+            Output::Staged(_, file) if room.sparse => {
+                clock.time(Activity::Write, || holes::write(file, bytes, position, room))?;
+            }
+            Output::Patch(_, journal) if room.sparse => {
+                clock.time(Activity::Write, || journal.record_sparse(position, bytes))?;
+            }
             Output::Staged(_, file) => clock.time(Activity::Write, || file.write_all_at(bytes, position))?,
             Output::Patch(_, journal) => clock.time(Activity::Write, || journal.record(position, bytes))?,
             Output::Same | Output::NoBasis | Output::Broken => return Ok(()),
@@ -314,21 +357,22 @@ impl Sink {
 
     /// What the content consists of, if it is what the source read.
     pub(crate) fn verify(&mut self, expected: &ContentHash) -> Option<Content> {
-        let block_size = self.hasher.block_size();
-        let (hash, values) = std::mem::replace(&mut self.hasher, TreeHasher::new(block_size)).finish();
+        let (hash, values) = self.hasher.finish();
         let seen = self.values.as_ref().filter(|_| self.trusts_values).map(|values| &values.info);
         let is_untouched = self.basis.as_ref().is_none_or(|basis| basis.is_untouched(seen));
         if hash != *expected || !is_untouched {
             return None;
         }
-        let is_of_use = !values.is_empty()
-            && self.size_bytes >= limits::VALUES_FROM_BYTES
-            && block_size == subtree::block_size_for(self.size_bytes);
+        let is_of_use = |known: &FileValues| {
+            !known.values.is_empty()
+                && self.size_bytes >= limits::VALUES_FROM_BYTES
+                && known.block_size == subtree::block_size_for(self.size_bytes)
+        };
         Some(Content {
             literal: self.literal_bytes,
             matched: self.matched_bytes,
-            values: is_of_use.then(|| Box::new(FileValues { hash, block_size, values })),
-            hash: Some(hash),
+            hash: values.is_some().then_some(hash),
+            values: values.filter(is_of_use).map(Box::new),
         })
     }
 
@@ -361,8 +405,18 @@ impl Sink {
         }
     }
 
+    /// Gives what was written the length that it has with the hole at its end.
+    pub(crate) fn set_length(&self, run: &Run<'_>) -> io::Result<()> {
+        match &self.output {
+            Output::Staged(_, file) if run.options.room.sparse => file.set_len(self.position),
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps what was written, for another try or the next run.
     pub(crate) fn keep_part(self, run: &Run<'_>) {
+        // What is shorter than it is said to be is read no further.
+        let _ = self.set_length(run);
         match self.output {
             Output::Staged(staged, _) => run.keep_part(&self.target, staged, self.position),
             Output::Patch(staged, _) => staged.discard(),
@@ -375,6 +429,69 @@ impl Sink {
     }
 }
 
+/// Hashes a file as its source does.
+enum ContentHasher {
+    Plain(TreeHasher),
+    Sparse(SparseHasher),
+}
+
+impl ContentHasher {
+    fn new(kind: HashKind, block_size: BlockSize) -> ContentHasher {
+        match kind {
+            HashKind::Plain => ContentHasher::Plain(TreeHasher::new(block_size)),
+            HashKind::Sparse => ContentHasher::Sparse(SparseHasher::default()),
+        }
+    }
+
+    fn restart(&mut self) {
+        *self = match self {
+            ContentHasher::Plain(hasher) => ContentHasher::Plain(TreeHasher::new(hasher.block_size())),
+            ContentHasher::Sparse(_) => ContentHasher::Sparse(SparseHasher::default()),
+        };
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            ContentHasher::Plain(hasher) => hasher.update(bytes),
+            ContentHasher::Sparse(hasher) => hasher.update(bytes),
+        }
+    }
+
+    fn zeros(&mut self, mut bytes: u64) {
+        static ZEROS: [u8; COPY_BYTES] = [0; COPY_BYTES];
+        match self {
+            ContentHasher::Plain(hasher) => {
+                while bytes > 0 {
+                    let now = usize::try_from(bytes).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+                    hasher.update(&ZEROS[..now]);
+                    bytes -= now as u64;
+                }
+            }
+            ContentHasher::Sparse(hasher) => hasher.zeros(bytes),
+        }
+    }
+
+    /// As [`TreeHasher::push`].
+    fn push(&mut self, value: Value) -> bool {
+        match self {
+            ContentHasher::Plain(hasher) => hasher.push(value),
+            ContentHasher::Sparse(_) => false,
+        }
+    }
+
+    /// The hash, and the blocks' values where there are any; it is at its start again.
+    fn finish(&mut self) -> (ContentHash, Option<FileValues>) {
+        match self {
+            ContentHasher::Plain(hasher) => {
+                let block_size = hasher.block_size();
+                let (hash, values) = std::mem::replace(hasher, TreeHasher::new(block_size)).finish();
+                (hash, Some(FileValues { hash, block_size, values }))
+            }
+            ContentHasher::Sparse(hasher) => (std::mem::take(hasher).finish(), None),
+        }
+    }
+}
+
 /// The old file, if it is to be patched in place; not one with other names, which are other files of the source, nor one that
 /// gets other names meanwhile, for that changes it before the patch does, nor one that is to be kept as it was.
 pub(crate) fn patched(run: &Run<'_>, target: &Target) -> Option<Info> {
@@ -383,6 +500,15 @@ pub(crate) fn patched(run: &Run<'_>, target: &Target) -> Option<Info> {
     // One that its owner may not write to is replaced.
     let is_open = |info: &Info| run.translation.ownership.is_root || info.raw_mode & 0o200 != 0;
     target.old_file().copied().filter(|info| in_place && is_alone(info) && is_open(info))
+}
+
+/// As [`copy_range`], in a run that keeps holes with them.
+pub(crate) fn copy_part(run: &Run<'_>, from: &File, into: &File, at: u64, to: u64) -> Result<(), CopyError> {
+    if run.options.room.sparse {
+        holes::copy_range(from, into, at, to, run.options.room)
+    } else {
+        copy_range(from, into, at, to)
+    }
 }
 
 /// Copies the bytes `at..to` to the same place of another file. Where the file system can, both share them.
@@ -405,7 +531,7 @@ pub(crate) fn copy_range(from: &File, into: &File, at: u64, to: u64) -> Result<(
 }
 
 fn copy_range_by_hand(from: &File, into: &File, mut at: u64, to: u64) -> Result<(), CopyError> {
-    let mut buffer = vec![0; COPY_BYTES];
+    let mut buffer = vec![0; usize::try_from(to - at).unwrap_or(COPY_BYTES).min(COPY_BYTES)];
     while at < to {
         let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
         from.read_exact_at(&mut buffer[..length], at).map_err(|_| CopyError::Basis)?;

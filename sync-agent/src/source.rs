@@ -191,7 +191,8 @@ fn batches(
     let (mut batches, mut batch, mut batch_bytes) = (Vec::new(), Vec::new(), 0);
     for request in requests {
         let piece = pieces.get(&request.list).cloned().ok_or(SessionError::Panic("source"))?;
-        let has_basis = matches!(request.want, Want::Delta { .. } | Want::Aligned { .. });
+        let has_basis =
+            matches!(request.want, Want::Delta { .. } | Want::Aligned { .. } | Want::Sparse { .. });
         let feed = has_basis.then(|| {
             let feed = Arc::new(Feed::default());
             lock(feeds).insert(request.file, Arc::clone(&feed));

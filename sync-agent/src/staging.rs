@@ -10,14 +10,13 @@ use crate::error::SessionError;
 use crate::inherited;
 use crate::journal;
 use crate::metadata::Metadata;
-use crate::retire::hash;
+use crate::retire::{copy_content, hash};
 use crate::tree::{Dir, Info, STAGING_NAME, Tree};
 use crate::workers::lock;
 use protocol::path::RelPath;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -343,12 +342,10 @@ impl Staged {
 
     /// Copies it to an area on another file system, and reads both again to compare them.
     pub(crate) fn copy_to(&self, area: &Arc<Area>, metadata: &Metadata) -> Result<Staged, Errno> {
-        let (copy, mut out) = area.create_small()?;
-        let copied = self.area.dir.open_file(self.name.as_bytes()).and_then(|mut file| {
-            io::copy(&mut file, &mut out)
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-            let was = hash(self.area.dir.open_file(self.name.as_bytes())?)?;
-            if was != hash(area.dir.open_file(copy.name.as_bytes())?)? {
+        let (copy, out) = area.create_small()?;
+        let copied = self.area.dir.open_file(self.name.as_bytes()).and_then(|file| {
+            copy_content(&file, &out)?;
+            if hash(&file)? != hash(&area.dir.open_file(copy.name.as_bytes())?)? {
                 return Err(Errno::IO);
             }
             metadata.apply(&out).map_err(|(_, error)| error)

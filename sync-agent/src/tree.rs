@@ -303,6 +303,11 @@ impl Dir {
         resolve_bytes(&self.0, name.as_bytes(), DIRECTORY, how).map(Dir)
     }
 
+    /// Lets listing it leave no access time, as [`leave_atime`].
+    pub fn leave_atime(&self) {
+        leave_atime(&self.0);
+    }
+
     /// The directory's own attributes.
     ///
     /// # Errors
@@ -581,6 +586,18 @@ pub fn append_from(file: &File, bytes: &mut Vec<u8>, length: usize, mut at: u64)
     Ok(true)
 }
 
+/// Lets what is read through this handle leave no access time, if this user may ask for that: its owner and root may.
+pub fn leave_atime(fd: &impl AsFd) {
+    let flags = fs::fcntl_getfl(fd).unwrap_or(OFlags::empty());
+    let _ = fs::fcntl_setfl(fd, flags | OFlags::NOATIME);
+}
+
+/// How much there is to read on an open device. Of one that has no end, or can't tell, that is nothing, as with rsync.
+#[must_use]
+pub fn device_bytes(device: &File) -> u64 {
+    fs::seek(device, fs::SeekFrom::End(0)).unwrap_or(0)
+}
+
 /// Attributes of an open file.
 ///
 /// # Errors
@@ -623,6 +640,18 @@ impl Info {
     #[must_use]
     pub fn is_file(&self) -> bool {
         self.file_type() == FileType::RegularFile
+    }
+
+    /// Whether it is a character or block device.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        matches!(self.file_type(), FileType::CharacterDevice | FileType::BlockDevice)
+    }
+
+    /// The same with the length of its content, which `file` is open on: of a device that is what is on it.
+    #[must_use]
+    pub fn with_content_of(self, file: &File) -> Info {
+        if self.is_device() { Info { size_bytes: device_bytes(file), ..self } } else { self }
     }
 
     /// Whether it is a symbolic link.

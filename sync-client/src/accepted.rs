@@ -47,6 +47,7 @@ pub(crate) const REFUSED: &[(Spelling, &str)] = &[
          --agent-path='sync-agent --root DIR'",
     ),
     (("confine-root=", None), "hold the agent to a directory with --agent-path='sync-agent --root DIR'"),
+    (("write-devices", None), "what is written to a device can be neither staged nor taken back"),
     (("drop-D", None), "give --no-D: what is not copied is not made"),
     (("sender", None), "it is what rsync tells its own other half"),
 ];

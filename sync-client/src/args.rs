@@ -12,21 +12,10 @@ use std::ffi::OsString;
 
 /// What rsync 3.5.0 has and this program has not (yet): refused by name, never ignored. `=` marks those
 /// that take a value.
-const REFUSED: &[&str] = &[
-    "sparse",
-    "open-noatime",
-    "crtimes",
-    "fake-super",
-    "super",
-    "copy-devices",
-    "write-devices",
-    "preallocate",
-    "usermap=",
-    "groupmap=",
-];
+const REFUSED: &[&str] = &["crtimes", "fake-super", "super", "usermap=", "groupmap="];
 
 /// Letters of [`REFUSED`] options, with whether they take a value.
-const REFUSED_LETTERS: &[(char, &str, bool)] = &[('S', "sparse", false), ('N', "crtimes", false)];
+const REFUSED_LETTERS: &[(char, &str, bool)] = &[('N', "crtimes", false)];
 
 /// The whole command line.
 #[must_use]

@@ -12,6 +12,7 @@ pub(crate) struct Target {
     pub(crate) changes: u8,
     pub(crate) mismatches: u8,
     pub(crate) is_misaligned: bool,
+    pub(crate) has_holes: bool,
 }
 
 pub(crate) struct Flight {
@@ -177,6 +178,7 @@ impl DestinationEnd {
                 changes: 0,
                 mismatches: 0,
                 is_misaligned: false,
+                has_holes: false,
             };
             requests.extend(self.entry(entry, target));
         }
@@ -309,7 +311,15 @@ impl DestinationEnd {
         let basis_bytes = if huge { 510 << 20 } else { basis.len() as u64 };
         let block_size = 512 << if huge { 0 } else { random.below(4) };
         let in_place = !huge && !target.is_misaligned && random.chance(40);
-        let want = if in_place {
+        let of_basis: Vec<u8> = (0..)
+            .zip(basis.chunks(sparse::GROUP_BYTES as usize))
+            .filter(|(_, block)| target.has_holes && !is_zero(block))
+            .flat_map(|(number, block)| sparse::entry(number, &sparse::head(block)))
+            .collect();
+        let want = if target.has_holes {
+            let blocks = (of_basis.len() / sparse::ENTRY_BYTES) as u32;
+            Want::Sparse { block_size: sparse::GROUP_BYTES, basis_bytes: basis.len() as u64, blocks }
+        } else if in_place {
             Want::Aligned { block_size: subtree::block_size_for(basis_bytes).bytes(), basis_bytes }
         } else {
             Want::Delta { block_size, basis_bytes }
@@ -325,14 +335,20 @@ impl DestinationEnd {
         let whole_blocks = if huge { basis.len() - basis.len() % 512 } else { basis.len() };
         let mut blocks = match want {
             Want::Aligned { .. } => subtree::entries(&subtree::values(&basis, 0, size)),
+            Want::Sparse { .. } => of_basis,
             _ => calculate(&basis[..whole_blocks], size),
         };
-        if huge {
+        if huge && !target.has_holes {
             // The source reads no further than its own file is long; what no block has matches nothing.
             blocks.resize(protocol::signature::ENTRY_BYTES * 200, 0);
         }
         self.flying(request, target, want, basis);
-        self.tasks.push(Task::Sign { file: request.file, list, blocks });
+        if blocks.is_empty() {
+            self.session.unreserve(list);
+            self.advance();
+        } else {
+            self.tasks.push(Task::Sign { file: request.file, list, blocks });
+        }
         vec![Message::Request(vec![request])]
     }
 
@@ -404,6 +420,12 @@ impl DestinationEnd {
         if failure == Failure::Misaligned {
             self.session.reserve(target.list);
             self.tasks.push(Task::Ask(Target { is_misaligned: true, ..target }));
+            self.resolve(file);
+            return None;
+        }
+        if failure == Failure::HasHoles {
+            self.session.reserve(target.list);
+            self.tasks.push(Task::Ask(Target { has_holes: true, ..target }));
             self.resolve(file);
             return None;
         }

@@ -27,13 +27,14 @@ use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::frame::{HEADER_BYTES, Header};
 use protocol::matcher::{Matcher, Op, Signature};
 use protocol::message::{
-    Begin, Data, DataBuilder, Failure, Finished, Message, OwnerNames, Piece, ReadFile, Request, Scanned,
-    Step, Want, signature_frame,
+    Begin, Data, DataBuilder, Failure, Finished, HashKind, Message, OwnerNames, Piece, ReadFile, Request,
+    Scanned, Step, Want, signature_frame,
 };
 use protocol::options::{Preserve, SyncOptions};
 use protocol::path::{Name, RelPath};
 use protocol::signature::calculate;
 use protocol::source::{SourceEvent, SourceSession};
+use protocol::sparse::{self, Blocks, is_zero};
 use protocol::stats::{Exit, Operation, Stats, Times};
 use protocol::subtree::Comparison;
 use protocol::{ProtocolError, limits, subtree};

@@ -22,12 +22,14 @@ pub(crate) struct Answer {
 pub(crate) enum Against {
     Blocks(Box<Matcher>),
     Values(Box<Comparison>),
+    Sparse(Box<Blocks>),
 }
 
 impl Against {
     pub(crate) fn new(want: Want, file_bytes: u64) -> Result<Option<Against>, ProtocolError> {
         Ok(want.basis()?.map(|(size, basis_bytes)| match want {
             Want::Aligned { .. } => Against::Values(Box::new(Comparison::new(size, basis_bytes, file_bytes))),
+            Want::Sparse { blocks, .. } => Against::Sparse(Box::new(Blocks::new(size, basis_bytes, blocks))),
             _ => Against::Blocks(Box::new(Matcher::new(Signature::new(size, basis_bytes)))),
         }))
     }
@@ -43,6 +45,18 @@ impl Against {
             Against::Values(comparison) => {
                 comparison.extend(entries)?;
                 comparison.advance(content, &mut ops);
+            }
+            Against::Sparse(blocks) => {
+                blocks.extend(entries)?;
+                let size = blocks.block_size().bytes() as usize;
+                for (number, block) in (0u64..).zip(content.chunks(size)) {
+                    let from = number as usize * size;
+                    assert!(blocks.is_known(number), "all of it has arrived");
+                    ops.push(match !is_zero(block) && blocks.stands(number, block) {
+                        true => Op::Match { block: number, count: 1 },
+                        false => Op::Literal(from..from + block.len()),
+                    });
+                }
             }
         }
         Ok(ops)
@@ -145,6 +159,9 @@ impl SourceEnd {
             Some(Answer { request, content, .. }) => {
                 let arrived = self.feeds.get(&request.file).map_or(0, Vec::len) as u64;
                 let Ok(Some((size, basis_bytes))) = request.want.basis() else { return true };
+                if let Want::Sparse { blocks, .. } = request.want {
+                    return arrived / sparse::ENTRY_BYTES as u64 >= u64::from(blocks);
+                }
                 let entry_bytes = match request.want {
                     Want::Aligned { .. } => subtree::ENTRY_BYTES,
                     _ => protocol::signature::ENTRY_BYTES,
@@ -209,6 +226,11 @@ impl SourceEnd {
             self.answered(request);
             return Ok(());
         }
+        if matches!(request.want, Want::Aligned { .. } | Want::Delta { .. }) && random.chance(10) {
+            self.lanes[number].builder.step(request.file, Step::Failed(Failure::HasHoles));
+            self.answered(request);
+            return Ok(());
+        }
         let reading = self.readings.entry(path).or_default();
         *reading += 1;
         let changed = matches!(fate, Fate::Changes(times) if *reading <= *times);
@@ -233,7 +255,7 @@ impl SourceEnd {
             self.answered(request);
             return Ok(());
         }
-        builder.step(request.file, Step::Open { size_bytes: content.len() as u64 });
+        builder.step(request.file, Step::Open { size_bytes: content.len() as u64, hash: HashKind::Plain });
         let comparison = Against::new(request.want, content.len() as u64)?;
         let content = content.clone();
         self.lanes[number].answer = Some(Answer { request, content, changed, position: 0, comparison });

@@ -226,6 +226,8 @@ pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
         prune_empty_dirs: on("prune-empty-dirs"),
         sizes: selection::sizes(matches)?,
         telling: output.telling(),
+        room: transfer::room(matches),
+        reading: transfer::reading(matches),
         ..SyncOptions::default()
     };
     let options = bases::resolve(matches, options)?;

@@ -3,12 +3,16 @@
 use super::typed::{Order, amount, flag, no, text, value};
 use super::{UsageError, usage};
 use clap::{ArgMatches, Command, value_parser};
-use protocol::options::Compression;
+use protocol::options::{Compression, Reading, Room};
 
 pub(crate) fn arguments(command: Command) -> Command {
     command
         .arg(flag("whole-file", Some('W'), "Send changed files whole, without looking for a delta"))
         .arg(no("whole-file", Some('W')))
+        .arg(flag("sparse", Some('S'), "Make holes of zeros, and do not read holes"))
+        .arg(flag("preallocate", None, "Reserve all of a file's room before writing it"))
+        .arg(flag("copy-devices", None, "Copy what is on a device, as a file"))
+        .arg(flag("open-noatime", None, "Leave the access times of what is read as they are"))
         .arg(flag("inplace", None, "Patch files in place, through a journal that survives a crash"))
         .arg(flag("partial", None, "Keep what was transferred of a file when interrupted (always done)"))
         .arg(value("block-size", "BYTES", "Block size for deltas [default: by file size]").short('B'))
@@ -94,6 +98,16 @@ pub(crate) fn check_checksum_choice(matches: &ArgMatches) -> Result<(), UsageErr
         }
     }
     Ok(())
+}
+
+/// `--sparse`, `--preallocate`.
+pub(crate) fn room(matches: &ArgMatches) -> Room {
+    Room { sparse: matches.get_flag("sparse"), reserved: matches.get_flag("preallocate") }
+}
+
+/// `--copy-devices`, `--open-noatime`.
+pub(crate) fn reading(matches: &ArgMatches) -> Reading {
+    Reading { devices: matches.get_flag("copy-devices"), noatime: matches.get_flag("open-noatime") }
 }
 
 /// `--block-size`.
