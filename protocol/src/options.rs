@@ -5,6 +5,7 @@ use crate::bases::{Bases, Fuzzy};
 use crate::entry::Kind;
 use crate::filter::FilterRules;
 use crate::links::Links;
+use crate::ownership::{OwnerMaps, Privileges};
 use crate::plan::Plan;
 use crate::replaced::{Placing, Replaced};
 use crate::window::TimeWindow;
@@ -210,8 +211,6 @@ pub struct SyncOptions {
     pub filter: FilterRules,
     /// Permission changes, applied to what the source listed.
     pub chmod: Vec<ModeChange>,
-    /// Owner and group for everything, as names or numbers.
-    pub chown: (Option<Vec<u8>>, Option<Vec<u8>>),
     /// Frame compression.
     pub compression: Compression,
     /// Neither use nor keep an index of what was hashed before.
@@ -254,6 +253,10 @@ pub struct SyncOptions {
     pub telling: Telling,
     /// Changes that the run is held to; none: whatever differs.
     pub plan: Option<Plan>,
+    /// What owners and groups become.
+    pub owners: OwnerMaps,
+    /// What each end does about what only a super-user may set.
+    pub privileges: Privileges,
 }
 
 impl SyncOptions {

@@ -43,6 +43,7 @@ pub mod signals;
 mod sink;
 pub mod source;
 mod staging;
+mod stored;
 pub mod stripe;
 pub mod trash;
 pub mod tree;

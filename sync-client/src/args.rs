@@ -12,21 +12,10 @@ use std::ffi::OsString;
 
 /// What rsync 3.5.0 has and this program has not (yet): refused by name, never ignored. `=` marks those
 /// that take a value.
-const REFUSED: &[&str] = &[
-    "sparse",
-    "open-noatime",
-    "crtimes",
-    "fake-super",
-    "super",
-    "copy-devices",
-    "write-devices",
-    "preallocate",
-    "usermap=",
-    "groupmap=",
-];
+const REFUSED: &[&str] = &["sparse", "open-noatime", "copy-devices", "write-devices", "preallocate"];
 
 /// Letters of [`REFUSED`] options, with whether they take a value.
-const REFUSED_LETTERS: &[(char, &str, bool)] = &[('S', "sparse", false), ('N', "crtimes", false)];
+const REFUSED_LETTERS: &[(char, &str, bool)] = &[('S', "sparse", false)];
 
 /// The whole command line.
 #[must_use]
@@ -183,9 +172,10 @@ fn verify() -> Command {
     let command = Command::new("verify")
         .about("Compare two trees: content by BLAKE3, and metadata; changes nothing")
         .long_about(
-            "Hashes every file of both trees and compares content, types, modes, owners, times and link targets. \
-             Changes nothing anywhere. Names every difference in rsync's letters (what `sync -ac --delete` would do) \
-             and exits with 45 if there is one.",
+            "Hashes every file of both trees and compares content, types, modes, owners, times and link targets; with -X, -A, \
+             -H and -U also extended attributes, ACLs, which names are of one file, and access times. Give the options of \
+             the copy again that say what is kept and changed. Changes nothing anywhere. Names every difference in rsync's \
+             letters (what `sync -ac --delete` would do) and exits with 45 if there is one.",
         )
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
@@ -195,8 +185,8 @@ fn verify() -> Command {
                 .num_args(2)
                 .required(true)
                 .value_parser(value_parser!(OsString)),
-        )
-        .arg(flag("numeric-ids", None, "Compare owners by number, not by name"));
+        );
+    let command = metadata::arguments(command);
     let command = links::arguments(selection::arguments(update::window(command)));
     let command = connection::arguments(command);
     output::arguments(command)

@@ -68,11 +68,7 @@ impl Job {
     /// Which way the data goes.
     #[must_use]
     pub fn way(&self) -> Way {
-        match (&self.source.host, &self.destination.host) {
-            (Some(_), _) => Way::Pull,
-            (None, Some(_)) => Way::Push,
-            (None, None) => Way::Local,
-        }
+        Way::of(&self.source, &self.destination)
     }
 }
 
@@ -206,7 +202,6 @@ pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
         delete,
         filter: selection::filter(matches, &given.cvs_words)?,
         chmod: metadata::chmods(matches, given.umask)?,
-        chown: metadata::chown(matches),
         compression: transfer::compression(matches)?,
         without_index: on("no-index"),
         dry_run: on("dry-run"),
@@ -222,6 +217,8 @@ pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
         prune_empty_dirs: on("prune-empty-dirs"),
         sizes: selection::sizes(matches)?,
         telling: output.telling(),
+        owners: metadata::owner_maps(matches)?,
+        privileges: metadata::privileges(matches, Way::of(&source, &destination))?,
         ..SyncOptions::default()
     };
     let options = bases::resolve(matches, options)?;
@@ -291,11 +288,13 @@ fn list(matches: &ArgMatches, given: &Given, source: Side, output: OutputOptions
 /// As [`sync`].
 pub fn verify(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
     let (source, destination, _) = sides(matches)?;
-    let preserve = Preserve::all(matches.get_flag("numeric-ids"));
     let options = SyncOptions {
         recursive: true,
         one_file_system: matches.get_flag("one-file-system"),
-        preserve,
+        preserve: metadata::compared(matches),
+        chmod: metadata::chmods(matches, given.umask)?,
+        owners: metadata::owner_maps(matches)?,
+        privileges: metadata::privileges(matches, Way::of(&source, &destination))?,
         quick_check: QuickCheck::Checksum,
         delete: Delete { extraneous: true, ..Delete::default() },
         filter: selection::filter(matches, &[])?,
