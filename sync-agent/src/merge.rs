@@ -284,7 +284,10 @@ impl Merge<'_, '_> {
         }
         let there = existing.as_ref().map(|(_, entry)| entry);
         let listed = (!self.own.bases.is_empty()).then(|| entry.clone());
-        let wanted = self.run.translation.wanted(entry, there, &mut self.owners);
+        let mut wanted = self.run.translation.wanted(entry, there, &mut self.owners);
+        if let (true, Some(parent)) = (self.is_new_directory(&wanted.entry, there), &self.own.info) {
+            wanted.inherit(parent);
+        }
         let (action, change) = decide(&wanted.entry, there, self.run.options);
         let alternate = match listed {
             Some(listed) if action != Action::Skip => self.alternate(&listed, there, change),
@@ -320,6 +323,11 @@ impl Merge<'_, '_> {
             Some(link) => self.one_of_several(action, target, link),
             None => self.bring(action, target),
         }
+    }
+
+    /// Whether it is a directory that is made here with a mode of this end's own.
+    fn is_new_directory(&self, entry: &Entry, there: Option<&Entry>) -> bool {
+        entry.is_dir() && !self.run.options.preserve.perms && !there.is_some_and(Entry::is_dir)
     }
 
     fn bring(&mut self, action: Action, target: Target) {

@@ -9,7 +9,7 @@ use crate::stored::{self, KindBits, Stat, StoredError};
 use crate::tree::{Dir, Handle, Info};
 use protocol::attributes::Attributes;
 use protocol::entry::{Entry, Timestamp};
-use protocol::options::SyncOptions;
+use protocol::options::{ModeChange, SyncOptions};
 use protocol::ownership::Privilege;
 use protocol::stats::Operation;
 use rustix::io::Errno;
@@ -60,7 +60,11 @@ impl Translation<'_> {
         owners: &mut Owners<'_>,
     ) -> Wanted {
         let is_dir = entry.is_dir();
-        entry.mode = self.options.chmod.iter().fold(entry.mode, |mode, change| change.apply(mode, is_dir));
+        // A link has no mode to change, also where one is kept.
+        if !is_link(&entry) {
+            let changed = |mode, change: &ModeChange| change.apply(mode, is_dir);
+            entry.mode = self.options.chmod.iter().fold(entry.mode, changed);
+        }
         let owner = owners.user(entry.uid);
         let group = owners.group(entry.gid);
         let replaced = existing.filter(|there| there.is_dir() == is_dir && is_link(there) == is_link(&entry));
@@ -118,11 +122,20 @@ impl Translation<'_> {
     }
 }
 
+const SET_GROUP_ID: u16 = 0o2000;
+
 fn is_link(entry: &Entry) -> bool {
     matches!(entry.kind, protocol::entry::Kind::Symlink { .. })
 }
 
 impl Wanted {
+    /// A new directory, of which permission bits are not kept, in this one: it gets its set-group-id bit.
+    pub(crate) fn inherit(&mut self, parent: &Info) {
+        let inherited = parent.raw_mode & SET_GROUP_ID;
+        self.entry.mode |= inherited;
+        self.metadata.mode = self.metadata.mode.map(|mode| mode | inherited);
+    }
+
     /// The same with another modification time, if times are kept.
     pub(crate) fn at(&self, mtime: Timestamp) -> Wanted {
         let mut wanted = self.clone();
