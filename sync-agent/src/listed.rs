@@ -1,6 +1,6 @@
 //! What of a source is copied: all of it, or what a list names.
 //!
-//! [`Wanted`] says what of one directory is listed, and leads to what is listed of those in it; the scan carries it from
+//! `Wanted` says what of one directory is listed, and leads to what is listed of those in it; the scan carries it from
 //! parent to child. Names that somebody gave were looked at and asked of the filter when the source was opened; those on the
 //! way to them are listed whatever the filter says, and nothing is deleted beside them, for their directory is not listed
 //! whole.

@@ -332,7 +332,7 @@ impl Merge<'_, '_> {
 
     fn bring(&mut self, action: Action, target: Target) {
         match target.alternate.as_ref().map(|alternate| alternate.agrees) {
-            Some(agrees) if !target.wanted.entry.is_dir() => self.from_base(agrees, target),
+            Some(agrees) if !target.wanted.entry.is_dir() => self.take_from_base(agrees, target),
             _ => self.act(action, target),
         }
     }
@@ -416,7 +416,7 @@ impl Merge<'_, '_> {
         found.into_iter().rev().fold(None, |next, alternate| Some(Box::new(Alternate { next, ..alternate })))
     }
 
-    fn from_base(&mut self, agrees: Agreement, target: Target) {
+    fn take_from_base(&mut self, agrees: Agreement, target: Target) {
         let is_left_out = agrees == Agreement::All && self.run.bases.kind() == BaseKind::Compare;
         if !target.wanted.entry.is_file() {
             if !is_left_out {

@@ -552,7 +552,8 @@ impl<'a> Scan<'a> {
             return None;
         }
         let first = opened.first()?;
-        if matches!(first.way, Way::Implied(_)) {
+        // One of which only names are listed is passed on the way to them: they may well lead to it.
+        if matches!(first.way, Way::Implied(_)) || !first.share.wanted.is_content() {
             return job.above.clone();
         }
         let info = first.own_info().ok()?;

@@ -134,6 +134,7 @@ const NEGATABLE: &[(&str, Option<char>)] = &[
     ("crtimes", Some('N')),
     ("delay-updates", None),
     ("dirs", Some('d')),
+    ("drop-D", None),
     ("force", None),
     ("from0", None),
     ("fuzzy", Some('y')),

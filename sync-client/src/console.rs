@@ -13,7 +13,7 @@ use crate::planned::show_mark;
 pub use format::Format;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub use line::Printable;
-use line::{Origins, Renderer, is_significant};
+use line::{Origins, Renderer, format_for, is_named};
 use list::Listed;
 pub use local_time::LocalTime;
 pub use number::Human;
@@ -269,7 +269,7 @@ impl Console {
         for entry in listed {
             let mut line = entry.columns(self.options.human, &self.renderer.zone).into_bytes();
             line.push(b' ');
-            line.extend(self.renderer.path(&entry.path, false));
+            line.extend(self.renderer.path(&entry.path));
             if let Kind::Symlink { target } = &entry.kind
                 && self.options.shows_targets
             {
@@ -350,23 +350,14 @@ impl Console {
     fn log_item(&self, item: &Item) {
         let Some(log) = &self.options.log else { return };
         let format = &log.format;
-        if let Some(line) = self.filled(format, item).filter(|_| !format.is_empty()) {
-            self.log(line);
+        // As with rsync, what only gets other attributes is logged where it is printed.
+        let is_itemized = self.options.format.as_ref().is_some_and(Format::is_itemized);
+        let is_left_out = format.is_empty() && !matches!(item, Item::Deleted { .. });
+        if is_left_out || !is_itemized && !is_named(item) {
+            return;
         }
-    }
-
-    /// The line that a format makes of an item, if it mentions such items at all.
-    fn filled(&self, format: &Format, item: &Item) -> Option<Vec<u8>> {
-        match item {
-            Item::Deleted { .. } if !format.says_what_is_done() => {
-                Some(self.renderer.fill(&Format::deletions(), item))
-            }
-            Item::Deleted { .. } => Some(self.renderer.fill(format, item)),
-            Item::Updated { kind, change, .. } => {
-                let is_named = format.is_itemized() || is_significant(kind, change);
-                is_named.then(|| self.renderer.fill(format, item))
-            }
-            Item::Spared { .. } => None,
+        if let Some(format) = format_for(format, item) {
+            self.log(self.renderer.fill_as(Printable::EightBit, &format, item));
         }
     }
 
@@ -381,18 +372,27 @@ impl Console {
                 said.says(topic).then(|| self.renderer.spared(path, *is_dir, *why))
             }
             Item::Deleted { .. } => {
-                let is_said = format.is_some() || said.says(Topic::Del);
-                is_said.then(|| self.filled(format.unwrap_or(&Format::names()), item)).flatten()
+                let is_said = format.is_some() || said.says(Topic::Name) || said.says(Topic::Del);
+                is_said.then(|| self.filled(format, item)).flatten()
             }
             Item::Updated { path, kind, change, .. } if change.is_none() && !is_itemized => {
                 let is_said = said.level(Topic::Name) > 1 && *kind != Kind::Directory;
-                is_said.then(|| [&self.renderer.path(path, false), &b" is uptodate"[..]].concat())
+                is_said.then(|| [&self.renderer.path(path), &b" is uptodate"[..]].concat())
             }
-            Item::Updated { .. } if is_itemized || said.says(Topic::Name) => {
-                self.filled(format.unwrap_or(&Format::names()), item)
+            Item::Updated { path, .. }
+                if format.is_none() && said.level(Topic::Name) > 1 && !is_named(item) =>
+            {
+                Some(self.renderer.path(path))
             }
+            Item::Updated { .. } if format.is_some() || said.says(Topic::Name) => self.filled(format, item),
             Item::Updated { .. } => None,
         }
+    }
+
+    fn filled(&self, format: Option<&Format>, item: &Item) -> Option<Vec<u8>> {
+        let names = Format::names();
+        let format = format_for(format.unwrap_or(&names), item)?;
+        Some(self.renderer.fill(&format, item))
     }
 
     /// What programs read of an item.

@@ -102,7 +102,7 @@ fn given(environment: &Environment) -> Given {
         umask: environment.umask,
         cvs_words: cvs_words(),
         remote_shell: env::var_os("RSYNC_RSH"),
-        zone: jiff::tz::TimeZone::system(),
+        zone: LocalTime::system(),
         now: jiff::Timestamp::now(),
     }
 }
@@ -125,7 +125,7 @@ fn run(job: Result<Job, JobError>, environment: &Environment) -> u8 {
     let around = Surroundings {
         is_utf8: is_utf8(),
         is_terminal: io::stderr().is_terminal(),
-        zone: LocalTime::new(jiff::tz::TimeZone::system()),
+        zone: LocalTime::system(),
     };
     let console = match Console::new(job.output.clone(), job.way(), &job.source.paths, around) {
         Ok(console) => console,

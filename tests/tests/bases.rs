@@ -66,7 +66,7 @@ impl Pair {
         let what = format!("{direction:?} {options:?}\n{theirs}\n{ours}");
         assert_eq!(ours.code(), theirs.code(), "exit status of {what}");
         assert_eq!(ours.itemized(), theirs.itemized(), "lines of {what}");
-        println!("{options:?}");
+        eprintln!("{options:?}");
         for side in [self.ours(), self.theirs()] {
             set_mtime(&side, AT_S, 0);
         }
@@ -692,7 +692,7 @@ fn options_together_make_of_random_trees_what_rsync_makes_of_them() {
         let ignore =
             Ignore { directory_mtime: options.iter().any(|option| option.contains("backup")), ..NOTHING };
         for run in 0..2 {
-            println!("seed {seed}, run {run}");
+            eprintln!("seed {seed}, run {run}");
             pair.compare(&stage, &sandbox, ALL[0], &options, &ignore);
             random_changes(seed * 1000 + run, &pair.root.join("source"));
         }

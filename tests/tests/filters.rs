@@ -201,7 +201,7 @@ fn rules_of_every_form_do_what_they_do_for_rsync() {
         &["-a", "-f", ":", "from/", "to/"],
     ] {
         let pair = Pair::make(sandbox.path(), tree_with_rules);
-        println!("{line:?}");
+        eprintln!("{line:?}");
         pair.compare(&sandbox, line);
     }
 }
@@ -238,7 +238,7 @@ fn what_a_list_names_is_copied_as_rsync_does() {
             tree_with_rules(root);
             fs::write(root.join("list"), list).expect("a new file");
         });
-        println!("{list:?} {line:?}");
+        eprintln!("{list:?} {line:?}");
         pair.compare(&sandbox, &[line, &["--files-from=list", "from", "to"]].concat());
     }
 }
@@ -376,7 +376,7 @@ fn random_trees(random: &mut Rng, root: &Path) {
                         false => (*random.pick(&PATTERNS)).to_owned(),
                     };
                     let rules: Vec<String> = (0..random.below(4)).map(|_| rule(random)).collect();
-                    fs::write(directory.join(file), rules.join(separator)).expect("a new file");
+                    write_at(&directory.join(file), rules.join(separator).as_bytes(), 1_400_000_000);
                 }
             }
         }
@@ -452,7 +452,7 @@ fn random_rules_over_random_trees_do_what_they_do_for_rsync() {
         }
         line.push((*random.pick(&["from/", "from/", "from"])).to_owned());
         line.push("to/".to_owned());
-        println!("seed {seed}: {line:?}");
+        eprintln!("seed {seed}: {line:?}");
         pair.compare(&sandbox, &line.iter().map(String::as_str).collect::<Vec<_>>());
     }
 }

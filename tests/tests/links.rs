@@ -52,10 +52,10 @@ struct Ended {
     root: PathBuf,
 }
 
-/// Directories that differ in nothing else must not differ in the moment in which they were made.
-fn age_directories(root: &Path) {
-    for directory in walk(root).into_iter().filter(|path| path.is_dir() && !path.is_symlink()) {
-        set_mtime(&directory, OLD_S, 0);
+/// What differs in nothing else must not differ in the moment in which it was made.
+fn age(root: &Path) {
+    for path in walk(root).into_iter().filter(|path| path.is_dir() || path.is_symlink()) {
+        set_mtime(&path, OLD_S, 0);
     }
 }
 
@@ -66,7 +66,7 @@ fn side_by_side(sandbox: &Sandbox, name: &str, make: impl Fn(&Path), line: &[&st
         fs::create_dir_all(root.join("to")).expect("a new directory");
         set_mtime(&root.join("to"), OLD_S, 0);
         make(&root);
-        age_directories(&root);
+        age(&root);
         let mut command = command(sandbox);
         command.args(line).current_dir(&root);
         Ended { output: process::run(command), root }
@@ -77,7 +77,7 @@ fn side_by_side(sandbox: &Sandbox, name: &str, make: impl Fn(&Path), line: &[&st
 }
 
 fn assert_alike(line: &[&str], theirs: &Ended, ours: &Ended) {
-    println!("{line:?}");
+    eprintln!("{line:?}");
     let (a, b) = (&theirs.output, &ours.output);
     assert_eq!(a.code(), b.code(), "exit status of {line:?}\n{a}\n{b}");
     // Deleting in a session of its own, ours sets the time of a directory again before it is looked at.
@@ -104,6 +104,7 @@ fn links_become_what_rsync_makes_of_them_in_every_direction() {
     let stage = Stage::start(&sandbox);
     let root = sandbox.path().join("tree");
     linked_tree(&root);
+    age(&root);
     let source = format!("{}/", root.join("from").display());
     for options in [
         &["-ai", "-k"][..],
@@ -117,7 +118,8 @@ fn links_become_what_rsync_makes_of_them_in_every_direction() {
         &["-rti", "--copy-unsafe-links"],
         &["-rti", "-k"],
     ] {
-        for direction in ALL {
+        // A server that is held to a directory, were it the topmost, follows no absolute link.
+        for &direction in &ALL[..3] {
             let (ours, theirs) = (root.join("ours"), root.join("theirs"));
             for path in [&ours, &theirs] {
                 let _ = fs::remove_dir_all(path);
@@ -483,6 +485,7 @@ fn walk(root: &Path) -> Vec<PathBuf> {
 fn many_source_files_go_in_several_rounds() {
     let sandbox = Sandbox::new();
     let from = sandbox.path().join("from");
+    fs::create_dir(&from).expect("a new directory");
     tests::tree::many_files(&from, 20_000);
     let to = sandbox.path().join("to");
     let (source, destination) = (format!("{}/", from.display()), format!("{}/", to.display()));
@@ -539,6 +542,14 @@ fn options_in_any_combination_give_what_rsync_gives() {
         line.extend(DRAWN.iter().filter(|_| random.chance(25)));
         if line.contains(&"--delete-before") {
             line.retain(|option| *option != "--delete-after");
+        }
+        if line.contains(&"--remove-source-files") {
+            // rsync removes a file as soon as it is copied, and then does not find it through the second link to it.
+            line.retain(|option| *option != "--copy-unsafe-links");
+        }
+        if line.contains(&"--copy-unsafe-links") {
+            // One of them leads to nothing, which keeps rsync from deleting anything.
+            line.push("--ignore-errors");
         }
         line.push(*random.pick(&["from/", "from", "from/d", "from/d/", "from/./d/e"]));
         if random.chance(40) {

@@ -146,7 +146,7 @@ fn times_and_modes_are_left_out_by_kind() {
             ["directory", "link", ""].iter().for_each(|name| set_mtime(&copy.join(name), LONG_AGO_S, 0));
         };
         for options in [&["-aOi"][..], &["-aJi"], &["-aOJi"], &["-rltEi"], &["-rltpEi"]] {
-            println!("{options:?}");
+            eprintln!("{options:?}");
             case.run(&["-a"]);
             set_mtime(&source.join("directory"), LONG_AGO_S + 60, 0);
             set_mtime(&source.join("link"), LONG_AGO_S + 60, 0);
@@ -279,7 +279,7 @@ fn owners_and_groups_become_others_as_with_rsync() {
             &["-rlti", "--chown=5:", "--chown=:6"],
             &["-ai", "--chown=:"],
         ] {
-            println!("{options:?}");
+            eprintln!("{options:?}");
             case.compare_all(options);
             case.compare_all(options);
         }
@@ -316,7 +316,7 @@ fn maps_that_say_nothing_or_two_things_are_refused() {
         };
         let theirs = tests::rsync::run(&sandbox, line("-a"));
         let ours = sandbox.sync(line("-a"));
-        println!("{options:?}\n{ours}");
+        eprintln!("{options:?}\n{ours}");
         ours.expect_code(theirs.code());
         ours.expect_code(1);
     }
@@ -493,7 +493,7 @@ fn owners_of_who_is_not_root_are_as_with_rsync() {
             command.args(line(&copies[1]));
             command
         });
-        println!("{options:?}\n{theirs}\n{ours}");
+        eprintln!("{options:?}\n{theirs}\n{ours}");
         ours.expect_code(theirs.code());
         // Whoever claims what is not given to him is left with what came as far as that.
         if !options.contains(&"--super") {

@@ -192,7 +192,7 @@ fn any_options_for_metadata_make_of_any_tree_what_rsync_makes_of_it() {
         let direction = ALL[usize::try_from(seed).expect("it is small") % 3];
         let case = Case::make(&sandbox, &stage, direction, &format!("seed-{seed}"));
         let options = random_options(&mut rng);
-        println!("seed {seed}, {direction:?}: {options:?}");
+        eprintln!("seed {seed}, {direction:?}: {options:?}");
         random_tree(seed, &case.source());
         enrich(&mut rng, &case.source(), 0);
         compare(&case, &options);

@@ -19,7 +19,8 @@ struct Listed {
 fn options_of_rsync(sandbox: &Sandbox) -> Vec<Listed> {
     let help = tests::rsync::run(sandbox, ["--help"]).stdout_text();
     let listed = help.lines().skip_while(|line| *line != "Options").skip(1);
-    listed.take_while(|line| line.starts_with('-')).map(parse).collect()
+    // Some have a second line of description.
+    listed.take_while(|line| !line.is_empty()).filter(|line| line.starts_with('-')).map(parse).collect()
 }
 
 fn parse(line: &str) -> Listed {
@@ -47,7 +48,9 @@ fn readme() -> BTreeMap<String, String> {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         for option in cells[1].split(", ") {
             let name = option.trim_matches('`').split('=').next().expect("a name").to_owned();
-            assert!(said.insert(name, cells[2].to_owned()).is_none(), "two rows: {row}");
+            let before = said.insert(name, cells[2].to_owned());
+            // One letter, two options: rsync's help lists it with both.
+            assert!(before.is_none() || option == "`-h`", "two rows: {row}");
         }
     }
     said
@@ -79,7 +82,7 @@ fn every_option_of_rsync_is_accepted_or_refused_by_name_and_stands_in_the_readme
     let sandbox = Sandbox::new();
     write_at(&sandbox.source().join("file"), b"content", 1_500_000_000);
     let (said, options) = (readme(), options_of_rsync(&sandbox));
-    assert!(options.len() > 130, "the help was read: {options:?}");
+    assert!(options.len() > 150, "the help was read: {}", options.len());
     let mut listed = Vec::new();
     for option in &options {
         for spelling in &option.spellings {

@@ -115,7 +115,8 @@ fn what_is_not_in_the_plan_is_left_alone() {
 #[test]
 fn a_plan_of_which_something_changed_touches_nothing() {
     tests::require!("sshd");
-    let changes: [(&str, fn(&Case<'_>)); 6] = [
+    type Change = fn(&Case<'_>);
+    let changes: [(&str, Change); 6] = [
         ("new", |case| write_at(&case.source().join("new"), b"NEW", LONG_AGO + 1)),
         ("new", |case| fs::remove_file(case.source().join("new")).expect("it was there")),
         ("sub/changed", |case| write_at(&case.destination().join("sub/changed"), &[1; 100_000], LONG_AGO)),

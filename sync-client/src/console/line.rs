@@ -7,6 +7,7 @@ use crate::job::Way;
 use protocol::entry::Kind;
 use protocol::itemize::{Arrow, Change, Content, Item, Particulars, Spared, letters};
 use protocol::path::{RelPath, escape_to_ascii, escaped};
+use std::borrow::Cow;
 
 /// Which bytes of a name are printed as they are; the others in octal, as in rsync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +52,9 @@ pub(crate) struct Renderer {
 }
 
 impl Renderer {
-    /// A path as it is printed; a directory's has a slash at the end.
-    pub(crate) fn path(&self, path: &RelPath, is_dir: bool) -> Vec<u8> {
-        let mut name = if path.is_root() { b".".to_vec() } else { self.printable.show(path.as_bytes()) };
-        if is_dir {
-            name.push(b'/');
-        }
-        name
+    /// A path as it is printed.
+    pub(crate) fn path(&self, path: &RelPath) -> Vec<u8> {
+        self.printable.show(name_of(path))
     }
 
     /// An item's name and, of a link, where it leads, as `-v` prints it.
@@ -75,7 +72,7 @@ impl Renderer {
 
     /// What is said of an entry that is left alone.
     pub(crate) fn spared(&self, path: &RelPath, is_dir: bool, why: Spared) -> Vec<u8> {
-        let name = self.path(path, false);
+        let name = self.path(path);
         let quoted = |what: &str| [what.as_bytes(), b" \"", &name, b"\""].concat();
         match why {
             Spared::IsNew if is_dir => quoted("not creating new directory"),
@@ -86,8 +83,17 @@ impl Renderer {
         }
     }
 
-    /// The line of an item.
+    /// The line of an item, as it is printed.
     pub(crate) fn fill(&self, format: &Format, item: &Item) -> Vec<u8> {
+        self.fill_as(self.printable, format, item)
+    }
+
+    /// The line of an item. What is not printable is escaped last, as with rsync: widths count bytes as they are.
+    pub(crate) fn fill_as(&self, printable: Printable, format: &Format, item: &Item) -> Vec<u8> {
+        printable.show(&self.raw(format, item))
+    }
+
+    fn raw(&self, format: &Format, item: &Item) -> Vec<u8> {
         let nothing = Particulars::default();
         let (path, is_dir, kind, known, first) = match item {
             Item::Updated { path, kind, particulars, first, .. } => {
@@ -99,14 +105,14 @@ impl Renderer {
         };
         format.fill(|field| match field {
             Field::Itemized => Value::Bytes(self.letters(item).into_bytes()),
-            Field::Name => Value::Bytes(self.path(path, is_dir)),
+            Field::Name => Value::Bytes([name_of(path), if is_dir { &b"/"[..] } else { b"" }].concat()),
             Field::LongName => Value::Bytes(match kind {
-                Some(_) => self.printable.show(&self.origins.long_name(path)),
-                None => self.path(path, false),
+                Some(_) => self.origins.long_name(path),
+                None => name_of(path).to_vec(),
             }),
             Field::Target => Value::Bytes(match (kind, first) {
-                (_, Some(first)) => [b" => ", &*self.path(first, false)].concat(),
-                (Some(Kind::Symlink { target }), None) => [b" -> ", &*self.printable.show(target)].concat(),
+                (_, Some(first)) => [b" => ", name_of(first)].concat(),
+                (Some(Kind::Symlink { target }), None) => [b" -> ", &**target].concat(),
                 _ => Vec::new(),
             }),
             Field::Size => Value::Amount(kind.map_or(0, size_bytes)),
@@ -135,9 +141,28 @@ impl Renderer {
     }
 }
 
-/// What is named without `%i`: what is transferred or made, not what only gets other attributes.
-pub(crate) fn is_significant(kind: &Kind, change: &Change) -> bool {
-    change.content != Content::Kept || *kind == Kind::Directory && !change.is_none()
+fn name_of(path: &RelPath) -> &[u8] {
+    if path.is_root() { b"." } else { path.as_bytes() }
+}
+
+/// What is named without `%i`: what is transferred, made or deleted, not what only gets other attributes.
+pub(crate) fn is_named(item: &Item) -> bool {
+    match item {
+        Item::Updated { kind, change, .. } => {
+            change.content != Content::Kept || *kind == Kind::Directory && !change.is_none()
+        }
+        Item::Deleted { .. } => true,
+        Item::Spared { .. } => false,
+    }
+}
+
+/// What is to be filled in for an item where `format` is asked for; none if such items are not mentioned.
+pub(crate) fn format_for<'f>(format: &'f Format, item: &Item) -> Option<Cow<'f, Format>> {
+    match item {
+        Item::Deleted { .. } if !format.says_what_is_done() => Some(Cow::Owned(Format::deletions())),
+        _ => (is_named(item) || format.is_itemized() && matches!(item, Item::Updated { .. }))
+            .then_some(Cow::Borrowed(format)),
+    }
 }
 
 /// The content's hash, or as much room.
@@ -169,7 +194,7 @@ impl Origins {
         let top = path.as_bytes().split(|&byte| byte == b'/').next();
         let comes_from = |origin: &&Origin| origin.top.is_none() || origin.top.as_deref() == top;
         let prefix = self.0.iter().find(comes_from).map_or(&[][..], |origin| &origin.prefix);
-        let name = if path.is_root() { b"." } else { path.as_bytes() };
+        let name = name_of(path);
         if prefix.is_empty() { name.to_vec() } else { [prefix, name].join(&b'/') }
     }
 }

@@ -1,22 +1,23 @@
 //! Points in time as rsync prints them: in the operator's time zone, to the second.
 
 use jiff::tz::TimeZone;
+use std::sync::{Arc, LazyLock};
 
 /// The operator's time zone.
 #[derive(Debug, Clone)]
-pub struct LocalTime(TimeZone);
+pub struct LocalTime(Arc<LazyLock<TimeZone>>);
 
 impl LocalTime {
-    /// That zone.
+    /// The system's, looked up when it is first asked for: that can mean reading all zones there are.
     #[must_use]
-    pub fn new(zone: TimeZone) -> LocalTime {
-        LocalTime(zone)
+    pub fn system() -> LocalTime {
+        LocalTime(Arc::new(LazyLock::new(TimeZone::system)))
     }
 
     /// No zone.
     #[must_use]
     pub fn utc() -> LocalTime {
-        LocalTime(TimeZone::UTC)
+        LocalTime(Arc::new(LazyLock::new(|| TimeZone::UTC)))
     }
 
     /// The zone itself.
@@ -29,7 +30,7 @@ impl LocalTime {
     #[must_use]
     pub fn stamp(&self, secs: i64) -> String {
         match jiff::Timestamp::from_second(secs) {
-            Ok(time) => self.0.to_datetime(time).strftime("%Y/%m/%d %H:%M:%S").to_string(),
+            Ok(time) => self.zone().to_datetime(time).strftime("%Y/%m/%d %H:%M:%S").to_string(),
             Err(_) => secs.to_string(),
         }
     }

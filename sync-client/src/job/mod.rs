@@ -6,11 +6,11 @@ use crate::accepted;
 use crate::args::refusal;
 use crate::bench::BenchJob;
 use crate::console::Format;
+use crate::console::LocalTime;
 use crate::location::{Host, Location, LocationError};
 use crate::planned::Planned;
 use clap::ArgMatches;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use places::Descent;
 use protocol::options::{Delete, Preserve, QuickCheck, SyncOptions};
 use protocol::stats::Exit;
@@ -82,7 +82,7 @@ pub struct Given {
     /// `RSYNC_RSH`: the remote shell where the line names none.
     pub remote_shell: Option<OsString>,
     /// The operator's time zone.
-    pub zone: TimeZone,
+    pub zone: LocalTime,
     /// When the line was typed.
     pub now: Timestamp,
 }
@@ -95,7 +95,7 @@ impl Given {
             umask,
             cvs_words: Vec::new(),
             remote_shell: None,
-            zone: TimeZone::UTC,
+            zone: LocalTime::utc(),
             now: Timestamp::UNIX_EPOCH,
         }
     }

@@ -5,9 +5,9 @@
 
 use super::typed::{text, value};
 use super::{UsageError, usage};
+use crate::console::LocalTime;
 use clap::{ArgMatches, Command};
 use jiff::civil::{Date, DateTime};
-use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 
 pub(crate) fn arguments(command: Command) -> Command {
@@ -20,7 +20,7 @@ pub(crate) fn arguments(command: Command) -> Command {
 pub(crate) fn resolve(
     matches: &ArgMatches,
     now: Timestamp,
-    zone: &TimeZone,
+    zone: &LocalTime,
 ) -> Result<Option<Timestamp>, UsageError> {
     if let Some(minutes) = text(matches, "stop-after")? {
         let minutes: Option<i64> = minutes.parse().ok().filter(|minutes| (1..=5_256_000).contains(minutes));
@@ -30,6 +30,7 @@ pub(crate) fn resolve(
         };
     }
     let Some(typed) = text(matches, "stop-at")? else { return Ok(None) };
+    let zone = zone.zone();
     let local = zone.to_datetime(now);
     let end = Pattern::parse(&typed)
         .and_then(|pattern| pattern.next_after(local))
