@@ -80,12 +80,13 @@ impl Owners<'_> {
         }
     }
 
-    /// What somebody that an ACL names is here.
+    /// What somebody that an ACL names is here; with `--numeric-ids` the same, as in rsync.
     pub(crate) fn named(&self, who: Named) -> u32 {
         let Ownership { users, groups, numeric, .. } = self.ownership;
         match who {
-            Named::User(id) => users.here(id, &self.names.users, *numeric),
-            Named::Group(id) => groups.here(id, &self.names.groups, *numeric),
+            Named::User(id) | Named::Group(id) if *numeric => id,
+            Named::User(id) => users.here(id, &self.names.users, false),
+            Named::Group(id) => groups.here(id, &self.names.groups, false),
         }
     }
 
