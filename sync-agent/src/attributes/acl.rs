@@ -116,25 +116,25 @@ pub(crate) fn unstored(bytes: &[u8], of: Option<u16>) -> Option<Vec<u8>> {
     if !rest.is_empty() || !half.is_empty() {
         return None;
     }
-    let or = |permissions: u32, shift: u16| match (permissions, of) {
-        (ABSENT, Some(mode)) => mode >> shift & 7,
-        (permissions, _) => (permissions & 7) as u16,
+    let has_mask = mask != ABSENT || !named.is_empty();
+    // Mode and mask are one, whatever was kept of it; without a mask mode and group are.
+    let permissions = |kept: u32, shift: u16, is_modes: bool| match of {
+        Some(mode) if is_modes || kept == ABSENT => mode >> shift & 7,
+        _ => (kept & 7) as u16,
     };
     let mut all = vec![
-        (OWNER, or(owner, 6), NOBODY),
-        (OWNERS_GROUP, or(group, 3), NOBODY),
-        (OTHERS, or(others, 0), NOBODY),
+        (OWNER, permissions(owner, 6, true), NOBODY),
+        (OWNERS_GROUP, permissions(group, 3, !has_mask), NOBODY),
+        (OTHERS, permissions(others, 0, true), NOBODY),
     ];
-    if mask != ABSENT || !named.is_empty() {
-        all.push((MASK, or(mask, 3), NOBODY));
+    if has_mask {
+        all.push((MASK, permissions(mask, 3, true), NOBODY));
     }
     all.extend(named.iter().map(|&[id, permissions]| {
         let tag = if permissions & IS_USER == 0 { GROUP } else { USER };
         (tag, (permissions & 7) as u16, id)
     }));
-    let acl = encoded(all);
-    // Mode and mask are one, whatever was kept of it.
-    Some(of.map_or_else(|| acl.clone(), |mode| with_mode(&acl, mode)))
+    Some(encoded(all))
 }
 
 fn entries(acl: &[u8]) -> Option<Vec<(u16, u16, u32)>> {
