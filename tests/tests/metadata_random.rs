@@ -113,6 +113,10 @@ fn random_options(rng: &mut Rng) -> Vec<&'static str> {
         // rsync would give a new directory with an attribute the source's set-id bits.
         options.push("-p");
     }
+    if options.contains(&"-H") {
+        // Which of the names is the first is each program's own choice; what is not kept is that one's.
+        options.push("-pog");
+    }
     let values: [(u64, &[&str]); 2] = [
         (30, &["--chmod=go-w", "--chmod=D2755,F644", "--chmod=u=rwX,g=u,o=", "--chmod=Fa-x,Dg+s"]),
         (
