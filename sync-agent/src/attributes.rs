@@ -137,7 +137,7 @@ impl Taken {
         match (self.reach, stored.strip_prefix(STORED)) {
             (Reach::Stored, Some(b"%aacl")) => ACCESS_ACL,
             (Reach::Stored, Some(b"%dacl")) => DEFAULT_ACL,
-            (Reach::Stored, Some(name)) if !name.starts_with(b"%") => name,
+            (Reach::Stored, Some(name)) if is_disguised(name) => name,
             // An ACL of the file itself, which only stands for the entry, is not the entry's.
             (Reach::Stored, None) if is_acl(stored) => NO_NAME,
             _ => stored,
@@ -163,6 +163,13 @@ impl Taken {
     }
 }
 
+/// Whether this is what an end keeps under a name of users: not what is one of users, nor what is the system's, whoever put it
+/// there.
+fn is_disguised(name: &[u8]) -> bool {
+    let is_other = |start: &[u8]| name.starts_with(start);
+    !(name.is_empty() || is_other(b"%") || is_other(b"user.") || is_other(b"system."))
+}
+
 /// The mode that an ACL goes with; none of a default one.
 fn acl_mode(name: &[u8], entry: &impl Handle) -> Result<Option<u16>, Errno> {
     if name == ACCESS_ACL { stored::mode(entry).map(Some) } else { Ok(None) }
@@ -178,4 +185,29 @@ const NO_NAME: &[u8] = b"system.";
 /// What rsync's `--fake-super` keeps in attributes is about the entry, not of it.
 fn is_rsyncs(name: &[u8]) -> bool {
     name.starts_with(b"user.rsync.%") || name.starts_with(b"rsync.%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_of_users_are_kept_under_names_that_are() {
+        let taken = Taken { xattrs: true, acls: true, reach: Reach::Stored, is_root: false };
+        for (stored, name) in [
+            (&b"user.a"[..], &b"user.a"[..]),
+            (b"user.rsync.trusted.t", b"trusted.t"),
+            (b"user.rsync.%aacl", ACCESS_ACL),
+            (b"user.rsync.%dacl", DEFAULT_ACL),
+        ] {
+            assert_eq!((taken.shown(stored), &*taken.stored(name)), (name, stored));
+            assert!(taken.takes(name));
+        }
+        for own in [&b"user.rsync."[..], b"user.rsync.user.a", b"user.rsync.system.posix_acl_access"] {
+            assert_eq!(taken.shown(own), own);
+        }
+        for other in [&b"user.rsync.%stat"[..], ACCESS_ACL] {
+            assert!(!taken.takes(taken.shown(other)));
+        }
+    }
 }
