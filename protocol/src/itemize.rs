@@ -69,6 +69,9 @@ pub struct Particulars {
     pub literal_bytes: u64,
     /// BLAKE3 of a file's content, where it was transferred.
     pub content: Option<ContentHash>,
+    /// What the destination has there, as far as a plan depends on it: a hash; 0 of nothing, and where no plan is made or
+    /// carried out.
+    pub was: u64,
 }
 
 impl Particulars {
@@ -115,6 +118,8 @@ pub enum Item {
         path: RelPath,
         /// It was a directory.
         is_dir: bool,
+        /// What it was, as in [`Particulars::was`].
+        was: u64,
     },
     /// An option leaves an entry as it is; told only where that was asked for.
     Spared {

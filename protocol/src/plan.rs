@@ -1,7 +1,7 @@
 //! A plan: exactly the changes that a dry run told, which a later run is held to (`--apply-plan`).
 //!
 //! Each change has a mark, a hash of all that was told of it: what is done, to which entry, what that entry is at the
-//! source. What differs in any of it has another mark. The destination's end does what is in the plan and nothing else,
+//! source, and what the destination had there. What differs in any of it has another mark. The destination's end does what is in the plan and nothing else,
 //! so that what changed between the two runs is left alone, however late it changed.
 
 use crate::codec;
@@ -82,14 +82,15 @@ mod tests {
     #[test]
     fn a_plan_has_what_was_told_and_nothing_else() {
         let path = || RelPath::new(&b"gone"[..]).unwrap();
-        let told = [item(b"a", 1, 0), Item::Deleted { path: path(), is_dir: false }];
+        let told = [item(b"a", 1, 0), Item::Deleted { path: path(), is_dir: false, was: 0 }];
         let plan = Plan::new(told.iter().filter_map(mark).collect()).unwrap();
         assert!(told.iter().all(|item| plan.has(item)));
         assert!(plan.has(&item(b"a", 1, 77)), "how much is sent is not known before");
         for other in [
             item(b"b", 1, 0),
             item(b"a", 2, 0),
-            Item::Deleted { path: path(), is_dir: true },
+            Item::Deleted { path: path(), is_dir: true, was: 0 },
+            Item::Deleted { path: path(), is_dir: false, was: 1 },
             Item::Spared { path: path(), is_dir: false, why: Spared::Exists },
         ] {
             assert!(!plan.has(&other), "{other:?}");

@@ -7,7 +7,7 @@ use crate::commit::Ready;
 use crate::merge::Extraneous;
 use crate::retire::Left;
 use crate::run::Run;
-use crate::tree::{Dir, Handle as _, Held};
+use crate::tree::{Dir, Handle as _, Held, Info};
 use crate::workers::lock;
 use protocol::entry::Kind;
 use protocol::itemize::Item;
@@ -81,6 +81,9 @@ fn may_go(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
         let below = dir.dir(name).and_then(|below| below.names());
         below.is_ok_and(|names| !names.is_empty())
     };
+    if is_kept(run, dir, parent, name) {
+        return false;
+    }
     let is_dir = dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
     if run.options.empties_directories() || !is_dir || !holds_something() {
         return true;
@@ -102,35 +105,39 @@ fn refusal(run: &Run<'_>, all: &[Extraneous]) -> Option<String> {
         );
     }
     let limit = options.max_entries?;
-    let mut count = 0;
+    let mut count = 0_u64;
     for Extraneous { path, names, room, missing, .. } in all {
         if let Ok(dir) = run.tree.dir(path) {
-            let missing = missing.iter().filter(|name| dir.info(name.as_bytes()).is_ok());
-            count += names.iter().chain(missing).map(|name| count_below(run, &dir, path, name)).sum::<u64>();
-            count += room.iter().map(|name| count_below(run, &dir, path, name) - 1).sum::<u64>();
+            let is_there =
+                |name: &&Name| dir.info(name.as_bytes()).is_ok() && !is_kept(run, &dir, path, name);
+            let below = |name: &Name| count_below(run, &dir, path, name);
+            let named = names.iter().chain(missing.iter().filter(is_there)).map(below);
+            let in_the_way = room.iter().map(|name| below(name).saturating_sub(1));
+            count = named.chain(in_the_way).fold(count, u64::saturating_add);
         }
     }
+    let shown = if count == u64::MAX { "more than can be counted".to_owned() } else { count.to_string() };
     (count > limit).then(|| {
-        format!("to be deleted: {count}, more than --max-delete={limit} allows; nothing was deleted")
+        format!("to be deleted: {shown}, more than --max-delete={limit} allows; nothing was deleted")
     })
 }
 
-/// How many entries would go with one, itself included.
+/// How many entries would go with one, itself included; without end where that can't be seen.
 fn count_below(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> u64 {
     if !dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir()) {
         return 1;
     }
-    let Ok(below) = dir.dir(name) else { return 1 };
+    let Ok(below) = dir.dir(name) else { return u64::MAX };
     let path = parent.join(name);
     // What is wrong with its rules is told when it would be removed.
     let _ = run.rules.enter(&below, &path);
-    let names = below.names().unwrap_or_default();
-    1 + names
+    let Ok(names) = below.names() else { return u64::MAX };
+    names
         .iter()
         .filter_map(|name| Name::new(name).ok())
         .filter(|name| !is_kept_in_deleted(run, &below, &path, name))
         .map(|name| count_below(run, &below, &path, &name))
-        .sum::<u64>()
+        .fold(1, u64::saturating_add)
 }
 
 /// Removes an entry with everything below it that is not protected; reports what can't be. Whether nothing of it is
@@ -148,23 +155,22 @@ fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
         run.monitor.note(&note);
         return false;
     }
-    let mut is_empty = true;
-    if is_dir && !remove_content(run, dir, parent, name) {
+    if is_dir && (!remove_content(run, dir, parent, name) || is_unplanned(run, &path, &info)) {
         return false;
     }
-    if !run.options.dry_run {
-        let removed = match is_dir {
-            true => run.retirement.remove_dir(dir, parent, name, &info).map(|()| Left::Elsewhere),
-            false => run.retirement.remove(run.tree, dir, parent, name),
-        };
-        match removed {
-            Ok(left) => is_empty = left == Left::Elsewhere,
-            Err(error) => return fail(run, &path, error),
-        }
-    }
+    let removed = match (run.options.dry_run, is_dir) {
+        (true, _) if !is_dir && run.retirement.leaves_beside(name) => Ok(Left::Beside),
+        (true, _) => Ok(Left::Elsewhere),
+        (false, true) => run.retirement.remove_dir(dir, parent, name, &info).map(|()| Left::Elsewhere),
+        (false, false) => run.retirement.remove(run.tree, dir, parent, name),
+    };
+    let is_empty = match removed {
+        Ok(left) => left == Left::Elsewhere,
+        Err(error) => return fail(run, &path, error),
+    };
     let entry = info.entry(name.clone(), b"-".to_vec(), protocol::entry::Timestamp::default());
     lock(&run.stats).deleted.count(&entry.map_or(Kind::Fifo, |entry| entry.kind));
-    run.item(Item::Deleted { path, is_dir });
+    run.item(Item::Deleted { path, is_dir, was: run.was(Some(&info)) });
     is_empty
 }
 
@@ -198,14 +204,15 @@ pub(crate) fn remove_content(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &
     all
 }
 
-/// Gives who is not root the right to empty a directory; returns the mode to restore if it stays.
+/// Gives who is not root the right to empty a directory that they may look into, as rsync does; returns the mode to restore
+/// if it stays.
 fn make_accessible(run: &Run<'_>, dir: &Dir, name: &Name) -> Option<(Held, u16)> {
     if run.options.dry_run || run.translation.ownership.is_root {
         return None;
     }
     let held = dir.hold(name.as_bytes()).ok()?;
     let mode = held.info().ok()?.raw_mode & 0o7777;
-    (mode & 0o700 != 0o700 && held.set_mode(mode | 0o700).is_ok()).then_some((held, mode))
+    (mode & 0o700 == 0o500 && held.set_mode(mode | 0o200).is_ok()).then_some((held, mode))
 }
 
 /// Whether a directory's content goes: what takes its place is there, and nothing in it is protected.
@@ -243,9 +250,16 @@ fn is_kept_in_deleted(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -
 
 /// Whether it is what earlier runs kept, or not in the plan that the run is held to.
 fn is_beyond_deletion(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
-    let is_dir = || dir.info(name.as_bytes()).is_ok_and(|info| info.is_dir());
-    run.retirement.protects(dir, name)
-        || run.is_unplanned(|| Item::Deleted { path: parent.join(name), is_dir: is_dir() })
+    let is_unplanned = || match dir.info(name.as_bytes()) {
+        // What is in it may be planned.
+        Ok(info) => !info.is_dir() && is_unplanned(run, &parent.join(name), &info),
+        Err(_) => false,
+    };
+    run.retirement.protects(dir, name) || run.options.plan.is_some() && is_unplanned()
+}
+
+fn is_unplanned(run: &Run<'_>, path: &RelPath, info: &Info) -> bool {
+    run.is_unplanned(|| Item::Deleted { path: path.clone(), is_dir: info.is_dir(), was: run.was(Some(info)) })
 }
 
 fn fail(run: &Run<'_>, path: &RelPath, error: Errno) -> bool {

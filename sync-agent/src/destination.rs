@@ -19,7 +19,7 @@ use crate::owners::Ownership;
 use crate::partial::Partials;
 use crate::receiver::{self, Receiver as Writer, Task};
 use crate::removal::Removals;
-use crate::retire::{self, Retirement};
+use crate::retire::Retirement;
 use crate::rules::{OwnRules, Place, TreeRules};
 use crate::run::Run;
 use crate::scan::beneath;
@@ -330,8 +330,7 @@ impl DestinationEnd<'_> {
         let nothing =
             Beside { staging: Staging::default(), bases, retirement: Retirement::Gone, partials: None };
         let Some(home) = &root.dir else { return Ok(nothing) };
-        let retirement = Retirement::open(&options.replaced, sides, home, options.dry_run)
-            .map_err(|error| retire::refused(&options.replaced, error))?;
+        let retirement = Retirement::open(options, sides, home)?;
         if options.dry_run {
             return Ok(Beside { retirement, ..nothing });
         }

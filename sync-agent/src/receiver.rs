@@ -292,7 +292,9 @@ impl<'a, 'r> Receiver<'a, 'r> {
             // As after a mismatch: once more, whole.
             return self.mismatch(file, &sink.target);
         }
-        let stays = sink.is_old_file() && self.run.options.replaced.is_gone();
+        // Of other names of the old file nobody asked for new metadata.
+        let is_alone = target.old_file().is_none_or(|info| info.links == 1);
+        let stays = sink.is_old_file() && is_alone && self.run.options.replaced.is_gone();
         if !stays && let Err(error) = sink.leave_old(self.run) {
             self.not_written(&mut sink, error)?;
             return match sink.into_output() {

@@ -14,6 +14,7 @@ use crate::sides::Sides;
 use crate::trash::Trash;
 use crate::tree::{self, Dir, Handle as _, Info, STAGING_NAME, Tree};
 use crate::workers::lock;
+use protocol::options::SyncOptions;
 use protocol::path::{Name, RelPath};
 use protocol::replaced::Replaced;
 use protocol::stats::Exit;
@@ -42,26 +43,39 @@ pub(crate) enum Left {
 impl<'a> Retirement<'a> {
     /// As asked for; a trash is opened at once, the directory for backups when the first is made.
     pub(crate) fn open(
-        asked: &Replaced,
+        options: &SyncOptions,
         sides: &'a Sides<'a>,
         home: &Dir,
-        dry_run: bool,
-    ) -> Result<Retirement<'a>, Errno> {
-        match asked {
+    ) -> Result<Retirement<'a>, SessionError> {
+        match &options.replaced {
             Replaced::Gone => Ok(Retirement::Gone),
             Replaced::Backup { directory, suffix } => {
-                let elsewhere = match directory {
-                    Some(path) => Some(Elsewhere::new(path, sides)?),
-                    None => None,
-                };
-                Ok(Retirement::Backup(Backups { suffix: suffix.clone(), turn: Mutex::default(), elsewhere }))
+                let elsewhere = directory.as_ref().map(|path| Elsewhere::new(path, sides)).transpose();
+                let elsewhere = elsewhere.map_err(|error| refused(&options.replaced, error))?;
+                // The destination itself is no place elsewhere: what is kept there would have the names of what replaces it.
+                let elsewhere = elsewhere.filter(|elsewhere| !elsewhere.is(home));
+                if elsewhere.is_none() && suffix.is_empty() {
+                    return Err(SessionError::refused(
+                        Exit::Usage,
+                        "--backup-dir is the destination itself, where a backup without --suffix has the name of what \
+                         replaces it; give another directory, or a suffix",
+                    ));
+                }
+                Ok(Retirement::Backup(Backups {
+                    suffix: suffix.clone(),
+                    turn: Mutex::default(),
+                    elsewhere,
+                    is_protected: !options.filter.hides_only(),
+                }))
             }
             Replaced::Trash { directory } => {
+                let dry_run = options.dry_run;
                 let opened = if dry_run { sides.open(directory) } else { sides.open_or_make(directory) };
-                match opened {
-                    Err(Errno::NOENT) if dry_run => Ok(Retirement::Gone),
-                    opened => Trash::open(&opened?, home).map(Self::Trash),
-                }
+                let trash = match opened {
+                    Err(Errno::NOENT) if dry_run => return Ok(Retirement::Gone),
+                    opened => opened.and_then(|opened| Trash::open(&opened, home)),
+                };
+                trash.map(Self::Trash).map_err(|error| refused(&options.replaced, error))
             }
         }
     }
@@ -146,11 +160,21 @@ impl<'a> Retirement<'a> {
         }
     }
 
+    /// Whether something other than a directory that is taken away stays beside, under another name.
+    pub(crate) fn leaves_beside(&self, name: &Name) -> bool {
+        match self {
+            Retirement::Backup(backups) => backups.elsewhere.is_none() && !backups.is_one_beside(name),
+            Retirement::Gone | Retirement::Trash(_) => false,
+        }
+    }
+
     /// Whether this is what earlier runs kept, which no deletion takes.
     pub(crate) fn protects(&self, dir: &Dir, name: &Name) -> bool {
         let kept_in = match self {
             Retirement::Gone => return false,
-            Retirement::Backup(backups) if backups.elsewhere.is_none() => return backups.is_one_beside(name),
+            Retirement::Backup(backups) if backups.elsewhere.is_none() => {
+                return backups.is_protected && backups.is_one_beside(name);
+            }
             Retirement::Backup(backups) => match backups.elsewhere.as_ref().and_then(Elsewhere::identity) {
                 Some(identity) => identity,
                 None => return false,
@@ -187,6 +211,8 @@ pub(crate) struct Backups<'a> {
     /// Threads that make backups take turns: what is not complete has one name.
     turn: Mutex<()>,
     elsewhere: Option<Elsewhere<'a>>,
+    /// No deletion takes what is beside: not so with `--delete-excluded`, as with rsync.
+    is_protected: bool,
 }
 
 /// `--backup-dir`.
@@ -228,6 +254,11 @@ impl<'a> Elsewhere<'a> {
             Err(error) => return Err(error),
         };
         Ok(Elsewhere { path: path.to_vec(), sides, opened: Mutex::new(opened), last: Mutex::default() })
+    }
+
+    fn is(&self, dir: &Dir) -> bool {
+        let there = dir.own_info().map(|info| (info.device, info.inode));
+        self.identity().is_some_and(|identity| there == Ok(identity))
     }
 
     fn identity(&self) -> Option<((u32, u32), u64)> {

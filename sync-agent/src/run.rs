@@ -373,7 +373,33 @@ impl Run<'_> {
             // All of it was here, under another name: as rsync, nothing is said of it.
             return;
         }
-        self.item(updated(target.path(), &target.wanted.entry, change));
+        self.item(self.told(target, change));
+    }
+
+    fn told(&self, target: &Target, change: Change) -> Item {
+        let entry = &target.wanted.entry;
+        let particulars = Particulars { was: self.was(target.existing.as_ref()), ..Particulars::of(entry) };
+        Item::Updated { path: target.path(), kind: entry.kind.clone(), change, particulars, first: None }
+    }
+
+    /// What is there, for a plan. Of a directory only that it is one: its time changes with what is done in it.
+    pub(crate) fn was(&self, existing: Option<&Info>) -> u64 {
+        let Some(info) = existing.filter(|_| self.options.dry_run || self.options.plan.is_some()) else {
+            return 0;
+        };
+        let mut hasher = blake3::Hasher::new();
+        match info.is_dir() {
+            true => hasher.update(b"directory"),
+            false => hasher
+                .update(&info.raw_mode.to_le_bytes())
+                .update(&info.uid.to_le_bytes())
+                .update(&info.gid.to_le_bytes())
+                .update(&info.size_bytes.to_le_bytes())
+                .update(&info.mtime.secs.to_le_bytes())
+                .update(&info.mtime.nanos.to_le_bytes())
+                .update(&info.inode.to_le_bytes()),
+        };
+        hasher.finalize().as_bytes().first_chunk().map_or(0, |head| u64::from_le_bytes(*head).max(1))
     }
 
     /// Whether the run is held to a plan that has not this change.
@@ -383,7 +409,7 @@ impl Run<'_> {
 
     /// The same of what was decided for `target`.
     pub(crate) fn is_unplanned_for(&self, target: &Target) -> bool {
-        self.is_unplanned(|| updated(target.path(), &target.wanted.entry, target.change))
+        self.is_unplanned(|| self.told(target, target.change))
     }
 
     /// An entry is up to date.
@@ -439,7 +465,8 @@ impl Run<'_> {
         }
         drop(stats);
         let entry = &target.wanted.entry;
-        let (path, kind, particulars) = (target.path(), entry.kind.clone(), Particulars::of(entry));
+        let particulars = Particulars { was: self.was(target.existing.as_ref()), ..Particulars::of(entry) };
+        let (path, kind) = (target.path(), entry.kind.clone());
         let first = Some(target.first.clone().unwrap_or_default());
         let change = Change { content: Content::Linked, value: false, ..target.change };
         self.item(Item::Updated { path, kind, change, particulars, first });
@@ -464,8 +491,12 @@ impl Run<'_> {
         stats.matched_bytes += content.matched;
         drop(stats);
         let entry = &target.wanted.entry;
-        let particulars =
-            Particulars { literal_bytes: content.literal, content: content.hash, ..Particulars::of(entry) };
+        let particulars = Particulars {
+            literal_bytes: content.literal,
+            content: content.hash,
+            was: self.was(target.existing.as_ref()),
+            ..Particulars::of(entry)
+        };
         let (path, kind, change) = (target.path(), entry.kind.clone(), target.change);
         self.item(Item::Updated { path, kind, change, particulars, first: None });
     }

@@ -370,7 +370,9 @@ impl Sink {
 pub(crate) fn patched(run: &Run<'_>, target: &Target) -> Option<Info> {
     let in_place = run.options.inplace && run.options.replaced.is_gone() && target.alternate.is_none();
     let is_alone = |info: &Info| info.links == 1 && target.wanted.entry.link().is_none();
-    target.old_file().copied().filter(|info| in_place && is_alone(info))
+    // One that its owner may not write to is replaced.
+    let is_open = |info: &Info| run.translation.ownership.is_root || info.raw_mode & 0o200 != 0;
+    target.old_file().copied().filter(|info| in_place && is_alone(info) && is_open(info))
 }
 
 /// Copies the bytes `at..to` to the same place of another file. Where the file system can, both share them.

@@ -420,9 +420,15 @@ struct Records {
 }
 
 impl Records {
-    /// Whether what is there now is what the run put there.
+    /// Whether what is there now is what the run put there. Of a file with several names, the going of one changes the ctime
+    /// that the others show, also that of an undo that was cut short.
     fn is_of_run(&self, path: &RelPath, now: &Info) -> bool {
-        self.replaced.get(path.as_bytes()).is_some_and(|put| *put == identity(now))
+        let Some(put) = self.replaced.get(path.as_bytes()) else { return false };
+        let file = |identity: &str| identity.split(' ').take(2).map(str::to_owned).collect::<Vec<_>>();
+        let but_ctime = |identity: &str| identity.rsplit_once(' ').map(|(rest, _)| rest.to_owned());
+        let now = identity(now);
+        let has_names = || self.replaced.values().filter(|other| file(other) == file(put)).count() > 1;
+        *put == now || but_ctime(put) == but_ctime(&now) && has_names()
     }
 
     fn parse(log: &[u8]) -> Option<Records> {

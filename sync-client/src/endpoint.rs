@@ -257,7 +257,9 @@ fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
                 .map(|base| if destination.starts_with(&base) { destination.clone() } else { base }),
             None => sync_agent::scan::base(path, &job.options),
         };
-        if job.options.removes_source() && base.as_ref() == Some(&destination) {
+        let is_destination =
+            base.as_ref() == Some(&destination) || canonical(path).as_ref() == Some(&destination);
+        if job.options.removes_source() && is_destination {
             return refused(
                 "--remove-source-files would remove what it did not copy: the source and the destination are the same"
                     .to_owned(),

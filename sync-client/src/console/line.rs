@@ -99,7 +99,7 @@ impl Renderer {
             Item::Updated { path, kind, particulars, first, .. } => {
                 (path, *kind == Kind::Directory, Some(kind), particulars, first.as_ref())
             }
-            Item::Deleted { path, is_dir } | Item::Spared { path, is_dir, .. } => {
+            Item::Deleted { path, is_dir, .. } | Item::Spared { path, is_dir, .. } => {
                 (path, *is_dir, None, &nothing, None)
             }
         };

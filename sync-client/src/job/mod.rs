@@ -126,6 +126,9 @@ pub enum JobError {
     /// The command line is wrong, or asks for what is not done.
     #[error(transparent)]
     Usage(#[from] UsageError),
+    /// A file that the line names can't be read.
+    #[error("{0}")]
+    File(String),
     /// An argument names what this program can't speak to, or nothing.
     #[error(transparent)]
     Location(#[from] LocationError),
@@ -143,6 +146,7 @@ impl JobError {
     pub fn exit(&self) -> Exit {
         match self {
             JobError::StartedByRsync | JobError::Location(LocationError::Daemon(_)) => Exit::StartUp,
+            JobError::File(_) => Exit::FileIo,
             JobError::Usage(_) | JobError::Location(_) => Exit::Usage,
         }
     }

@@ -1,7 +1,7 @@
 //! Which entries of the source are copied at all.
 
 use super::typed::{Order, amount, flag, list, read, text, value, values};
-use super::{Side, UsageError, usage};
+use super::{JobError, Side, UsageError, refuse, usage};
 use crate::location::Location;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use protocol::filter::{FilterError, FilterRules, RuleFiles};
@@ -95,19 +95,19 @@ pub(crate) fn list_of_files(
     matches: &ArgMatches,
     source: &Side,
     destination: &Side,
-) -> Result<Option<FileList>, UsageError> {
+) -> Result<Option<FileList>, JobError> {
     let Some(file) = matches.get_one::<OsString>("files-from") else { return Ok(None) };
     if source.paths.len() != 1 {
-        return usage("--files-from: its names are below one SOURCE; give just that one");
+        return refuse("--files-from: its names are below one SOURCE; give just that one");
     }
     let zero_ended = matches.get_flag("from0");
     let there = |path: &[u8]| Ok(Some(FileList::There(ListFile { path: path.to_vec(), zero_ended })));
     let remote = source.host.as_ref().or(destination.host.as_ref());
     match (file.as_bytes().strip_prefix(b":"), remote) {
-        (Some([]), _) => return usage("--files-from: \":\" needs the name of a file after it"),
+        (Some([]), _) => return refuse("--files-from: \":\" needs the name of a file after it"),
         (Some(path), Some(_)) => return there(path),
         (Some(_), None) => {
-            return usage(
+            return refuse(
                 "--files-from: \":FILE\" is a file on the other machine, and both sides are on this one",
             );
         }
@@ -117,7 +117,7 @@ pub(crate) fn list_of_files(
         Ok(Location::Remote { host, path }) if remote.is_some_and(|remote| remote.name == host.name) => {
             there(&path)
         }
-        Ok(Location::Remote { host, .. }) => usage(format!(
+        Ok(Location::Remote { host, .. }) => refuse(format!(
             "--files-from: {} is neither the source's machine nor the destination's",
             host.name
         )),
@@ -126,7 +126,7 @@ pub(crate) fn list_of_files(
 }
 
 /// The filter rules in the order in which they were given; `cvs_words` is what the operator has CVS ignore.
-pub(crate) fn filter(matches: &ArgMatches, cvs_words: &[u8]) -> Result<FilterRules, UsageError> {
+pub(crate) fn filter(matches: &ArgMatches, cvs_words: &[u8]) -> Result<FilterRules, JobError> {
     let mut rules = FilterRules::default();
     if matches.try_get_one("delete-excluded").is_ok_and(|given| given == Some(&true)) {
         rules.hide_only();

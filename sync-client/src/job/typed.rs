@@ -1,6 +1,6 @@
 //! What the topics of the command line share: kinds of options, and values as they were typed.
 
-use super::{UsageError, usage};
+use super::{JobError, UsageError, usage};
 use clap::builder::OsStringValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
@@ -125,12 +125,12 @@ pub(crate) fn amount(text: &str, unit: u64) -> Option<u64> {
     (bytes.is_finite() && bytes < 9e18).then_some(bytes as u64)?.checked_add_signed(offset)
 }
 
-pub(crate) fn read(option: &str, file: &OsStr) -> Result<Vec<u8>, UsageError> {
+pub(crate) fn read(option: &str, file: &OsStr) -> Result<Vec<u8>, JobError> {
     let content = if file == "-" {
         let mut content = Vec::new();
         std::io::stdin().read_to_end(&mut content).map(|_| content)
     } else {
         std::fs::read(file)
     };
-    content.map_err(|error| UsageError(format!("--{option}: cannot read {}: {error}", file.display())))
+    content.map_err(|error| JobError::File(format!("--{option}: cannot read {}: {error}", file.display())))
 }
