@@ -526,5 +526,13 @@ impl PerDirectory {
     }
 }
 
+/// Whether a pattern with wildcards, in which slashes are nothing special to write, fits a whole name; a malformed one fits
+/// none.
+#[must_use]
+pub(crate) fn fits_name(pattern: &[u8], name: &[u8]) -> bool {
+    pattern.len() <= MAX_PATTERN_BYTES
+        && pattern::Glob::compile(pattern).is_some_and(|glob| glob.matches(b"", name, b"", false))
+}
+
 #[cfg(test)]
 mod tests;

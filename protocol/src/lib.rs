@@ -31,6 +31,7 @@ pub mod message;
 pub mod names;
 pub mod number;
 pub mod options;
+pub mod ownership;
 pub mod path;
 pub mod plan;
 pub mod probe;

@@ -5,6 +5,7 @@ use crate::bases::{Bases, Fuzzy};
 use crate::entry::Kind;
 use crate::filter::FilterRules;
 use crate::links::Links;
+use crate::ownership::{OwnerMaps, Privileges};
 use crate::plan::Plan;
 use crate::replaced::{Placing, Replaced};
 use crate::window::TimeWindow;
@@ -228,8 +229,6 @@ pub struct SyncOptions {
     pub filter: FilterRules,
     /// Permission changes, applied to what the source listed.
     pub chmod: Vec<ModeChange>,
-    /// Owner and group for everything, as names or numbers.
-    pub chown: (Option<Vec<u8>>, Option<Vec<u8>>),
     /// Frame compression.
     pub compression: Compression,
     /// Neither use nor keep an index of what was hashed before.
@@ -276,6 +275,10 @@ pub struct SyncOptions {
     pub room: Room,
     /// How files are read at the source.
     pub reading: Reading,
+    /// What owners and groups become.
+    pub owners: OwnerMaps,
+    /// What each end does about what only a super-user may set.
+    pub privileges: Privileges,
 }
 
 impl SyncOptions {

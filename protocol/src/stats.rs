@@ -195,6 +195,8 @@ pub enum Cause {
     LeadsOut,
     /// It is not what was copied any more, so the source keeps it.
     ChangedSince,
+    /// What its attribute says of owner, mode and kind can't be read.
+    StoredBadly,
 }
 
 /// Which end met a problem.

@@ -9,7 +9,7 @@ use crate::clock::Activity;
 use crate::commit::{self, Commit};
 use crate::delete;
 use crate::error::SessionError;
-use crate::hard_links::{self, Links};
+use crate::hard_links::{self, Links, Shared};
 use crate::index::Index;
 use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
 use crate::merge;
@@ -127,7 +127,7 @@ impl DestinationEnd<'_> {
         };
         let ownership =
             Ownership::new(self.options).map_err(|why| SessionError::refused(Exit::Usage, why))?;
-        let taken = Taken::new(&self.options.preserve);
+        let taken = Taken::new(&self.options.preserve, self.options.privileges.destination);
         let translation = Translation { options: self.options, ownership, umask: self.umask, taken };
         let sides = self.sides(&root)?;
         let beside = self.open_beside(&sides, &root)?;
@@ -432,6 +432,7 @@ impl DestinationEnd<'_> {
             retirement: &beside.retirement,
             partials: beside.partials.as_ref(),
             links: Links::default(),
+            shared: Shared::default(),
             single_name: root.single_name.clone(),
             session: Mutex::new(session),
             room: Condvar::new(),

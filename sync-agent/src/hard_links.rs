@@ -14,10 +14,12 @@ use crate::staging::{Area, Staged};
 use crate::tree::Info;
 use crate::workers::lock;
 use protocol::attributes::HardLink;
+use protocol::entry::Entry;
 use protocol::path::{Name, RelPath};
 use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -75,6 +77,27 @@ struct Place {
     name: Name,
     /// Its inode, if it had that name before.
     inode: Option<Inode>,
+}
+
+/// For a comparison: which group of the source has an inode of the destination; none where its names are no group there.
+#[derive(Debug, Default)]
+pub(crate) struct Shared(Mutex<HashMap<Inode, Option<u32>>>);
+
+impl Shared {
+    /// Whether an entry shares its inode with one that is another file at the source.
+    pub(crate) fn is_wrong(&self, entry: &Entry, info: &Info) -> bool {
+        if info.is_dir() || info.links < 2 {
+            return false;
+        }
+        let group = entry.link().map(|link| link.group);
+        match lock(&self.0).entry((info.device, info.inode)) {
+            Slot::Vacant(slot) => {
+                slot.insert(group);
+                false
+            }
+            Slot::Occupied(known) => group.is_none() || *known.get() != group,
+        }
+    }
 }
 
 impl Links {

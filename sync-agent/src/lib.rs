@@ -46,6 +46,7 @@ pub mod signals;
 mod sink;
 pub mod source;
 mod staging;
+mod stored;
 pub mod stripe;
 pub mod trash;
 pub mod tree;

@@ -19,6 +19,7 @@ use crate::recognition;
 use crate::run::{self, Run};
 use crate::sink;
 use crate::staging::Staged;
+use crate::stored;
 use crate::tree::{Dir, Handle as _, Info, Names, Walk};
 use crate::workers::lock;
 use protocol::attributes::HardLink;
@@ -280,10 +281,15 @@ impl Merge<'_, '_> {
             self.done.1 += entry.size_bytes();
             return;
         }
-        let info = existing.as_ref().map(|(info, _)| info);
-        let listed = (!self.own.bases.is_empty()).then(|| entry.clone());
-        let wanted = self.run.translation.wanted(entry, info, &mut self.owners);
+        if let Some((info, _)) = &existing {
+            self.run.compare_links(|| self.own.path.join(&entry.name), &entry, info);
+        }
         let there = existing.as_ref().map(|(_, entry)| entry);
+        let listed = (!self.own.bases.is_empty()).then(|| entry.clone());
+        let mut wanted = self.run.translation.wanted(entry, there, &mut self.owners);
+        if let (true, Some(parent)) = (self.is_new_directory(&wanted.entry, there), &self.own.info) {
+            wanted.inherit(parent);
+        }
         let (action, change) = decide(&wanted.entry, there, self.run.options);
         let alternate = match listed {
             Some(listed) if action != Action::Skip => self.alternate(&listed, there, change),
@@ -320,6 +326,11 @@ impl Merge<'_, '_> {
             Some(link) => self.one_of_several(action, target, link),
             None => self.bring(action, target),
         }
+    }
+
+    /// Whether it is a directory that is made here with a mode of this end's own.
+    fn is_new_directory(&self, entry: &Entry, there: Option<&Entry>) -> bool {
+        entry.is_dir() && !self.run.options.preserve.perms && !there.is_some_and(Entry::is_dir)
     }
 
     fn bring(&mut self, action: Action, target: Target) {
@@ -378,8 +389,10 @@ impl Merge<'_, '_> {
             let Some(mut entry) = info.entry(listed.name.clone(), link.unwrap_or_default(), LONG_AGO) else {
                 continue;
             };
-            self.look_closer(listed, dir, &info, &mut entry);
-            let compared = self.run.translation.wanted(listed.clone(), Some(&info), &mut self.owners).entry;
+            if self.look_closer(listed, dir, &info, &mut entry).is_err() {
+                continue;
+            }
+            let compared = self.run.translation.wanted(listed.clone(), Some(&entry), &mut self.owners).entry;
             let Some(agrees) = agreement(&compared, &entry, options) else { continue };
             // A further name that is left out would have nothing to be a link to: names of one inode are made.
             let agrees =
@@ -448,14 +461,15 @@ impl Merge<'_, '_> {
         }
     }
 
-    /// Whether the options copy this kind of thing. Only root can make a device; as with owners, others do without.
+    /// Whether the options copy this kind of thing. Only root can make a device; as with owners, others do without, unless the
+    /// operator has it otherwise.
     fn is_copied(&self, kind: &Kind) -> bool {
         let keep = &self.run.options.preserve;
         match kind {
             Kind::File { .. } | Kind::Directory => true,
             Kind::Symlink { .. } => keep.links,
             Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
-                keep.devices && self.run.translation.ownership.is_root
+                keep.devices && self.run.translation.ownership.acts_as_root
             }
             Kind::Fifo | Kind::Socket => keep.specials,
         }
@@ -500,12 +514,13 @@ impl Merge<'_, '_> {
         let info = dir.info(name.as_bytes())?;
         let target = if info.is_link() { dir.read_link(name.as_bytes())? } else { Vec::new() };
         let mut entry = info.entry(name.clone(), target, LONG_AGO).ok_or(Errno::INVAL)?;
-        self.look_closer(listed, dir, &info, &mut entry);
+        self.look_closer(listed, dir, &info, &mut entry)?;
         Ok((info, entry))
     }
 
-    /// Adds what the source tells of the entry besides, as it is here in `dir`.
-    fn look_closer(&self, listed: &Entry, dir: &Dir, info: &Info, entry: &mut Entry) {
+    /// Adds what is kept of the entry and what the source tells of it besides, as it is here in `dir`.
+    fn look_closer(&self, listed: &Entry, dir: &Dir, info: &Info, entry: &mut Entry) -> Result<(), Errno> {
+        self.run.translation.show(dir, listed.name.as_bytes(), info, entry)?;
         if listed.atime().is_some() {
             entry.extra.get_or_insert_default().atime = Some(info.atime);
         }
@@ -514,6 +529,7 @@ impl Merge<'_, '_> {
             let held = dir.hold(listed.name.as_bytes());
             entry.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
         }
+        Ok(())
     }
 
     /// Where a directory of the source meets a link to a directory that is kept: that directory.
@@ -529,6 +545,8 @@ impl Merge<'_, '_> {
             Ok(info) if info.is_dir() => {
                 self.run.keep_behind_link(&info);
                 let mut behind = info.entry(entry.name.clone(), Vec::new(), LONG_AGO).ok_or(Errno::INVAL)?;
+                let dir = self.run.tree.dir(&path)?;
+                self.run.translation.show(&dir, b".", &info, &mut behind)?;
                 if let Some(taken) = self.run.translation.taken.filter(|_| entry.attributes().is_some()) {
                     let held = self.run.tree.hold_followed(&path);
                     behind.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
@@ -705,6 +723,7 @@ impl Merge<'_, '_> {
             let name = staged.name.as_bytes();
             let _ = area.dir.remove_file(name);
             match &target.wanted.entry.kind {
+                kind if self.run.translation.stores() => stored::make(&area.dir, name, kind)?,
                 Kind::Symlink { target } => area.dir.make_link(name, target)?,
                 kind => area.dir.make_node(name, kind)?,
             }
@@ -816,16 +835,20 @@ pub(crate) fn root_standing(
     let Some(root) = &begin.root else {
         return Ok(Standing::Present { metadata: None, differs: false });
     };
-    let info = run.tree.dir(&RelPath::root()).and_then(|dir| dir.own_info());
-    let info = info.map_err(|error| SessionError::io("read the destination directory", error))?;
-    // A directory just made has no mode of its own to keep.
-    let mut owners = run.translation.ownership.owners(&begin.names);
-    let wanted = run.translation.wanted(root.clone(), (!made).then_some(&info), &mut owners);
+    let cannot = |error| SessionError::io("read the destination directory", error);
+    let dir = run.tree.dir(&RelPath::root()).map_err(cannot)?;
+    let info = dir.own_info().map_err(cannot)?;
     let mut there = info.entry(root.name.clone(), Vec::new(), LONG_AGO);
+    if let Some(there) = &mut there {
+        run.translation.show(&dir, b".", &info, there).map_err(cannot)?;
+    }
     if let (Some(there), Some(taken)) = (&mut there, run.translation.taken) {
-        let held = run.tree.dir(&RelPath::root()).and_then(|dir| dir.hold_self());
+        let held = dir.hold_self();
         there.set_attributes(held.ok().and_then(|held| taken.read(&held).ok()));
     }
+    // A directory just made has no mode of its own to keep.
+    let mut owners = run.translation.ownership.owners(&begin.names);
+    let wanted = run.translation.wanted(root.clone(), there.as_ref().filter(|_| !made), &mut owners);
     let (_, change) = decide(&wanted.entry, there.as_ref(), run.options);
     if made {
         let new = Change { content: Content::Made, new: true, ..Change::default() };

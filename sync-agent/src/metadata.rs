@@ -5,10 +5,12 @@
 
 use crate::attributes::Taken;
 use crate::owners::{Owners, Ownership};
-use crate::tree::{Handle, Info};
+use crate::stored::{self, KindBits, Stat, StoredError};
+use crate::tree::{Dir, Handle, Info};
 use protocol::attributes::Attributes;
 use protocol::entry::{Entry, Timestamp};
-use protocol::options::SyncOptions;
+use protocol::options::{ModeChange, SyncOptions};
+use protocol::ownership::Privilege;
 use protocol::stats::Operation;
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -35,8 +37,8 @@ pub(crate) struct Metadata {
     mtime: Option<Timestamp>,
     atime: Option<Timestamp>,
     attributes: Option<(Taken, Arc<Attributes>)>,
-    /// A new directory whose permission bits nobody said has the set-group-ID bit of the one that it is made in.
-    inherits_group: bool,
+    /// Owner, group, mode and kind are kept in an attribute.
+    stored: Option<KindBits>,
 }
 
 /// Translates the source's metadata for this machine.
@@ -54,38 +56,61 @@ impl Translation<'_> {
     pub(crate) fn wanted(
         &self,
         mut entry: Entry,
-        existing: Option<&Info>,
+        existing: Option<&Entry>,
         owners: &mut Owners<'_>,
     ) -> Wanted {
         let is_dir = entry.is_dir();
-        entry.mode = self.options.chmod.iter().fold(entry.mode, |mode, change| change.apply(mode, is_dir));
+        // A link has no mode to change, also where one is kept.
+        if !is_link(&entry) {
+            let changed = |mode, change: &ModeChange| change.apply(mode, is_dir);
+            entry.mode = self.options.chmod.iter().fold(entry.mode, changed);
+        }
         let owner = owners.user(entry.uid);
         let group = owners.group(entry.gid);
-        let replaced = existing.filter(|info| info.is_dir() == is_dir && info.is_link() == is_link(&entry));
+        let replaced = existing.filter(|there| there.is_dir() == is_dir && is_link(there) == is_link(&entry));
         let mode = if self.options.preserve.perms {
             entry.mode
         } else {
             let fresh = entry.mode & 0o777 & !self.umask;
-            replaced.map_or(fresh, |info| self.kept_mode(&entry, info))
+            replaced.map_or(fresh, |there| self.kept_mode(&entry, there))
         };
         entry.mode = mode;
-        if let Some(info) = existing {
-            entry.uid = owner.unwrap_or(info.uid);
-            entry.gid = group.unwrap_or(info.gid);
+        if let Some(there) = existing {
+            entry.uid = owner.unwrap_or(there.uid);
+            entry.gid = group.unwrap_or(there.gid);
         }
         let mtime = self.options.preserve.keeps_time_of(&entry.kind).then_some(entry.mtime);
         let atime = entry.atime();
-        let mode = (!is_link(&entry)).then_some(mode);
-        let attributes = self.taken.and_then(|taken| Some((taken, taken.here(entry.attributes()?, owners))));
+        let attributes =
+            self.taken.and_then(|taken| Some((taken, taken.here(entry.attributes()?, mode, owners))));
         entry.set_attributes(attributes.as_ref().map(|(_, attributes)| Arc::clone(attributes)));
-        let inherits_group = is_dir && existing.is_none() && !self.options.preserve.perms;
-        Wanted { entry, metadata: Metadata { owner, group, mode, mtime, atime, attributes, inherits_group } }
+        let stored = self.stores().then(|| KindBits::of(&entry.kind));
+        let mode = (stored.is_some() || !is_link(&entry)).then_some(mode);
+        let metadata = Metadata { owner, group, mode, mtime, atime, attributes, stored };
+        Wanted { entry, metadata }
+    }
+
+    /// Whether owners, modes and kinds are kept in attributes.
+    pub(crate) fn stores(&self) -> bool {
+        self.options.privileges.destination == Privilege::Stored
+    }
+
+    /// Makes `entry`, which is what the file system says of `name` in `dir`, what it stands for. What is kept badly counts
+    /// for nothing, and is kept anew.
+    pub(crate) fn show(&self, dir: &Dir, name: &[u8], info: &Info, entry: &mut Entry) -> Result<(), Errno> {
+        if !self.stores() {
+            return Ok(());
+        }
+        match stored::show(dir, name, info, entry) {
+            Ok(()) | Err(StoredError::Form) => Ok(()),
+            Err(StoredError::Errno(error)) => Err(error),
+        }
     }
 
     /// The mode of what is there, where permission bits are not kept; with `--executability` whether it may be executed
     /// is the source's all the same.
-    fn kept_mode(&self, entry: &Entry, info: &Info) -> u16 {
-        let mode = info.raw_mode & 0o7777;
+    fn kept_mode(&self, entry: &Entry, there: &Entry) -> u16 {
+        let mode = there.mode;
         if !self.options.preserve.executability || !entry.is_file() {
             return mode;
         }
@@ -98,11 +123,20 @@ impl Translation<'_> {
     }
 }
 
+const SET_GROUP_ID: u16 = 0o2000;
+
 fn is_link(entry: &Entry) -> bool {
     matches!(entry.kind, protocol::entry::Kind::Symlink { .. })
 }
 
 impl Wanted {
+    /// A new directory, of which permission bits are not kept, in this one: it gets its set-group-id bit.
+    pub(crate) fn inherit(&mut self, parent: &Info) {
+        let inherited = parent.raw_mode & SET_GROUP_ID;
+        self.entry.mode |= inherited;
+        self.metadata.mode = self.metadata.mode.map(|mode| mode | inherited);
+    }
+
     /// The same with another modification time, if times are kept.
     pub(crate) fn at(&self, mtime: Timestamp) -> Wanted {
         let mut wanted = self.clone();
@@ -127,7 +161,7 @@ impl Metadata {
             mtime: Some(mtime),
             atime: None,
             attributes: None,
-            inherits_group: false,
+            stored: None,
         }
     }
 
@@ -145,6 +179,10 @@ impl Metadata {
     pub(crate) fn apply(&self, entry: &impl Handle) -> Result<(), MetadataError> {
         let info = entry.info().map_err(|error| (Operation::Stat, error))?;
         let plan = self.plan(&info);
+        if let Some(kind) = self.stored {
+            self.store(kind, entry, &info)?;
+            return plan.set_times(entry);
+        }
         if plan.owner.is_some() || plan.group.is_some() {
             entry.set_owner(plan.owner, plan.group).map_err(|error| (Operation::SetOwner, error))?;
         }
@@ -164,8 +202,27 @@ impl Metadata {
         if let Some(mode) = mode.filter(|_| !info.is_link()) {
             entry.set_mode(mode).map_err(|error| (Operation::SetMode, error))?;
         }
-        if plan.mtime.is_some() || plan.atime.is_some() {
-            entry.set_times(plan.mtime, plan.atime).map_err(|error| (Operation::SetTimes, error))?;
+        plan.set_times(entry)
+    }
+
+    /// Keeps owner, group, mode and kind in an attribute: those that are not to be set stay what is kept, root's at first.
+    fn store(&self, kind: KindBits, entry: &impl Handle, info: &Info) -> Result<(), MetadataError> {
+        let failed = |error| (Operation::SetAttributes, error);
+        let there = match stored::read(entry, info) {
+            Ok(there) => there,
+            Err(StoredError::Form) => None,
+            Err(StoredError::Errno(error)) => return Err(failed(error)),
+        };
+        let uid = self.owner.or(there.map(|there| there.uid)).unwrap_or(0);
+        let gid = self.group.or(there.map(|there| there.gid)).unwrap_or(0);
+        let stat = Stat::new(kind, self.mode.unwrap_or(info.raw_mode & 0o7777), uid, gid);
+        let mode = stat.outer_mode(info.is_dir());
+        if mode != info.raw_mode & 0o7777 {
+            entry.set_mode(mode).map_err(|error| (Operation::SetMode, error))?;
+        }
+        stat.keep(entry, info, there).map_err(failed)?;
+        if let Some((taken, attributes)) = &self.attributes {
+            taken.set(entry, attributes).map_err(failed)?;
         }
         Ok(())
     }
@@ -175,11 +232,8 @@ impl Metadata {
         let owner = self.owner.filter(|&uid| uid != info.uid);
         let group = self.group.filter(|&gid| gid != info.gid);
         let owner_changes = owner.is_some() || group.is_some();
-        let inherited = if self.inherits_group { info.raw_mode & 0o2000 } else { 0 };
-        let mode = self
-            .mode
-            .map(|mode| mode | inherited)
-            .filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
+        let mode =
+            self.mode.filter(|&mode| mode != info.raw_mode & 0o7777 || (owner_changes && mode > 0o777));
         let mtime = self.mtime.filter(|&mtime| mtime != info.mtime);
         let atime = self.atime.filter(|&atime| atime != info.atime);
         Plan { owner, group, mode, mtime, atime }
@@ -192,4 +246,13 @@ struct Plan {
     mode: Option<u16>,
     mtime: Option<Timestamp>,
     atime: Option<Timestamp>,
+}
+
+impl Plan {
+    fn set_times(&self, entry: &impl Handle) -> Result<(), MetadataError> {
+        if self.mtime.is_none() && self.atime.is_none() {
+            return Ok(());
+        }
+        entry.set_times(self.mtime, self.atime).map_err(|error| (Operation::SetTimes, error))
+    }
 }

@@ -5,6 +5,7 @@ use crate::workers::lock;
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
 use protocol::message::OwnerNames;
 use protocol::options::SyncOptions;
+use protocol::ownership::{Mapping, OwnerMaps, Privilege, Whom};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -79,12 +80,13 @@ impl Owners<'_> {
         }
     }
 
-    /// What somebody that an ACL names is here.
+    /// What somebody that an ACL names is here; with `--numeric-ids` the same, as in rsync.
     pub(crate) fn named(&self, who: Named) -> u32 {
-        let Owners { ownership, names, .. } = self;
+        let Ownership { users, groups, numeric, .. } = self.ownership;
         match who {
-            Named::User(id) => ownership.mapped(&ownership.users, id, &names.users, user_id),
-            Named::Group(id) => ownership.mapped(&ownership.groups, id, &names.groups, group_id),
+            Named::User(id) | Named::Group(id) if *numeric => id,
+            Named::User(id) => users.here(id, &self.names.users, false),
+            Named::Group(id) => groups.here(id, &self.names.groups, false),
         }
     }
 
@@ -98,7 +100,17 @@ impl Owners<'_> {
 }
 
 /// The source's numbers with their names, and what they are here.
-type Mapped = Mutex<HashMap<(u32, Option<Vec<u8>>), u32>>;
+type Known = Mutex<HashMap<(u32, Option<Vec<u8>>), u32>>;
+
+/// Users, or groups: whom the operator maps to whom, and who is who.
+#[derive(Debug)]
+struct Ids {
+    rules: Vec<(Whom, u32)>,
+    /// What number 0 is called, where names count.
+    zero: Vec<u8>,
+    by_name: fn(&[u8]) -> Option<u32>,
+    known: Known,
+}
 
 /// What this process may set, and what the source's numbers are here.
 #[derive(Debug)]
@@ -106,35 +118,52 @@ pub(crate) struct Ownership {
     keep_owner: bool,
     keep_group: bool,
     numeric: bool,
-    chown: (Option<u32>, Option<u32>),
+    /// This process is root's.
     pub(crate) is_root: bool,
+    /// Whether owners, groups and devices are made as by root: so, or in attributes.
+    pub(crate) acts_as_root: bool,
     my_groups: Vec<u32>,
-    users: Mapped,
-    groups: Mapped,
+    users: Ids,
+    groups: Ids,
 }
 
 impl Ownership {
     /// What `options` ask for, within what this process may do.
     ///
     /// # Errors
-    /// A name in `--chown` that this machine does not know.
+    /// An owner that something is mapped to and that this machine does not know.
     pub(crate) fn new(options: &SyncOptions) -> Result<Ownership, String> {
         let is_root = Uid::effective().is_root();
+        let acts_as_root = match options.privileges.destination {
+            Privilege::OwnUsers => is_root,
+            Privilege::Claimed | Privilege::Stored => true,
+            Privilege::Waived => false,
+        };
         let mut my_groups: Vec<u32> = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
         my_groups.push(Gid::effective().as_raw());
-        let chown = (
-            id(options.chown.0.as_deref(), "user", user_id)?,
-            id(options.chown.1.as_deref(), "group", group_id)?,
-        );
+        let numeric = options.preserve.numeric_ids;
+        let zero =
+            |name: fn(u32) -> Option<Vec<u8>>| if numeric { None } else { name(0) }.unwrap_or_default();
+        let OwnerMaps { users, groups } = &options.owners;
         Ok(Ownership {
-            keep_owner: is_root && (options.preserve.owner || chown.0.is_some()),
-            keep_group: options.preserve.group || chown.1.is_some(),
-            numeric: options.preserve.numeric_ids,
-            chown,
+            keep_owner: acts_as_root && options.preserve.owner,
+            keep_group: options.preserve.group,
+            numeric,
             is_root,
+            acts_as_root,
             my_groups,
-            users: Mutex::default(),
-            groups: Mutex::default(),
+            users: Ids {
+                rules: rules(users, "user", user_id)?,
+                zero: zero(user_name),
+                by_name: user_id,
+                known: Known::default(),
+            },
+            groups: Ids {
+                rules: rules(groups, "group", group_id)?,
+                zero: zero(group_name),
+                by_name: group_id,
+                known: Known::default(),
+            },
         })
     }
 
@@ -144,50 +173,59 @@ impl Ownership {
     }
 
     fn user(&self, uid: u32, names: &OwnerNames) -> Option<u32> {
-        if !self.keep_owner {
-            return None;
-        }
-        let mapped = || self.mapped(&self.users, uid, &names.users, user_id);
-        Some(self.chown.0.unwrap_or_else(mapped))
+        self.keep_owner.then(|| self.users.here(uid, &names.users, self.numeric))
     }
 
     fn group(&self, gid: u32, names: &OwnerNames) -> Option<u32> {
         if !self.keep_group {
             return None;
         }
-        let mapped = || self.mapped(&self.groups, gid, &names.groups, group_id);
-        let gid = self.chown.1.unwrap_or_else(mapped);
-        (self.is_root || self.my_groups.contains(&gid)).then_some(gid)
-    }
-
-    fn mapped(
-        &self,
-        cache: &Mapped,
-        theirs: u32,
-        names: &[(u32, Vec<u8>)],
-        look_up: fn(&[u8]) -> Option<u32>,
-    ) -> u32 {
-        let name = names.iter().find(|(id, _)| *id == theirs).map(|(_, name)| name);
-        if self.numeric || theirs == 0 || name.is_none() {
-            return theirs;
-        }
-        let key = (theirs, name.cloned());
-        let by_name =
-            |(theirs, name): (u32, Option<Vec<u8>>)| name.and_then(|name| look_up(&name)).unwrap_or(theirs);
-        *lock(cache).entry(key.clone()).or_insert_with(|| by_name(key))
+        let gid = self.groups.here(gid, &names.groups, self.numeric);
+        (self.acts_as_root || self.my_groups.contains(&gid)).then_some(gid)
     }
 }
 
-fn id(name: Option<&[u8]>, what: &str, look_up: fn(&[u8]) -> Option<u32>) -> Result<Option<u32>, String> {
-    let Some(name) = name else { return Ok(None) };
-    let number = std::str::from_utf8(name).ok().and_then(|text| text.parse().ok());
-    match look_up(name).or(number) {
-        Some(id) => Ok(Some(id)),
-        None => Err(format!(
-            "--chown: this machine has no {what} called {:?}; give a number",
-            protocol::path::escaped(name)
-        )),
+impl Ids {
+    /// What the source's number is here: what the first rule that fits says, else whoever has its name, else the same.
+    fn here(&self, theirs: u32, names: &[(u32, Vec<u8>)], numeric: bool) -> u32 {
+        let name = names.iter().find(|(id, _)| *id == theirs).map(|(_, name)| name).filter(|_| !numeric);
+        if self.rules.is_empty() && (theirs == 0 || name.is_none()) {
+            return theirs;
+        }
+        let key = (theirs, name.cloned());
+        *lock(&self.known).entry(key.clone()).or_insert_with(|| self.look_up(theirs, key.1.as_deref()))
     }
+
+    fn look_up(&self, theirs: u32, name: Option<&[u8]>) -> u32 {
+        let called = if theirs == 0 { &self.zero } else { name.unwrap_or_default() };
+        match self.rules.iter().find(|(whom, _)| whom.includes(theirs, called)) {
+            Some(&(_, here)) => here,
+            None if theirs == 0 => theirs,
+            None => name.and_then(self.by_name).unwrap_or(theirs),
+        }
+    }
+}
+
+/// The rules with the numbers of this machine.
+fn rules(all: &[Mapping], what: &str, by_name: fn(&[u8]) -> Option<u32>) -> Result<Vec<(Whom, u32)>, String> {
+    all.iter()
+        .map(|Mapping { whom, to }| {
+            let here = number(to).or_else(|| by_name(to));
+            here.map(|here| (whom.clone(), here)).ok_or_else(|| {
+                format!(
+                    "the destination's machine has no {what} called {:?} (--{what}map, --chown); give a number, or leave \
+                     that pair out; nothing was changed",
+                    protocol::path::escaped(to)
+                )
+            })
+        })
+        .collect()
+}
+
+/// Of digits alone: as in rsync they are no name.
+fn number(to: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(to).ok()?;
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 fn user_id(name: &[u8]) -> Option<u32> {

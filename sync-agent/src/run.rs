@@ -3,7 +3,7 @@
 use crate::bases::BaseTrees;
 use crate::commit::{Commit, Ready, Unconfirmed};
 use crate::error::SessionError;
-use crate::hard_links::{self, Links};
+use crate::hard_links::{self, Links, Shared};
 use crate::index::Index;
 use crate::link::Outgoing;
 use crate::merge::{Extraneous, Merged, OwnListing};
@@ -48,6 +48,8 @@ pub(crate) struct Run<'r> {
     pub(crate) index: &'r Index,
     pub(crate) staging: &'r Staging,
     pub(crate) links: Links,
+    /// Names that share an inode here, of a comparison.
+    pub(crate) shared: Shared,
     pub(crate) bases: &'r BaseTrees,
     pub(crate) recognition: Recognition,
     pub(crate) retirement: &'r Retirement<'r>,
@@ -356,6 +358,15 @@ impl Run<'_> {
         }
         if self.options.itemize {
             self.monitor.item(item);
+        }
+    }
+
+    /// Tells a comparison of an entry that shares its inode with another file's: it would have to be made anew.
+    pub(crate) fn compare_links(&self, path: impl FnOnce() -> RelPath, entry: &Entry, info: &Info) {
+        let is_compared = self.options.verify && self.options.preserve.hard_links;
+        if is_compared && self.shared.is_wrong(entry, info) {
+            let content = if entry.is_file() { Content::Transferred } else { Content::Made };
+            self.item(updated(path(), entry, Change { content, ..Change::default() }));
         }
     }
 

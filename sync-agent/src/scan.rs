@@ -15,6 +15,7 @@ use crate::origin::{self, Argument, LookError, OpenError, Origin};
 use crate::owners;
 use crate::packer::Packer;
 use crate::rules::TreeRules;
+use crate::stored::{self, StoredError};
 use crate::tree::{self, Dir, Held, Info};
 use crate::workers::lock;
 use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
@@ -25,6 +26,7 @@ use protocol::limits;
 use protocol::message::{Begin, Message, Piece, Scanned};
 use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
+use protocol::ownership::Privilege;
 use protocol::path::{Name, RelPath};
 use protocol::source::SourceSession;
 use protocol::stats::{Cause, Exit, Operation, Problem, Side};
@@ -306,7 +308,7 @@ impl<'a> Scan<'a> {
             monitor,
             progress,
             names: owners::Names::default(),
-            taken: Taken::new(&options.preserve),
+            taken: Taken::new(&options.preserve, told(options.privileges.source)),
             early: Mutex::new(None),
             links: Numbers::default(),
             stack: Mutex::new(Stack { jobs: vec![top], ..Stack::default() }),
@@ -328,6 +330,12 @@ impl<'a> Scan<'a> {
             let (dir, info) = looked.map_err(|error| SessionError::io("read the source directory", error))?;
             let name = Name::new(*b"root").map_err(|_| SessionError::Panic("scan"))?;
             begin.root = info.entry(name, Vec::new(), now);
+            if let Some(root) = &mut begin.root
+                && self.reads_stored()
+                && let Err(error) = stored::show(&dir, b".", &info, root)
+            {
+                *lock(&self.early) = Some(badly_stored(RelPath::root(), error));
+            }
             if let (Some(root), Some(taken)) = (&mut begin.root, self.taken) {
                 match attributes(taken, dir.hold_self(), RelPath::root) {
                     Ok(attributes) => root.set_attributes(attributes),
@@ -617,6 +625,18 @@ impl<'a> Scan<'a> {
             Vec::new()
         };
         let Some(mut entry) = info.entry(name.clone(), target, now_for(&info)) else { return Ok(None) };
+        if self.reads_stored()
+            && !followed
+            && let Err(error) = stored::show(dir, name.as_bytes(), &info, &mut entry)
+        {
+            self.problem(badly_stored(path(), error));
+            return Err(Unseen);
+        }
+        if let Kind::Symlink { target } = &mut entry.kind
+            && !info.is_link()
+        {
+            *target = self.options.links.munging.at_source(std::mem::take(target));
+        }
         if self.options.reading.devices && info.is_device() {
             let origin = self.origin(share);
             let device =
@@ -639,6 +659,11 @@ impl<'a> Scan<'a> {
             None
         };
         Ok(Some(Found { entry, listed: Listed { name, info, origin: share.origin, followed }, below }))
+    }
+
+    /// Whether the tree was written by `--fake-super`.
+    fn reads_stored(&self) -> bool {
+        self.options.privileges.source == Privilege::Stored
     }
 
     /// What attributes alone can tell, where it is asked for.
@@ -850,6 +875,20 @@ fn attributes(
     };
     let (side, operation) = (Side::Source, Operation::ReadAttributes);
     Err(Problem { side, path: path(), operation, cause })
+}
+
+/// A source tells what it may read; what of it is set is the destination's to say.
+fn told(privilege: Privilege) -> Privilege {
+    if privilege == Privilege::Stored { privilege } else { Privilege::OwnUsers }
+}
+
+/// What `--fake-super` kept of an entry can't be had.
+fn badly_stored(path: RelPath, error: StoredError) -> Problem {
+    let cause = match error {
+        StoredError::Errno(error) => Cause::Errno(error.raw_os_error()),
+        StoredError::Form => Cause::StoredBadly,
+    };
+    Problem { side: Side::Source, path, operation: Operation::ReadAttributes, cause }
 }
 
 /// The users and groups that an entry mentions, in pairs; 0 is nobody that needs a name.

@@ -41,13 +41,12 @@ pub(crate) const REFUSED: &[(Spelling, &str)] = &[
         ("checksum-seed=", None),
         "no checksum here has a seed: BLAKE3 decides, and a peer can't choose collisions of it",
     ),
-    (
-        ("remote-option=", Some('M')),
-        "options reach the agent by the protocol; what is the agent's own (--root, --read-only) goes into \
-         --agent-path='sync-agent --root DIR'",
-    ),
     (("confine-root=", None), "hold the agent to a directory with --agent-path='sync-agent --root DIR'"),
     (("write-devices", None), "what is written to a device can be neither staged nor taken back"),
+    (
+        ("crtimes", Some('N')),
+        "Linux has no call that sets when a file was created; rsync refuses it on Linux too",
+    ),
     (("drop-D", None), "give --no-D: what is not copied is not made"),
     (("sender", None), "it is what rsync tells its own other half"),
 ];

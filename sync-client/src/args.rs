@@ -1,4 +1,4 @@
-//! The command line as it is typed: every command, and rsync's options that are not done. The options of `sync` stand
+//! The command line as it is typed: every command. The options of `sync` stand
 //! with their topics, in [`crate::job`].
 
 use crate::accepted;
@@ -6,16 +6,8 @@ use crate::job::typed::{flag, value};
 use crate::job::{
     bases, connection, deletion, links, metadata, output, places, selection, stop, transfer, update,
 };
-use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use std::ffi::OsString;
-
-/// What rsync 3.5.0 has and this program has not (yet): refused by name, never ignored. `=` marks those
-/// that take a value.
-const REFUSED: &[&str] = &["crtimes", "fake-super", "super", "usermap=", "groupmap="];
-
-/// Letters of [`REFUSED`] options, with whether they take a value.
-const REFUSED_LETTERS: &[(char, &str, bool)] = &[('N', "crtimes", false)];
 
 /// The whole command line.
 #[must_use]
@@ -114,67 +106,17 @@ fn sync() -> Command {
     let command = places::arguments(links::arguments(selection::copy_arguments(command)));
     let command = stop::arguments(connection::arguments(command));
     let command = output::arguments_of_sync(command);
-    accepted::with_negations(accepted::arguments(refused(command)))
-}
-
-fn refused(mut command: Command) -> Command {
-    for name in REFUSED {
-        let (name, takes_value) = match name.strip_suffix('=') {
-            Some(name) => (name, true),
-            None => (*name, false),
-        };
-        command = command.arg(refused_arg(name, takes_value).long(name));
-    }
-    for &(letter, name, takes_value) in REFUSED_LETTERS {
-        let id: &'static str = Box::leak(format!("-{letter}").into_boxed_str());
-        let _ = name;
-        command = command.arg(refused_arg(id, takes_value).short(letter));
-    }
-    command
-}
-
-fn refused_arg(id: &'static str, takes_value: bool) -> Arg {
-    let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
-    let id: &'static str = Box::leak(format!("pending:{id}").into_boxed_str());
-    let arg = Arg::new(id).action(action).overrides_with(id).hide(true);
-    if takes_value { arg.value_parser(OsStringValueParser::new()).allow_hyphen_values(true) } else { arg }
-}
-
-/// Why the command line can't be carried out, if it asks for what is not done here.
-pub(crate) fn refusal(matches: &clap::ArgMatches) -> Option<String> {
-    let unfinished = || {
-        let option = refused_option(matches)?;
-        Some(format!("rsync's {option} is not done by this program (yet); nothing was changed"))
-    };
-    accepted::refusal(matches).or_else(unfinished)
-}
-
-/// The first option of rsync's that was given and is not done here, as typed.
-fn refused_option(matches: &clap::ArgMatches) -> Option<String> {
-    let given = |id: &str| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
-    let id = matches.ids().map(clap::Id::as_str).find(|id| id.starts_with("pending:") && given(id))?;
-    let name = &id["pending:".len()..];
-    Some(match name.strip_prefix('-') {
-        None => format!("--{name}"),
-        Some(letter) => {
-            let long = REFUSED_LETTERS.iter().find(|(known, _, _)| letter.starts_with(*known));
-            match long {
-                Some((_, long, _)) if long.len() > 1 => {
-                    format!("-{letter} (--{})", long.trim_end_matches('='))
-                }
-                _ => format!("-{letter}"),
-            }
-        }
-    })
+    accepted::with_negations(accepted::arguments(command))
 }
 
 fn verify() -> Command {
     let command = Command::new("verify")
         .about("Compare two trees: content by BLAKE3, and metadata; changes nothing")
         .long_about(
-            "Hashes every file of both trees and compares content, types, modes, owners, times and link targets. \
-             Changes nothing anywhere. Names every difference in rsync's letters (what `sync -ac --delete` would do) \
-             and exits with 45 if there is one.",
+            "Hashes every file of both trees and compares content, types, modes, owners, times and link targets; with -X, -A, \
+             -H and -U also extended attributes, ACLs, which names are of one file, and access times. Give the options of \
+             the copy again that say what is kept and changed. Changes nothing anywhere. Names every difference in rsync's \
+             letters (what `sync -ac --delete` would do) and exits with 45 if there is one.",
         )
         .disable_help_flag(true)
         .arg(Arg::new("help").long("help").action(ArgAction::Help).help("Print help"))
@@ -184,8 +126,8 @@ fn verify() -> Command {
                 .num_args(2)
                 .required(true)
                 .value_parser(value_parser!(OsString)),
-        )
-        .arg(flag("numeric-ids", None, "Compare owners by number, not by name"));
+        );
+    let command = metadata::arguments(command);
     let command = links::arguments(selection::arguments(update::window(command)));
     let command = connection::arguments(command);
     output::arguments(command)

@@ -666,6 +666,7 @@ fn cause(cause: &Cause) -> String {
                 .to_owned()
         }
         Cause::ChangedSince => "it changed after it was copied; run again".to_owned(),
+        Cause::StoredBadly => "its user.rsync.%stat is not what --fake-super writes".to_owned(),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod location;
 pub mod migration;
 pub mod nginx;
 pub mod options;
+mod owner_map;
 pub mod place;
 pub mod planned;
 pub mod probe;

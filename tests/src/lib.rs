@@ -5,6 +5,7 @@
 //! The tests themselves are in `tests/tests/`, one file a theme; those in this library test the harness.
 
 pub mod address;
+pub mod beside;
 pub mod boundary;
 pub mod core;
 pub mod cores;

@@ -178,7 +178,7 @@ fn as_nobody(here: &Here, line: &str) -> Output {
 }
 
 fn close(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("ours");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("ours");
 }
 
 #[test]

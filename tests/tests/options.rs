@@ -92,14 +92,12 @@ fn every_option_of_rsync_is_accepted_or_refused_by_name_and_stands_in_the_readme
             let output = given(&sandbox, spelling, option.value.is_some());
             let words = output.stderr_text();
             assert!(!words.contains("unexpected argument"), "{spelling} is not known\n{output}");
-            // What others are at work on says so.
-            let is_pending = words.contains("(yet)");
             let is_refused = words.contains("is not done here: ");
             if is_refused {
                 output.expect_code(1);
                 assert!(words.contains(spelling) && words.contains("nothing was changed"), "{output}");
             }
-            assert!(is_pending || is_refused == (status == "refused"), "{spelling}: {status}\n{output}");
+            assert!(is_refused == (status == "refused"), "{spelling}: {status}\n{output}");
             assert!(matches!(&**status, "same" | "different" | "refused"), "{spelling}: {status}");
         }
     }

@@ -1,119 +1,41 @@
 //! Side by side with the installed rsync: the same tree, the same options, the same result, line and exit status.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use tests::beside::{Case, assert_same_lines, text};
 use tests::directions::{ALL, Direction, Stage};
 use tests::process::Output;
 use tests::sandbox::Sandbox;
 use tests::seed::seeds;
 use tests::snapshot::{NOTHING, assert_same, snapshot};
-use tests::tree::{FIXTURES, fixture, random_changes, random_tree, set_mtime, write_at};
+use tests::tree::{FIXTURES, fixture, random_changes, random_tree, write_at};
 
-/// One tree with two copies: ours, and rsync's.
-struct Case<'a> {
-    sandbox: &'a Sandbox,
-    stage: &'a Stage,
-    direction: Direction,
-    directory: PathBuf,
-}
-
-impl Case<'_> {
-    /// In a directory of its own; both copies' directories are there, empty and of the same age.
-    fn make<'a>(sandbox: &'a Sandbox, stage: &'a Stage, direction: Direction, name: &str) -> Case<'a> {
-        let directory = sandbox.path().join(format!("{name}-{direction:?}").replace(['(', ')'], "-"));
-        let case = Case { sandbox, stage, direction, directory };
-        for path in [case.source(), case.ours(), case.theirs()] {
-            fs::create_dir_all(&path).expect("a new directory");
-            set_mtime(&path, 1_000_000_000, 0);
-        }
-        case
-    }
-
-    fn source(&self) -> PathBuf {
-        self.directory.join("source")
-    }
-
-    fn ours(&self) -> PathBuf {
-        self.directory.join("ours")
-    }
-
-    fn theirs(&self) -> PathBuf {
-        self.directory.join("theirs")
-    }
-
-    fn sync(&self, options: &[&str]) -> Output {
-        self.stage.sync(
-            self.sandbox,
-            self.direction,
-            options,
-            &contents_of(&self.source()),
-            &text(&self.ours()),
-        )
-    }
-
-    fn rsync(&self, options: &[&str]) -> Output {
-        self.stage.rsync(
-            self.sandbox,
-            self.direction,
-            options,
-            &contents_of(&self.source()),
-            &text(&self.theirs()),
-        )
-    }
-
-    /// Runs both with these options and compares all that can be seen.
-    fn compare(&self, options: &[&str]) {
-        let (theirs, ours) = (self.rsync(options), self.sync(options));
-        assert_eq!(ours.code(), theirs.code(), "exit status\n{theirs}\n{ours}");
-        assert_same_lines(&theirs, &ours);
-        assert_same(&snapshot(&self.theirs()), &snapshot(&self.ours()), &NOTHING);
-        if theirs.code() == 0 && options.contains(&"--delete") {
-            assert_same(&snapshot(&self.source()), &snapshot(&self.ours()), &NOTHING);
-        }
-    }
-
-    /// A further run finds nothing to do.
-    fn expect_nothing_left(&self, options: &[&str]) {
-        // Itemized lines would stand among the objects; a second `-i` would list what is the same too.
-        let quiet: Vec<&str> =
-            options.iter().copied().filter(|&option| option != "-i").chain(["--json"]).collect();
-        let again = self.sync(&quiet);
-        again.success();
-        for name in [
-            "literal_bytes",
-            "matched_bytes",
-            "files_created",
-            "files_updated",
-            "metadata_updated",
-            "entries_deleted",
-            "problems",
-        ] {
-            assert_eq!(again.summary_number(name), 0, "{name} of a further run\n{again}");
-        }
+/// Runs both with these options and compares all that can be seen.
+fn compare(case: &Case<'_>, options: &[&str]) {
+    let (theirs, _) = case.compare(options);
+    if theirs.code() == 0 && options.contains(&"--delete") {
+        assert_same(&snapshot(&case.source()), &snapshot(&case.ours()), &NOTHING);
     }
 }
 
-fn assert_same_lines(theirs: &Output, ours: &Output) {
-    let (expected, actual) = (theirs.itemized(), ours.itemized());
-    let only = |a: &[String], b: &[String]| {
-        a.iter().filter(|line| !b.contains(line)).take(20).cloned().collect::<Vec<_>>().join("\n")
-    };
-    assert!(
-        expected == actual,
-        "itemized lines differ\n$ {}\n$ {}\nonly of rsync:\n{}\nonly of ours:\n{}",
-        theirs.line,
-        ours.line,
-        only(&expected, &actual),
-        only(&actual, &expected)
-    );
-}
-
-fn text(path: &Path) -> String {
-    path.to_str().expect("the sandbox's paths are ASCII").to_owned()
-}
-
-fn contents_of(path: &Path) -> String {
-    text(path) + "/"
+/// A further run finds nothing to do.
+fn expect_nothing_left(case: &Case<'_>, options: &[&str]) {
+    // Itemized lines would stand among the objects; a second `-i` would list what is the same too.
+    let quiet: Vec<&str> =
+        options.iter().copied().filter(|&option| option != "-i").chain(["--json"]).collect();
+    let again = case.sync(&quiet);
+    again.success();
+    for name in [
+        "literal_bytes",
+        "matched_bytes",
+        "files_created",
+        "files_updated",
+        "metadata_updated",
+        "entries_deleted",
+        "problems",
+    ] {
+        assert_eq!(again.summary_number(name), 0, "{name} of a further run\n{again}");
+    }
 }
 
 fn fixtures_in(direction: Direction) {
@@ -122,9 +44,9 @@ fn fixtures_in(direction: Direction) {
     for name in FIXTURES {
         let case = Case::make(&sandbox, &stage, direction, name);
         fixture(name, &case.source());
-        case.compare(&["-a", "-i"]);
-        case.expect_nothing_left(&["-a"]);
-        case.compare(&["-a", "-i", "--delete"]);
+        compare(&case, &["-a", "-i"]);
+        expect_nothing_left(&case, &["-a"]);
+        compare(&case, &["-a", "-i", "--delete"]);
     }
 }
 
@@ -134,13 +56,13 @@ fn random_trees_in(direction: Direction, options: &[&str]) {
     for seed in seeds(4) {
         let case = Case::make(&sandbox, &stage, direction, &format!("seed-{seed}"));
         random_tree(seed, &case.source());
-        case.compare(&["-a", "-i"]);
+        compare(&case, &["-a", "-i"]);
         for change in 0..3 {
             random_changes(seed * 10 + change, &case.source());
-            case.compare(options);
+            compare(&case, options);
         }
         if options.contains(&"--delete") {
-            case.expect_nothing_left(options);
+            expect_nothing_left(&case, options);
         }
         fs::remove_dir_all(&case.directory).expect("the case is ours");
     }
@@ -214,7 +136,7 @@ fn an_absent_destination_is_made() {
         random_tree(6, &case.source());
         fs::remove_dir(case.ours()).expect("it is empty");
         fs::remove_dir(case.theirs()).expect("it is empty");
-        case.compare(&["-a", "-i"]);
+        compare(&case, &["-a", "-i"]);
     }
 }
 

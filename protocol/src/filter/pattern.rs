@@ -169,7 +169,7 @@ fn last_components(path: &[u8], count: usize) -> Option<&[u8]> {
 /// states advance together as bits of a set, so the cost is at most text length times pattern length,
 /// whatever the pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Glob {
+pub(super) struct Glob {
     /// One step per state, the last with [`Token::End`].
     steps: Box<[Step]>,
     /// How many tokens follow the last repeat and the last slash. They take the last bytes of the text,
@@ -224,7 +224,7 @@ const MAX_WORDS: usize = (MAX_PATTERN_BYTES + 1).div_ceil(WORD_STATES);
 
 impl Glob {
     /// Compiles a pattern that has wildcards, or says that it is malformed.
-    fn compile(pattern: &[u8]) -> Option<Self> {
+    pub(super) fn compile(pattern: &[u8]) -> Option<Self> {
         let mut steps = Vec::new();
         let mut repeat = Repeat::Nothing;
         let mut rest = pattern;
@@ -280,7 +280,7 @@ impl Glob {
 
     /// Whether the three pieces one after the other match; with `after_any_slash` also what follows any
     /// slash in them.
-    fn matches(&self, before: &[u8], text: &[u8], after: &[u8], after_any_slash: bool) -> bool {
+    pub(super) fn matches(&self, before: &[u8], text: &[u8], after: &[u8], after_any_slash: bool) -> bool {
         if !self.tail_takes(text) {
             return false;
         }

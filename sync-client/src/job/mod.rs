@@ -3,7 +3,6 @@
 //! Each topic of the command line has a module: its options as they are typed (`arguments`), and what they come to.
 
 use crate::accepted;
-use crate::args::refusal;
 use crate::bench::BenchJob;
 use crate::console::Format;
 use crate::console::LocalTime;
@@ -68,11 +67,7 @@ impl Job {
     /// Which way the data goes.
     #[must_use]
     pub fn way(&self) -> Way {
-        match (&self.source.host, &self.destination.host) {
-            (Some(_), _) => Way::Pull,
-            (None, Some(_)) => Way::Push,
-            (None, None) => Way::Local,
-        }
+        Way::of(&self.source, &self.destination)
     }
 }
 
@@ -178,7 +173,7 @@ pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
     if accepted::is_started_by_rsync(matches) {
         return Err(JobError::StartedByRsync);
     }
-    if let Some(refusal) = refusal(matches) {
+    if let Some(refusal) = accepted::refusal(matches) {
         return refuse(refusal);
     }
     transfer::check_checksum_choice(matches)?;
@@ -210,7 +205,6 @@ pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
         delete,
         filter: selection::filter(matches, &given.cvs_words)?,
         chmod: metadata::chmods(matches, given.umask)?,
-        chown: metadata::chown(matches),
         compression: transfer::compression(matches)?,
         without_index: on("no-index"),
         dry_run: on("dry-run"),
@@ -228,6 +222,8 @@ pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
         telling: output.telling(),
         room: transfer::room(matches),
         reading: transfer::reading(matches),
+        owners: metadata::owner_maps(matches)?,
+        privileges: metadata::privileges(matches, Way::of(&source, &destination))?,
         ..SyncOptions::default()
     };
     let options = bases::resolve(matches, options)?;
@@ -297,11 +293,13 @@ fn list(matches: &ArgMatches, given: &Given, source: Side, output: OutputOptions
 /// As [`sync`].
 pub fn verify(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
     let (source, destination, _) = sides(matches)?;
-    let preserve = Preserve::all(matches.get_flag("numeric-ids"));
     let options = SyncOptions {
         recursive: true,
         one_file_system: matches.get_flag("one-file-system"),
-        preserve,
+        preserve: metadata::compared(matches),
+        chmod: metadata::chmods(matches, given.umask)?,
+        owners: metadata::owner_maps(matches)?,
+        privileges: metadata::privileges(matches, Way::of(&source, &destination))?,
         quick_check: QuickCheck::Checksum,
         delete: Delete { extraneous: true, ..Delete::default() },
         filter: selection::filter(matches, &[])?,

@@ -2,7 +2,7 @@
 
 use super::typed::{Order, flag, given_values, list, no, text, value};
 use super::verbosity::{Topic, Verbosity, check_debug};
-use super::{UsageError, usage};
+use super::{Side, UsageError, usage};
 use crate::console::{Format, Human};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use protocol::itemize::Arrow;
@@ -22,6 +22,15 @@ pub enum Way {
 }
 
 impl Way {
+    /// The way from one side to the other.
+    pub(crate) fn of(source: &Side, destination: &Side) -> Way {
+        match (&source.host, &destination.host) {
+            (Some(_), _) => Way::Pull,
+            (None, Some(_)) => Way::Push,
+            (None, None) => Way::Local,
+        }
+    }
+
     /// The first of the itemized letters, where something is transferred.
     #[must_use]
     pub fn arrow(self) -> Arrow {
