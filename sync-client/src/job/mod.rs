@@ -502,7 +502,7 @@ mod tests {
 
     #[test]
     fn what_rsync_has_and_this_has_not_is_refused_by_name() {
-        for (line, name) in [("-a --preallocate a b", "--preallocate"), ("-a -S a b", "--sparse")] {
+        for (line, name) in [("-a --write-devices a b", "--write-devices"), ("-a -N a b", "--crtimes")] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(name), "{line}: {error}");
         }
