@@ -45,6 +45,7 @@ mod sides;
 pub mod signals;
 mod sink;
 pub mod source;
+pub mod sources;
 mod staging;
 mod stored;
 pub mod stripe;

@@ -10,7 +10,7 @@ use crate::error::SessionError;
 use crate::link::{Link, Outgoing};
 use crate::monitor::errno;
 use crate::origin::{Argument, OpenError, refuse_staging};
-use crate::scan::{Sources, beneath};
+use crate::sources::{Sources, beneath};
 use crate::tree::{self, Dir, Follow, Names, Tree, Walk};
 use protocol::arguments::{Missing, Relative};
 use protocol::limits;

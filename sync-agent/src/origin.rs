@@ -7,7 +7,7 @@
 use crate::error::SessionError;
 use crate::listed::{Rest, Wanted};
 use crate::rules::{Place, TreeRules};
-use crate::scan::beneath;
+use crate::sources::beneath;
 use crate::tree::{self, Dir, Follow, Held, Info, Tree, Walk};
 use protocol::arguments::Relative;
 use protocol::filter::Side;

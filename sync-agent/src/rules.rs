@@ -6,7 +6,7 @@
 //! directory reads those beneath that directory only; a file that is merged by one in the tree is in the tree too.
 
 use crate::error::SessionError;
-use crate::scan::beneath;
+use crate::sources::beneath;
 use crate::tree::{self, Dir, Follow, Tree};
 use crate::workers::lock;
 use protocol::filter::{Chain, Filter, FilterError, FilterRules, MAX_RULES_BYTES, RuleFiles, Side};

@@ -4,165 +4,37 @@
 //! bounded by the siblings along one path. What was listed is remembered (name and attributes) until
 //! the destination releases it; the window bounds that.
 
+mod sheet;
+
 use crate::attributes::{ReadError, Taken, acl};
 use crate::clock::Activity;
 use crate::error::SessionError;
 use crate::hard_links::Numbers;
-use crate::link::{LinkState, Outgoing};
+use crate::link::Outgoing;
 use crate::listed::Wanted;
 use crate::monitor::{Monitor, Progress, errno};
-use crate::origin::{self, Argument, LookError, OpenError, Origin};
+use crate::origin::{LookError, Origin};
 use crate::owners;
-use crate::packer::Packer;
 use crate::rules::TreeRules;
+use crate::sources::Sources;
 use crate::stored::{self, StoredError};
 use crate::tree::{self, Dir, Held, Info};
 use crate::workers::lock;
-use protocol::arguments::{ArgumentRules, Missing, Places, Relative};
 use protocol::attributes::{Attributes, is_acl};
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::filter::{Chain, Filter, Side as FilterSide};
-use protocol::limits;
 use protocol::message::{Begin, Message, Piece, Scanned};
 use protocol::number::ByOwnNumber;
 use protocol::options::SyncOptions;
 use protocol::ownership::Privilege;
 use protocol::path::{Name, RelPath};
 use protocol::source::SourceSession;
-use protocol::stats::{Cause, Exit, Operation, Problem, Side};
+use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
-use std::path::Path;
+use sheet::{End, Part, SHEET_BYTES, SHEET_ENTRIES, Sheet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-/// All source arguments of a run.
-#[derive(Debug, Default)]
-pub struct Sources {
-    /// Those that could be opened and are copied.
-    pub(crate) origins: Vec<Origin>,
-    /// Directories among them, where the run does not descend.
-    skipped: Vec<String>,
-    /// What to say of the others.
-    missing: Vec<Problem>,
-    /// One of the others stood for its contents: nothing is known to be extraneous anywhere.
-    misses_contents: bool,
-    /// Where they stand, as far as the destination must know.
-    places: Places,
-}
-
-impl Sources {
-    /// Opens the source arguments; beneath `root`, if given. One that can't be opened is reported when the
-    /// run begins, as long as another one can.
-    ///
-    /// # Errors
-    /// Says which one can't be opened, if none can.
-    pub fn open(
-        root: Option<&Dir>,
-        arguments: &[Vec<u8>],
-        options: &SyncOptions,
-    ) -> Result<Sources, SessionError> {
-        let mut sources = Sources::default();
-        let ArgumentRules { relative, missing, .. } = options.arguments;
-        if u16::try_from(arguments.len()).is_err() {
-            let message = "more than 65,535 sources; name the directories that they are in";
-            return Err(SessionError::refused(Exit::Usage, message));
-        }
-        let mut first = None;
-        let enters = options.recursive || options.directories;
-        let mut is_any_left_out = false;
-        for argument in arguments {
-            let parsed = Argument::parse(argument, relative)?;
-            let (asked, is_contents) = (parsed.asked().clone(), parsed.is_contents());
-            match parsed.open(root, options) {
-                Ok(origin) if !enters && origin.is_directory(options.links.followed) => {
-                    sources.skipped.push(format!("skipping directory {asked}"));
-                }
-                // Nothing of it is copied: with its path the directories above it would be empty.
-                Ok(origin) if origin.is_excluded(options) => is_any_left_out = true,
-                Ok(origin) => sources.origins.push(origin),
-                Err(OpenError::Refused(error)) => return Err(error),
-                Err(OpenError::Errno(Errno::NOENT)) if missing != Missing::Reported && !is_contents => {
-                    sources.places.missing.push(asked);
-                }
-                Err(OpenError::Errno(cause)) => {
-                    sources.misses_contents |= is_contents;
-                    let path = beneath(argument).unwrap_or_default();
-                    sources.missing.push(errno(Side::Source, &path, Operation::Open, cause));
-                    first.get_or_insert((argument, cause));
-                }
-            }
-        }
-        sources.place(options)?;
-        match first {
-            Some((argument, cause))
-                if sources.origins.is_empty() && sources.skipped.is_empty() && !is_any_left_out =>
-            {
-                Err(cannot_open(argument, cause))
-            }
-            _ => Ok(sources),
-        }
-    }
-
-    /// Something that was named is not there; others are copied.
-    pub(crate) fn miss(&mut self, problem: Problem) {
-        self.missing.push(problem);
-    }
-
-    /// The same, where that means something for the destination.
-    pub(crate) fn miss_at_destination(&mut self, path: RelPath) {
-        self.places.missing.push(path);
-    }
-
-    /// A list names this: the directories above are implied.
-    pub(crate) fn ask(&mut self, path: RelPath) {
-        self.places.asked.push(path);
-    }
-
-    /// Says where the arguments stand, as far as the options make that the destination's business.
-    pub(crate) fn place(&mut self, options: &SyncOptions) -> Result<(), SessionError> {
-        let places = &mut self.places;
-        match options.arguments.missing {
-            // Another argument of that name is there.
-            Missing::Deleted => {
-                places.missing.retain(|path| self.origins.iter().all(|it| it.asked() != *path))
-            }
-            _ => places.missing.clear(),
-        }
-        if options.arguments.relative != Relative::No && places.asked.is_empty() {
-            places.asked = self.origins.iter().map(Origin::asked).collect();
-        }
-        let paths = places.asked.iter().chain(&places.missing);
-        let bytes: usize = paths.map(|path| path.as_bytes().len() + PLACE_BYTES).sum();
-        if bytes > limits::FRAME_BYTES / 2 {
-            let message = "the source arguments are too long for one run; split it";
-            return Err(SessionError::refused(Exit::Usage, message));
-        }
-        Ok(())
-    }
-}
-
-/// What a path takes on the wire beside its bytes, at most.
-const PLACE_BYTES: usize = 9;
-
-/// A path relative to an agent's root, as a type; none where it would lead out.
-pub(crate) fn beneath(path: &[u8]) -> Option<RelPath> {
-    let parts = path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
-    RelPath::new(parts.collect::<Vec<_>>().join(&b'/')).ok()
-}
-
-fn cannot_open(argument: &[u8], cause: Errno) -> SessionError {
-    let shown = protocol::path::escaped(argument);
-    let is_pattern = cause == Errno::NOENT && argument.iter().any(|byte| b"*?[".contains(byte));
-    let hint = if is_pattern {
-        "; wildcards are not expanded here (rsync leaves that to the shell there): name the directory, and choose with \
-         --include and --exclude"
-    } else {
-        ""
-    };
-    let cause = std::io::Error::from(cause);
-    SessionError::refused(Exit::Partial, format!("cannot open the source {shown:?}: {cause}{hint}"))
-}
 
 /// What is remembered of a listed entry until its piece is released.
 #[derive(Debug)]
@@ -905,93 +777,6 @@ fn ids(entry: &Entry) -> impl Iterator<Item = (u32, u32)> {
 /// The clock is only asked for files: a young time matters for content alone.
 fn now_for(info: &Info) -> Timestamp {
     if info.is_file() { tree::file_clock() } else { Timestamp { secs: i64::MIN, nanos: 0 } }
-}
-
-/// Pieces collected for one frame.
-struct Sheet {
-    pieces: Vec<Piece>,
-    /// The directories in them: listed only when the pieces were sent, so that no child overtakes its
-    /// parent.
-    jobs: Vec<Job>,
-    entries: usize,
-    bytes: usize,
-    packer: Packer,
-    /// Where the thread is in each source.
-    walks: Vec<tree::Walk>,
-}
-
-/// Entries (and one for each piece) that make a frame worth sending: some 30 KiB.
-const SHEET_ENTRIES: usize = 512;
-/// Bytes of names, targets and paths that do.
-const SHEET_BYTES: usize = 64 << 10;
-/// Bytes of names and targets in one piece: with the longest path still well within a frame.
-const PIECE_BYTES: usize = 256 << 10;
-
-impl Sheet {
-    fn new(options: &SyncOptions, link: &Arc<LinkState>) -> Sheet {
-        Sheet {
-            pieces: Vec::new(),
-            jobs: Vec::new(),
-            entries: 0,
-            bytes: 0,
-            packer: Packer::new(options.compression, link),
-            walks: Vec::new(),
-        }
-    }
-}
-
-/// How a piece ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Another piece of the directory follows.
-    MoreFollows,
-    /// It is the last one, and everything in the directory was seen.
-    Complete,
-    /// It is the last one, and something could not be read.
-    Incomplete,
-}
-
-/// A piece being collected.
-struct Part {
-    entries: Vec<Entry>,
-    listed: Vec<Listed>,
-    bytes: usize,
-}
-
-impl Part {
-    /// Has room for so many names, as far as they go into one piece.
-    fn with_room(names: usize) -> Part {
-        let room = names.min(limits::PIECE_ENTRIES);
-        Part { entries: Vec::with_capacity(room), listed: Vec::with_capacity(room), bytes: 0 }
-    }
-
-    fn is_full(&self) -> bool {
-        self.entries.len() >= limits::PIECE_ENTRIES || self.bytes >= PIECE_BYTES
-    }
-
-    fn push(&mut self, entry: Entry, listed: Listed) {
-        self.bytes += entry.name.as_bytes().len() + 64;
-        if let Kind::Symlink { target } = &entry.kind {
-            self.bytes += target.len();
-        }
-        self.bytes += entry.attributes().map_or(0, |attributes| attributes.cost_bytes());
-        self.entries.push(entry);
-        self.listed.push(listed);
-    }
-}
-
-/// The directory that paths of the transfer are below for a source argument of this machine, if it is there.
-#[must_use]
-pub fn base(argument: &[u8], options: &SyncOptions) -> Option<std::path::PathBuf> {
-    let argument = Argument::parse(argument, options.arguments.relative).ok()?;
-    std::fs::canonicalize(tree::path_of(argument.base())).ok()
-}
-
-/// Whether `path` names a directory by itself (a trailing slash or a dot at its end).
-#[must_use]
-pub fn names_contents(path: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt as _;
-    origin::stands_for_contents(path.as_os_str().as_bytes())
 }
 
 #[cfg(test)]

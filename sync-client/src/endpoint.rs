@@ -22,8 +22,8 @@ use sync_agent::index::Index;
 use sync_agent::link::{self, Further, Link, LinkState};
 use sync_agent::listed;
 use sync_agent::monitor::{Monitor, Progress};
-use sync_agent::scan::Sources;
 use sync_agent::source::SourceEnd;
+use sync_agent::sources::Sources;
 
 /// What this program knows of the user, the machine and the terminal; read once, by `main`.
 #[derive(Clone)]
@@ -255,7 +255,7 @@ fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
             // It may name a directory further down to begin at.
             Some(_) => canonical(path)
                 .map(|base| if destination.starts_with(&base) { destination.clone() } else { base }),
-            None => sync_agent::scan::base(path, &job.options),
+            None => sync_agent::sources::base(path, &job.options),
         };
         let is_destination =
             base.as_ref() == Some(&destination) || canonical(path).as_ref() == Some(&destination);
@@ -266,7 +266,7 @@ fn refuse_overlap(job: &Job) -> Result<(), SessionError> {
             );
         }
         let Some(source) = canonical(path).filter(|source| source.is_dir()) else { continue };
-        let names_contents = sync_agent::scan::names_contents(OsStr::from_bytes(path).as_ref());
+        let names_contents = sync_agent::sources::names_contents(OsStr::from_bytes(path).as_ref());
         if let Ok(inside) = destination.strip_prefix(&source)
             && !inside.as_os_str().is_empty()
         {

@@ -10,7 +10,7 @@ mod walk;
 
 use crate::error::SessionError;
 use crate::link::{Incoming, LAST_WORD, Link, Outgoing};
-use crate::scan::beneath;
+use crate::sources::beneath;
 use crate::tree::{self, Dir, Follow, Tree};
 use crossbeam_channel::{Receiver, TryRecvError, bounded, never, select};
 use protocol::limits::FILLER_BYTES;
