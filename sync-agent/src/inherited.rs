@@ -10,6 +10,7 @@ use crate::tree::{Dir, Handle};
 use protocol::stats::Operation;
 use rustix::io::Errno;
 
+const SET_GROUP_ID: u16 = 0o2000;
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
@@ -33,9 +34,15 @@ impl Inherited {
     /// Of a directory; none where that is nothing. With `--acls` each entry has the source's ACL, whatever the directory's.
     pub(crate) fn of(dir: &Dir, are_acls_kept: bool) -> Result<Option<Inherited>, Errno> {
         let info = dir.own_info()?;
-        let gid = (info.raw_mode & 0o2000 != 0).then_some(info.gid);
+        let gid = (info.raw_mode & SET_GROUP_ID != 0).then_some(info.gid);
         let acl = if are_acls_kept { None } else { default_acl(dir)? };
         Ok((gid.is_some() || acl.is_some()).then_some(Inherited { acl, gid }))
+    }
+
+    /// The mode of a new directory whose permission bits nobody said, as the umask leaves it.
+    pub(crate) fn directory_mode(&self, mode: u16) -> u16 {
+        let set_group_id = if self.gid.is_some() { SET_GROUP_ID } else { 0 };
+        mode & self.acl.as_deref().map_or(0o7777, allowed_by) | set_group_id
     }
 
     /// Gives it to an entry, as far as nothing else is wanted of that.

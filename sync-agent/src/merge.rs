@@ -11,6 +11,7 @@ use crate::commit::{Placement, Ready};
 use crate::delete;
 use crate::error::SessionError;
 use crate::hard_links;
+use crate::inherited::Inherited;
 use crate::metadata::Metadata;
 use crate::monitor::{Progress, errno};
 use crate::owners::Owners;
@@ -51,6 +52,8 @@ pub(crate) struct OwnListing {
     bases: Vec<(usize, Dir)>,
     /// What missing files may be like; looked for when the first is missing.
     neighbours: Option<Neighbours>,
+    /// What is made in it has of it, if anything; looked for when that first counts.
+    inherited: Option<Option<Inherited>>,
 }
 
 /// What the end of the run removes in one directory.
@@ -194,6 +197,7 @@ fn open(
         path: Arc::new(path.clone()),
         bases: Vec::new(),
         neighbours: None,
+        inherited: None,
     };
     if !run.bases.is_empty() {
         own.bases = run.bases.dirs(path);
@@ -287,8 +291,10 @@ impl Merge<'_, '_> {
         let there = existing.as_ref().map(|(_, entry)| entry);
         let listed = (!self.own.bases.is_empty()).then(|| entry.clone());
         let mut wanted = self.run.translation.wanted(entry, there, &mut self.owners);
-        if let (true, Some(parent)) = (self.is_new_directory(&wanted.entry, there), &self.own.info) {
-            wanted.inherit(parent);
+        if self.is_new_directory(&wanted.entry, there)
+            && let Some(inherited) = self.inherited()
+        {
+            wanted.inherit(inherited);
         }
         let (action, change) = decide(&wanted.entry, there, self.run.options);
         let alternate = match listed {
@@ -326,6 +332,12 @@ impl Merge<'_, '_> {
             Some(link) => self.one_of_several(action, target, link),
             None => self.bring(action, target),
         }
+    }
+
+    fn inherited(&mut self) -> Option<&Inherited> {
+        let dir = self.own.dir.as_ref()?;
+        let look = || Inherited::of(dir, self.run.options.preserve.acls).ok().flatten();
+        self.own.inherited.get_or_insert_with(look).as_ref()
     }
 
     /// Whether it is a directory that is made here with a mode of this end's own.

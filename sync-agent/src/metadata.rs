@@ -4,6 +4,7 @@
 //! attributes may need a mode of their own, and anything may change the time. Always through a handle.
 
 use crate::attributes::Taken;
+use crate::inherited::Inherited;
 use crate::owners::{Owners, Ownership};
 use crate::stored::{self, KindBits, Stat, StoredError};
 use crate::tree::{Dir, Handle, Info};
@@ -123,18 +124,15 @@ impl Translation<'_> {
     }
 }
 
-const SET_GROUP_ID: u16 = 0o2000;
-
 fn is_link(entry: &Entry) -> bool {
     matches!(entry.kind, protocol::entry::Kind::Symlink { .. })
 }
 
 impl Wanted {
-    /// A new directory, of which permission bits are not kept, in this one: it gets its set-group-id bit.
-    pub(crate) fn inherit(&mut self, parent: &Info) {
-        let inherited = parent.raw_mode & SET_GROUP_ID;
-        self.entry.mode |= inherited;
-        self.metadata.mode = self.metadata.mode.map(|mode| mode | inherited);
+    /// It is a new directory, of which permission bits are not kept.
+    pub(crate) fn inherit(&mut self, inherited: &Inherited) {
+        self.entry.mode = inherited.directory_mode(self.entry.mode);
+        self.metadata.mode = self.metadata.mode.map(|mode| inherited.directory_mode(mode));
     }
 
     /// The same with another modification time, if times are kept.

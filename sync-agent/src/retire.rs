@@ -14,7 +14,7 @@ use crate::metadata::Metadata;
 use crate::sides::Sides;
 use crate::sink::CopyError;
 use crate::trash::Trash;
-use crate::tree::{self, Dir, Handle as _, Info, STAGING_NAME, Tree};
+use crate::tree::{self, Dir, Handle, Info, STAGING_NAME, Tree};
 use crate::workers::lock;
 use protocol::ContentHash;
 use protocol::options::{Room, SyncOptions};
@@ -354,6 +354,7 @@ fn copy(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
     let made = if info.is_file() { copy_file(dir, name, to) } else { make_same(dir, name, &info, to) };
     let complete = made.and_then(|()| {
         let held = to.hold(STAGED_NAME)?;
+        copy_attributes(&dir.hold(name)?, &held)?;
         Metadata::of(&info).apply(&held).map_err(|(_, error)| error)
     });
     if let Err(error) = complete {
@@ -366,6 +367,31 @@ fn copy(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
     }
     rename_staged(to, to_name)?;
     to.sync_entries()
+}
+
+/// Gives a copy the extended attributes and ACLs of what it is a copy of, as far as its file system has them and this user
+/// may set them, and no others.
+fn copy_attributes(from: &impl Handle, to: &impl Handle) -> Result<(), Errno> {
+    let split = |names: Vec<u8>| -> Vec<Vec<u8>> {
+        names.split(|&byte| byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
+    };
+    let wanted = split(from.attribute_names()?);
+    for name in split(to.attribute_names()?).iter().filter(|name| !wanted.contains(name)) {
+        unless_refused(to.remove_attribute(name))?;
+    }
+    for name in &wanted {
+        if let Some(value) = from.attribute(name)? {
+            unless_refused(to.set_attribute(name, &value))?;
+        }
+    }
+    Ok(())
+}
+
+fn unless_refused(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(()),
+        result => result,
+    }
 }
 
 fn copy_file(dir: &Dir, name: &[u8], to: &Dir) -> Result<(), Errno> {

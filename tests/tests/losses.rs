@@ -240,6 +240,7 @@ fn who_may_read_a_file_is_decided_by_its_own_directory_and_not_by_the_topmost() 
             ("src/open/f", "new"),
             ("src/group/f", "new"),
             ("src/group/new/f", "new"),
+            ("src/open/new/f", "new"),
             ("src/top", "new"),
         ];
         let here = Here::make(&files);
@@ -266,7 +267,9 @@ fn who_may_read_a_file_is_decided_by_its_own_directory_and_not_by_the_topmost() 
         let mut rsync = here.sandbox.command("rsync");
         rsync.args(options.split(' ')).args(["src/", "theirs/"]).current_dir(&here.root);
         process::run(rsync).success();
-        for file in ["private/f", "open/f", "group/f", "group/new", "group/new/f", "top"] {
+        for file in
+            ["private/f", "open/f", "group/f", "group/new", "group/new/f", "open/new", "open/new/f", "top"]
+        {
             let (ours, theirs) = (here.root.join("dst").join(file), here.root.join("theirs").join(file));
             assert_eq!(acl_of(&ours), acl_of(&theirs), "{options}: ACL of {file}");
             let [ours, theirs] = [ours, theirs].map(|path| fs::metadata(path).expect("it was copied"));
@@ -283,6 +286,29 @@ fn a_directory_in_the_way_of_what_a_base_has_is_not_taken_away() {
         here.sync(&format!("{options} --compare-dest=../base src/ dst/")).expect_code(23);
         assert_eq!(here.read("dst/x/only"), "only", "{options}");
     }
+}
+
+#[test]
+fn a_backup_on_another_file_system_is_all_of_what_it_is_a_copy_of() {
+    tests::require!("root");
+    let here = Here::make(&[("src/f", "new"), ("dst/f", "old one")]);
+    let elsewhere = Sandbox::on_disk();
+    let old = here.root.join("dst/f");
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&old, "user.note", b"of the old", flags).expect("a file system with attributes");
+    rustix::fs::setxattr(&old, "system.posix_acl_access", &acl_for(4321), flags).expect("and with ACLs");
+    let kept = elsewhere.path().join("kept");
+    let (mode, acl) = (fs::metadata(&old).expect("it is there").mode(), acl_of(&old));
+    assert_ne!(
+        fs::metadata(elsewhere.path()).expect("it is there").dev(),
+        fs::metadata(&old).expect("it").dev()
+    );
+    here.sync(&format!("-ab --backup-dir={} src/ dst/", kept.display())).success();
+    let copy = kept.join("f");
+    let mut note = [0; 16];
+    let length = rustix::fs::getxattr(&copy, "user.note", &mut note[..]).expect("it has one");
+    assert_eq!(&note[..length], b"of the old");
+    assert_eq!((fs::metadata(&copy).expect("it is there").mode(), acl_of(&copy)), (mode, acl));
 }
 
 #[test]
