@@ -413,6 +413,15 @@ impl<M: Clone> DestinationSession<M> {
         }
     }
 
+    /// What a directory's metadata is to be at the end, if it is any of this run's business.
+    #[must_use]
+    pub fn metadata(&self, id: DirectoryId) -> Option<&M> {
+        match self.directories.get(&id)?.standing.as_ref()? {
+            Standing::Present { metadata, .. } => metadata.as_deref(),
+            Standing::Absent | Standing::Skipped => None,
+        }
+    }
+
     /// Forgets a directory; its metadata is set now if there is a reason to.
     fn complete(&mut self, id: DirectoryId) {
         let Some(directory) = self.directories.get_mut(&id) else { return };

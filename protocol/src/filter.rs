@@ -203,11 +203,6 @@ impl FilterRules {
         self.unsided = Sides::SenderOnly;
     }
 
-    /// Whether [`FilterRules::hide_only`] was asked for.
-    pub fn hides_only(&self) -> bool {
-        self.unsided == Sides::SenderOnly
-    }
-
     /// Whether files of rules end their lines by a zero byte (`--from0`).
     pub fn end_lines_by_zero(&mut self, zero_ended: bool) {
         self.zero_ended = zero_ended;

@@ -10,7 +10,7 @@ use crate::hard_links;
 use crate::index::FileValues;
 use crate::inherited::{Inherited, Permissions};
 use crate::journal;
-use crate::metadata::MetadataError;
+use crate::metadata::{Metadata, MetadataError};
 use crate::receiver::Target;
 use crate::run::Run;
 use crate::sink::Content;
@@ -179,11 +179,13 @@ struct Parent {
 }
 
 impl Parent {
-    fn dir(&mut self, run: &Run<'_>, path: &Arc<RelPath>) -> Result<&Dir, Errno> {
+    fn dir(&mut self, run: &Run<'_>, target: &Target) -> Result<&Dir, Errno> {
+        let path = &target.parent;
         if !self.open.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, path)) {
             self.open = None;
             let dir = self.walk.dir(run.tree, path)?;
-            self.inherited = Inherited::of(&dir, run.options.preserve.acls)?;
+            let mode = lock(&run.session).metadata(target.directory).and_then(Metadata::mode);
+            self.inherited = Inherited::of(&dir, mode, run.options.preserve.acls)?;
             self.open = Some((Arc::clone(path), dir));
         }
         self.open.as_ref().map(|(_, dir)| dir).ok_or(Errno::NOENT)
@@ -194,7 +196,7 @@ impl Parent {
 pub(crate) fn place_waiting(run: &Run<'_>) {
     let mut parent = Parent::default();
     for ready in std::mem::take(&mut *lock(&run.waiting)) {
-        if let Ok(dir) = parent.dir(run, &ready.target.parent) {
+        if let Ok(dir) = parent.dir(run, &ready.target) {
             // Not empty: what is in it stays, and the rename says so.
             let Target { parent, existing, .. } = &*ready.target;
             let name = ready.target.name();
@@ -225,7 +227,7 @@ fn give_inherited(
     target: &Target,
     staged: &Staged,
 ) -> Result<(), MetadataError> {
-    parent.dir(run, &target.parent).map_err(|error| (Operation::Open, error))?;
+    parent.dir(run, target).map_err(|error| (Operation::Open, error))?;
     let agrees = target.alternate.as_ref().map(|alternate| alternate.agrees);
     let is_linked_base = agrees == Some(Agreement::All) && run.bases.kind() == BaseKind::Link;
     match &parent.inherited {
@@ -258,7 +260,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
         return Ended { directory: target.directory, touched: false };
     }
     let placed = parent
-        .dir(run, &target.parent)
+        .dir(run, &target)
         .and_then(|dir| staged.area.dir.rename(staged.name.as_bytes(), dir, target.name().as_bytes()));
     let touched = placed.is_ok();
     match placed {
@@ -281,7 +283,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
                     {
                         run.index.forget_values(replaced);
                     }
-                    if let (Some(values), Ok(dir)) = (content.values, parent.dir(run, &target.parent)) {
+                    if let (Some(values), Ok(dir)) = (content.values, parent.dir(run, &target)) {
                         keep_values(run, &target, dir.info(target.name().as_bytes()), &values);
                     }
                 }
@@ -315,7 +317,7 @@ fn keep_old(run: &Run<'_>, parent: &mut Parent, target: &Target) -> Result<(), E
     if run.options.replaced.is_gone() {
         return Ok(());
     }
-    let dir = parent.dir(run, &target.parent)?;
+    let dir = parent.dir(run, target)?;
     run.retirement.keep(run.tree, dir, &target.parent, target.name())
 }
 
@@ -324,9 +326,8 @@ fn tell_replaced(run: &Run<'_>, parent: &mut Parent, target: &Target) {
     if run.options.replaced.is_gone() || target.existing.is_none() {
         return;
     }
-    let told = parent
-        .dir(run, &target.parent)
-        .and_then(|dir| run.retirement.replaced(dir, &target.parent, target.name()));
+    let told =
+        parent.dir(run, target).and_then(|dir| run.retirement.replaced(dir, &target.parent, target.name()));
     if let Err(error) = told {
         run.fail(target, Operation::PutAside, error);
     }

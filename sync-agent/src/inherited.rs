@@ -31,10 +31,11 @@ pub(crate) enum Permissions {
 }
 
 impl Inherited {
-    /// Of a directory; none where that is nothing. With `--acls` each entry has the source's ACL, whatever the directory's.
-    pub(crate) fn of(dir: &Dir, are_acls_kept: bool) -> Result<Option<Inherited>, Errno> {
+    /// Of a directory, which is to have `mode` at the end, if that is set; none where that is nothing. With `--acls` each entry
+    /// has the source's ACL, whatever the directory's.
+    pub(crate) fn of(dir: &Dir, mode: Option<u16>, are_acls_kept: bool) -> Result<Option<Inherited>, Errno> {
         let info = dir.own_info()?;
-        let gid = (info.raw_mode & SET_GROUP_ID != 0).then_some(info.gid);
+        let gid = (mode.unwrap_or(info.raw_mode) & SET_GROUP_ID != 0).then_some(info.gid);
         let acl = if are_acls_kept { None } else { default_acl(dir)? };
         Ok((gid.is_some() || acl.is_some()).then_some(Inherited { acl, gid }))
     }

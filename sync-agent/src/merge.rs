@@ -336,7 +336,7 @@ impl Merge<'_, '_> {
 
     fn inherited(&mut self) -> Option<&Inherited> {
         let dir = self.own.dir.as_ref()?;
-        let look = || Inherited::of(dir, self.run.options.preserve.acls).ok().flatten();
+        let look = || Inherited::of(dir, None, self.run.options.preserve.acls).ok().flatten();
         self.own.inherited.get_or_insert_with(look).as_ref()
     }
 

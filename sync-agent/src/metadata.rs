@@ -163,6 +163,11 @@ impl Metadata {
         }
     }
 
+    /// The permission and set-id bits, if they are set.
+    pub(crate) fn mode(&self) -> Option<u16> {
+        self.mode
+    }
+
     /// Whether the group stays what it is.
     pub(crate) fn leaves_group(&self) -> bool {
         self.group.is_none()

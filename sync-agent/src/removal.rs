@@ -15,6 +15,7 @@ use crate::sources::Sources;
 use crate::tree::Info;
 use crate::workers::lock;
 use protocol::message::{Message, Removal};
+use protocol::options::SyncOptions;
 use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::sync::Mutex;
@@ -99,11 +100,13 @@ impl Run<'_> {
 /// Removes entries of the source.
 pub(crate) struct Remover<'a> {
     sources: &'a Sources,
+    /// Devices were read as files (`--copy-devices`).
+    reads_devices: bool,
 }
 
 impl<'a> Remover<'a> {
-    pub(crate) fn new(sources: &'a Sources) -> Remover<'a> {
-        Remover { sources }
+    pub(crate) fn new(sources: &'a Sources, options: &SyncOptions) -> Remover<'a> {
+        Remover { sources, reads_devices: options.reading.devices }
     }
 
     /// Removes an entry that still is what was listed; one that is gone already is no problem.
@@ -121,6 +124,10 @@ impl<'a> Remover<'a> {
     }
 
     fn remove_if_same(&self, piece: &ListedPiece, listed: &Listed) -> Result<bool, Errno> {
+        if self.reads_devices && listed.info.is_device() {
+            // Its content was copied, and nothing says whether that is the same still.
+            return Ok(false);
+        }
         let origin = &self.sources.origins[usize::from(listed.origin)];
         // What a followed link leads to is copied, but it is not this source's to lose.
         let dir = origin.dir_without_links(&piece.directory)?;

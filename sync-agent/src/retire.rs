@@ -64,12 +64,7 @@ impl<'a> Retirement<'a> {
                          replaces it; give another directory, or a suffix",
                     ));
                 }
-                Ok(Retirement::Backup(Backups {
-                    suffix: suffix.clone(),
-                    turn: Mutex::default(),
-                    elsewhere,
-                    is_protected: !options.filter.hides_only(),
-                }))
+                Ok(Retirement::Backup(Backups { suffix: suffix.clone(), turn: Mutex::default(), elsewhere }))
             }
             Replaced::Trash { directory } => {
                 let dry_run = options.dry_run;
@@ -175,9 +170,7 @@ impl<'a> Retirement<'a> {
     pub(crate) fn protects(&self, dir: &Dir, name: &Name) -> bool {
         let kept_in = match self {
             Retirement::Gone => return false,
-            Retirement::Backup(backups) if backups.elsewhere.is_none() => {
-                return backups.is_protected && backups.is_one_beside(name);
-            }
+            Retirement::Backup(backups) if backups.elsewhere.is_none() => return backups.is_one_beside(name),
             Retirement::Backup(backups) => match backups.elsewhere.as_ref().and_then(Elsewhere::identity) {
                 Some(identity) => identity,
                 None => return false,
@@ -214,8 +207,6 @@ pub(crate) struct Backups<'a> {
     /// Threads that make backups take turns: what is not complete has one name.
     turn: Mutex<()>,
     elsewhere: Option<Elsewhere<'a>>,
-    /// No deletion takes what is beside: not so with `--delete-excluded`, as with rsync.
-    is_protected: bool,
 }
 
 /// `--backup-dir`.

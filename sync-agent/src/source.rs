@@ -124,7 +124,7 @@ impl SourceEnd<'_> {
         serve: impl Fn(Vec<Job>),
     ) -> Result<Finished, SessionError> {
         let timeout_s = self.options.timeout_s;
-        let remover = Remover::new(self.sources);
+        let remover = Remover::new(self.sources, self.options);
         loop {
             let expired = if timeout_s == 0 {
                 never()

@@ -72,11 +72,26 @@ fn a_directory_for_backups_that_is_the_destination_is_refused_or_like_none() {
         (here.read("dst/f"), here.read("dst/f~"), here.read("dst/extra~")),
         ("new".to_owned(), "old one".to_owned(), "extra".to_owned())
     );
-    // With --delete-excluded nothing protects them any more, as with rsync.
-    here.sync("-ab --delete src/ dst/").success();
-    assert!(here.has("dst/f~"));
-    here.sync("-ab --delete-excluded src/ dst/").success();
-    assert!(!here.has("dst/f~"));
+}
+
+#[test]
+fn a_backup_of_this_run_is_not_deleted_by_it() {
+    for options in ["-ab --delete", "-ab --delete-excluded", "-ab --delete -f R_*~", "-ab --delete-before"] {
+        let here = Here::make(&[
+            ("src/f", "new"),
+            ("dst/f", "old one"),
+            ("dst/f~", "oldest"),
+            ("dst/g", "gone"),
+            ("dst/g~", "g"),
+        ]);
+        here.sync(&format!("{options} src/ dst/")).success();
+        assert_eq!(
+            (here.read("dst/f"), here.read("dst/f~")),
+            ("new".to_owned(), "old one".to_owned()),
+            "{options}"
+        );
+        assert_eq!(here.read("dst/g~"), "gone", "{options}");
+    }
 }
 
 fn plan(here: &Here, options: &str) -> PathBuf {
@@ -309,6 +324,41 @@ fn a_backup_on_another_file_system_is_all_of_what_it_is_a_copy_of() {
     let length = rustix::fs::getxattr(&copy, "user.note", &mut note[..]).expect("it has one");
     assert_eq!(&note[..length], b"of the old");
     assert_eq!((fs::metadata(&copy).expect("it is there").mode(), acl_of(&copy)), (mode, acl));
+}
+
+#[test]
+fn a_directory_that_loses_its_bit_in_this_run_gives_its_group_to_nothing() {
+    tests::require!("root", "rsync");
+    let here = Here::make(&[("src/sub/f", "of a patient")]);
+    fs::set_permissions(here.root.join("src/sub"), fs::Permissions::from_mode(0o755)).expect("ours");
+    for (root, program) in [("dst", "ours"), ("theirs", "rsync")] {
+        let sub = here.root.join(root).join("sub");
+        fs::create_dir_all(&sub).expect("a new directory");
+        std::os::unix::fs::chown(&sub, None, Some(1234)).expect("as root");
+        fs::set_permissions(&sub, fs::Permissions::from_mode(0o2775)).expect("ours");
+        if program == "ours" {
+            here.sync("-a --no-g src/ dst/").success();
+        } else {
+            let mut rsync = here.sandbox.command("rsync");
+            rsync.args(["-a", "--no-g", "src/", "theirs/"]).current_dir(&here.root);
+            process::run(rsync).success();
+        }
+    }
+    let gid = |path: &str| fs::metadata(here.root.join(path)).expect("it was copied").gid();
+    assert_eq!((gid("dst/sub/f"), gid("theirs/sub/f")), (0, 0));
+}
+
+#[test]
+fn a_device_that_was_read_as_a_file_is_not_removed() {
+    tests::require!("root");
+    let here = Here::make(&[]);
+    let device = rustix::fs::makedev(1, 3);
+    let node = here.root.join("src/null");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &node, rustix::fs::FileType::CharacterDevice, mode, device)
+        .expect("as root");
+    here.sync("-a --copy-devices --remove-source-files src/ dst/").expect_code(23);
+    assert!(here.has("src/null") && here.has("dst/null"));
 }
 
 #[test]
