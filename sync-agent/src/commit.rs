@@ -184,8 +184,15 @@ impl Parent {
         if !self.open.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, path)) {
             self.open = None;
             let dir = self.walk.dir(run.tree, path)?;
-            let mode = lock(&run.session).metadata(target.directory).and_then(Metadata::mode);
-            self.inherited = Inherited::of(&dir, mode, run.options.preserve.acls)?;
+            let session = lock(&run.session);
+            let known = session.metadata(target.directory);
+            let (mode, gives_nothing) =
+                (known.and_then(Metadata::mode), known.is_some_and(Metadata::gives_nothing));
+            drop(session);
+            self.inherited = match gives_nothing {
+                true => None,
+                false => Inherited::of(&dir, mode, run.options.preserve.acls)?,
+            };
             self.open = Some((Arc::clone(path), dir));
         }
         self.open.as_ref().map(|(_, dir)| dir).ok_or(Errno::NOENT)

@@ -10,7 +10,7 @@ use crate::tree::{Dir, Handle};
 use protocol::stats::Operation;
 use rustix::io::Errno;
 
-const SET_GROUP_ID: u16 = 0o2000;
+pub(crate) const SET_GROUP_ID: u16 = 0o2000;
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
@@ -92,7 +92,7 @@ fn allowed_by(acl: &[u8]) -> u16 {
 }
 
 fn default_acl(dir: &Dir) -> Result<Option<Vec<u8>>, Errno> {
-    match dir.hold_self()?.attribute(DEFAULT_ACL) {
+    match dir.attribute(DEFAULT_ACL) {
         Err(Errno::OPNOTSUPP) => Ok(None),
         result => result,
     }

@@ -181,6 +181,11 @@ fn enter_rules(run: &Run<'_>, dir: &Dir, path: &RelPath) -> Result<(), SessionEr
     if run.options.delete.extraneous && !is_outside { run.rules.enter(dir, path) } else { Ok(()) }
 }
 
+/// Whether a directory is known to have nothing that what is made in it would have of it.
+fn gives_nothing(standing: &Standing<Metadata>) -> bool {
+    matches!(standing, Standing::Present { metadata: Some(metadata), .. } if metadata.gives_nothing())
+}
+
 fn open(
     run: &Run<'_>,
     walk: &mut Walk,
@@ -197,7 +202,7 @@ fn open(
         path: Arc::new(path.clone()),
         bases: Vec::new(),
         neighbours: None,
-        inherited: None,
+        inherited: gives_nothing(standing).then_some(None),
     };
     if !run.bases.is_empty() {
         own.bases = run.bases.dirs(path);
@@ -335,9 +340,15 @@ impl Merge<'_, '_> {
     }
 
     fn inherited(&mut self) -> Option<&Inherited> {
-        let dir = self.own.dir.as_ref()?;
-        let look = || Inherited::of(dir, None, self.run.options.preserve.acls).ok().flatten();
-        self.own.inherited.get_or_insert_with(look).as_ref()
+        if let (None, Some(dir)) = (&self.own.inherited, &self.own.dir) {
+            self.own.inherited = Inherited::of(dir, None, self.run.options.preserve.acls).ok();
+        }
+        self.own.inherited.as_ref()?.as_ref()
+    }
+
+    /// Whether a directory that is made here has nothing of this one, which is seen.
+    fn gives_nothing(&mut self) -> bool {
+        self.inherited().is_none() && self.own.inherited.is_some()
     }
 
     /// Whether it is a directory that is made here with a mode of this end's own.
@@ -633,6 +644,10 @@ impl Merge<'_, '_> {
             Action::Make => match self.make_directory(&target) {
                 Ok(()) => {
                     self.run.created(&target);
+                    let mut metadata = metadata;
+                    if self.gives_nothing() {
+                        metadata.iter_mut().for_each(|metadata| metadata.inherits_nothing());
+                    }
                     Standing::Present { metadata, differs: true }
                 }
                 Err(problem) => {

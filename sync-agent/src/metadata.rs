@@ -4,7 +4,7 @@
 //! attributes may need a mode of their own, and anything may change the time. Always through a handle.
 
 use crate::attributes::Taken;
-use crate::inherited::Inherited;
+use crate::inherited::{Inherited, SET_GROUP_ID};
 use crate::owners::{Owners, Ownership};
 use crate::stored::{self, KindBits, Stat, StoredError};
 use crate::tree::{Dir, Handle, Info};
@@ -40,6 +40,8 @@ pub(crate) struct Metadata {
     attributes: Option<(Taken, Arc<Attributes>)>,
     /// Owner, group, mode and kind are kept in an attribute.
     stored: Option<KindBits>,
+    /// It is a directory that this run made in one that gives nothing on: neither does it, so that nobody has to look.
+    gives_nothing: bool,
 }
 
 /// Translates the source's metadata for this machine.
@@ -87,7 +89,8 @@ impl Translation<'_> {
         entry.set_attributes(attributes.as_ref().map(|(_, attributes)| Arc::clone(attributes)));
         let stored = self.stores().then(|| KindBits::of(&entry.kind));
         let mode = (stored.is_some() || !is_link(&entry)).then_some(mode);
-        let metadata = Metadata { owner, group, mode, mtime, atime, attributes, stored };
+        let metadata =
+            Metadata { owner, group, mode, mtime, atime, attributes, stored, gives_nothing: false };
         Wanted { entry, metadata }
     }
 
@@ -160,12 +163,23 @@ impl Metadata {
             atime: None,
             attributes: None,
             stored: None,
+            gives_nothing: false,
         }
     }
 
     /// The permission and set-id bits, if they are set.
     pub(crate) fn mode(&self) -> Option<u16> {
         self.mode
+    }
+
+    /// Of a directory: it was made in one that gives nothing on.
+    pub(crate) fn inherits_nothing(&mut self) {
+        self.gives_nothing = true;
+    }
+
+    /// Whether a directory is known to give nothing on, unless it is to have the set-group-ID bit itself.
+    pub(crate) fn gives_nothing(&self) -> bool {
+        self.gives_nothing && self.mode.is_none_or(|mode| mode & SET_GROUP_ID == 0)
     }
 
     /// Whether the group stays what it is.

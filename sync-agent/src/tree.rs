@@ -84,6 +84,8 @@ pub struct Info {
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// Longest path given to the kernel at once; a longer one is walked in parts.
 const PATH_PART_BYTES: usize = 3000;
+/// An ACL with 30 entries.
+const SHORT_ATTRIBUTE_BYTES: usize = 256;
 
 impl Tree {
     /// The tree at `path`, as the operator named it: links in `path` itself are followed.
@@ -443,6 +445,22 @@ impl Dir {
         use rustix::fd::AsRawFd as _;
         let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
         fs::readlinkat(fs::CWD, path, Vec::new()).map(|path| path.into_bytes())
+    }
+
+    /// The value of one of its extended attributes, if it has that: by one call where it is short, or there is none.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn attribute(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+        use rustix::fd::AsRawFd as _;
+        let mut value = [0; SHORT_ATTRIBUTE_BYTES];
+        let path = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        match fs::getxattr(path, name, &mut value[..]) {
+            Ok(length) => Ok(value.get(..length).map(<[u8]>::to_vec)),
+            Err(Errno::NODATA) => Ok(None),
+            Err(Errno::RANGE) => self.hold_self()?.attribute(name),
+            Err(error) => Err(error),
+        }
     }
 
     /// Moves `name` to `to_name` in `to`, replacing what is there.
