@@ -47,7 +47,7 @@ use protocol::entry::Timestamp;
 use redb::backends::FileBackend;
 use redb::{Database, Durability, TableDefinition};
 use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -93,24 +93,16 @@ const RENEW_AFTER_GENERATIONS: u32 = 8;
 struct Limits {
     /// Parts of files' values in the file, of up to 32 KiB; beyond it, a quarter goes.
     stored_parts: u64,
-    /// Entries in memory before they are written.
+    /// Entries, and places, in memory before they are written.
     buffered: usize,
     /// Entries in the file; beyond it, a quarter goes.
     stored: u64,
-    /// Places in memory before they are written. More than of entries: they are in no order, so that each of a few goes
-    /// to a page of its own.
-    buffered_places: usize,
     /// Places in the file, of some 400 bytes; beyond it, a quarter goes. A run that fetches a file reads all of it.
     stored_places: u64,
 }
 
-const LIMITS: Limits = Limits {
-    buffered: 4096,
-    stored: 4_000_000,
-    stored_parts: 8192,
-    buffered_places: 16_384,
-    stored_places: 300_000,
-};
+const LIMITS: Limits =
+    Limits { buffered: 4096, stored: 4_000_000, stored_parts: 8192, stored_places: 300_000 };
 
 /// The cache of one process, for both its ends and all their threads. It is opened when it is first asked.
 #[derive(Debug)]
@@ -127,7 +119,7 @@ struct Store {
     dir: PathBuf,
     generation: u32,
     limits: Limits,
-    buffer: Mutex<HashMap<Key, Value>>,
+    buffer: Mutex<BTreeMap<Key, Value>>,
     places: Mutex<places::Buffer>,
     /// Something failed: nothing is read or written any more.
     failed: AtomicBool,
@@ -366,7 +358,7 @@ fn find(database: &Database, key: &Key) -> Result<Option<Value>, redb::Error> {
 
 fn write(
     database: &Database,
-    entries: HashMap<Key, Value>,
+    entries: BTreeMap<Key, Value>,
     store: &Store,
     durability: Durability,
 ) -> Result<(), redb::Error> {
@@ -374,7 +366,7 @@ fn write(
     transaction.set_durability(durability)?;
     let mut table = transaction.open_table(TABLE)?;
     // In order of the keys, neighbours share pages.
-    for (key, value) in entries.into_iter().collect::<BTreeMap<_, _>>() {
+    for (key, value) in entries {
         table.insert(key, value)?;
     }
     if table.len()? > store.limits.stored {

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Frames that may wait in a queue; data frames have about 256 KiB.
-const QUEUE_FRAMES: usize = 16;
+const QUEUE_FRAMES: usize = 8;
 /// How long the reason for an early end may wait for a place in the queue.
 pub const LAST_WORD: Duration = Duration::from_secs(2);
 /// How often a silent line is kept alive, unless the peer's timeout asks for more.

@@ -165,7 +165,7 @@ pub const PACKET_BYTES: u32 = 65535;
 pub const CHANNEL_MESSAGES: usize = 64;
 
 /// Where the drain task stops taking from the channel.
-pub const SOFT_BYTES: usize = 8 << 20;
+pub const SOFT_BYTES: usize = 6 << 20;
 
 /// Where it stops even for the sake of our own outgoing data.
 pub const HARD_BYTES: usize = 256 << 20;

@@ -122,7 +122,13 @@ pub(crate) struct Flight {
     want: Want,
     target: Arc<Target>,
     values: Option<Arc<OldValues>>,
-    /// The two sides of a comparison, as they come in.
+    /// Of a file whose hash was asked for; apart, for thousands are asked for whole at a time.
+    comparison: Option<Box<Comparison>>,
+}
+
+#[derive(Debug, Default)]
+struct Comparison {
+    /// Its two sides, as they come in.
     ours: Option<Option<ContentHash>>,
     theirs: Option<(u64, ReadFile)>,
     /// What it may be a copy of: its hash is to tell.
@@ -131,16 +137,21 @@ pub(crate) struct Flight {
 
 impl Flight {
     pub(crate) fn new(want: Want, target: Arc<Target>) -> Flight {
-        Flight { want, target, values: None, ours: None, theirs: None, candidate: None }
+        Flight { want, target, values: None, comparison: None }
     }
 
     /// One of a file that may be a copy of another one here.
     pub(crate) fn of_copy(target: Arc<Target>, candidate: Candidate) -> Flight {
-        Flight { candidate: Some(candidate), ..Flight::new(Want::Hash, target) }
+        let comparison = Comparison { candidate: Some(candidate), ..Comparison::default() };
+        Flight { comparison: Some(Box::new(comparison)), ..Flight::new(Want::Hash, target) }
     }
 
     pub(crate) fn with_values(self, values: Option<Arc<OldValues>>) -> Flight {
         Flight { values, ..self }
+    }
+
+    fn comparison(&mut self) -> &mut Comparison {
+        self.comparison.get_or_insert_default()
     }
 }
 
@@ -151,7 +162,7 @@ pub(crate) fn carry_out(run: &Run<'_>, task: Task) -> Result<(), SessionError> {
         Task::Hash(file, kind, target) => {
             let ours = basis::hash_existing(run, &target, kind);
             if let Some(flight) = lock(&run.flights).get_mut(&file) {
-                flight.ours = Some(ours);
+                flight.comparison().ours = Some(ours);
             }
             compare(run, file)
         }
@@ -224,8 +235,9 @@ impl<'a, 'r> Receiver<'a, 'r> {
         let copied = match lock(&self.run.flights).get_mut(&file) {
             None => return Ok(()),
             Some(flight) => {
-                flight.theirs = Some((size_bytes, read));
-                flight.candidate.take().map(|candidate| (Arc::clone(&flight.target), candidate))
+                let comparison = flight.comparison();
+                comparison.theirs = Some((size_bytes, read));
+                comparison.candidate.take().map(|candidate| (Arc::clone(&flight.target), candidate))
             }
         };
         match copied {
@@ -262,7 +274,9 @@ impl<'a, 'r> Receiver<'a, 'r> {
     }
 
     fn is_of_copy(&self, file: u32) -> bool {
-        lock(&self.run.flights).get(&file).is_some_and(|flight| flight.candidate.is_some())
+        let flights = lock(&self.run.flights);
+        let comparison = flights.get(&file).and_then(|flight| flight.comparison.as_ref());
+        comparison.is_some_and(|comparison| comparison.candidate.is_some())
     }
 
     fn open(&mut self, file: u32, size_bytes: u64, hash: HashKind) -> Result<(), SessionError> {
@@ -673,11 +687,12 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
     let (target, ours, size_bytes, theirs) = {
         let mut flights = lock(&run.flights);
         let Some(flight) = flights.get_mut(&file) else { return Ok(()) };
-        let (Some(ours), Some((size_bytes, theirs))) = (flight.ours, flight.theirs) else {
+        let comparison = flight.comparison();
+        let (Some(ours), Some((size_bytes, theirs))) = (comparison.ours, comparison.theirs) else {
             return Ok(());
         };
         // Both threads that bring a side look for the other: one of them ends the comparison.
-        flight.theirs = None;
+        comparison.theirs = None;
         (Arc::clone(&flight.target), ours, size_bytes, theirs)
     };
     let our_bytes = target.basis().map(|info| info.size_bytes);

@@ -19,7 +19,7 @@ use protocol::entry::Timestamp;
 use protocol::path::RelPath;
 use redb::{Database, Durability, TableDefinition};
 use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 pub(super) type PlaceKey = [u8; KEY_BYTES];
 
@@ -36,7 +36,7 @@ const GENERATION_BYTES: usize = 4;
 const MOST_PLACES: usize = 8;
 
 /// What is to be written: the path, or none for a place that is to be forgotten.
-pub(super) type Buffer = HashMap<PlaceKey, Option<RelPath>>;
+pub(super) type Buffer = BTreeMap<PlaceKey, Option<RelPath>>;
 
 /// A file below a root that had some content when a run left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Index {
         let Some(store) = self.store() else { return };
         let mut buffer = lock(&store.places);
         buffer.insert(key, path);
-        if buffer.len() >= store.limits.buffered_places {
+        if buffer.len() >= store.limits.buffered {
             let full = std::mem::take(&mut *buffer);
             drop(buffer);
             store.attempt(|database| write(database, full, store));
@@ -191,7 +191,7 @@ pub(super) fn write(database: &Database, places: Buffer, store: &Store) -> Resul
     transaction.set_durability(Durability::None)?;
     let mut table = transaction.open_table(TABLE)?;
     let mut value = Vec::new();
-    for (key, path) in places.into_iter().collect::<BTreeMap<_, _>>() {
+    for (key, path) in places {
         match path {
             Some(path) => {
                 value.clear();
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn the_oldest_places_go_when_there_are_too_many() {
         let dir = tempfile::tempdir().unwrap();
-        let limits = Limits { buffered_places: 10, stored_places: 100, ..LIMITS };
+        let limits = Limits { buffered: 10, stored_places: 100, ..LIMITS };
         for run in 0..3 {
             let index = Index { limits, ..Index::at(dir.path()) };
             for number in 0..40 {
