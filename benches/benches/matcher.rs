@@ -33,7 +33,7 @@ fn matcher(criterion: &mut Criterion) {
 
 /// Blocks against those at the same place, and the hash of the whole.
 fn compare_all(values: &[u8], size: BlockSize, target: &[u8]) -> usize {
-    let mut comparison = Comparison::new(size, DATA_BYTES as u64, target.len() as u64);
+    let mut comparison = Comparison::new(size, DATA_BYTES as u64, target.len() as u64, None);
     comparison.extend(values).expect("values of the basis");
     let mut ops = Vec::new();
     target.chunks(WINDOW_BYTES).for_each(|window| comparison.advance(window, &mut ops));

@@ -14,6 +14,7 @@
 
 use crate::message::{Begin, Data, Failure, Message, Piece, Record, Report, Request, Scanned, Step, Want};
 use crate::number::ByOwnNumber;
+use crate::pages::PAGE_BYTES;
 use crate::path::{Name, RelPath};
 use crate::stats::{Problem, Times};
 use crate::{ProtocolError, limits, subtree};
@@ -654,6 +655,11 @@ impl<M: Clone> DestinationSession<M> {
                 take(&mut file.left_bytes, bytes)?;
                 Ok(0)
             }
+            Step::Pages { page, count } => {
+                let bytes = moved_bytes(file.want, page, count)?;
+                take(&mut file.left_bytes, bytes)?;
+                Ok(0)
+            }
             Step::End(_) if file.left_bytes == Some(0) => {
                 file.done = true;
                 self.signature_bytes -= signature_bytes(file.want);
@@ -692,6 +698,19 @@ impl<M: Clone> DestinationSession<M> {
 
 fn signature_bytes(want: Want) -> u64 {
     want.budget_bytes().unwrap_or(0)
+}
+
+/// Length of the pages that moved.
+fn moved_bytes(want: Want, page: u64, count: u32) -> Result<u64, ProtocolError> {
+    let Want::Aligned { basis_bytes, .. } = want else {
+        return unexpected("data", "pages of what is not compared in place");
+    };
+    let bytes = u64::from(count) * u64::from(PAGE_BYTES);
+    let end = page.checked_mul(u64::from(PAGE_BYTES)).and_then(|from| from.checked_add(bytes));
+    match end {
+        Some(end) if count > 0 && end <= basis_bytes => Ok(bytes),
+        _ => unexpected("data", "pages outside the basis"),
+    }
 }
 
 /// Length of the blocks that a match names.

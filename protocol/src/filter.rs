@@ -32,7 +32,7 @@ mod parse;
 mod pattern;
 mod wire;
 
-pub use chain::Chain;
+pub use chain::{Chain, path_from};
 use parse::{Defaults, Reader};
 use pattern::{Entry, Pattern};
 

@@ -32,6 +32,7 @@ pub mod names;
 pub mod number;
 pub mod options;
 pub mod ownership;
+pub mod pages;
 pub mod path;
 pub mod plan;
 pub mod probe;

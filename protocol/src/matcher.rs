@@ -27,6 +27,13 @@ pub enum Op {
     },
     /// These bytes of the window.
     Literal(Range<usize>),
+    /// These pages of the basis, in a row ([`crate::pages`]).
+    Pages {
+        /// The first page.
+        page: u64,
+        /// How many.
+        count: u32,
+    },
 }
 
 /// A basis's signature as far as it has arrived.
@@ -309,6 +316,22 @@ impl<'a> Ops<'a> {
         self.done = end;
     }
 
+    /// The page after those that were found last, if nothing came since.
+    pub(crate) fn next_page(&self) -> Option<u64> {
+        match self.ops.last() {
+            Some(Op::Pages { page, count }) => Some(page + u64::from(*count)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn moved(&mut self, page: u64, end: usize) {
+        match self.ops.last_mut() {
+            Some(Op::Pages { page: first, count }) if *first + u64::from(*count) == page => *count += 1,
+            _ => self.ops.push(Op::Pages { page, count: 1 }),
+        }
+        self.done = end;
+    }
+
     pub(crate) fn literal_to(&mut self, end: usize) {
         if end > self.done {
             match self.ops.last_mut() {
@@ -531,6 +554,7 @@ mod tests {
                         let end = (at + count as usize * block_bytes as usize).min(basis.len());
                         built.extend_from_slice(&basis[at..end]);
                     }
+                    Op::Pages { .. } => panic!("a search finds blocks"),
                 }
             }
             from += used;

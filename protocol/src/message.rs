@@ -6,6 +6,7 @@ use crate::frame::{self, Frame, HEADER_BYTES};
 use crate::itemize::Item;
 use crate::names::{List, ListFile, NamesPart};
 use crate::options::SyncOptions;
+use crate::pages::BasisHead;
 use crate::path::{Name, RelPath};
 use crate::probe::{Probe, ProbeResult};
 use crate::signature::{self, BlockSize};
@@ -140,6 +141,8 @@ pub enum Want {
         block_size: u32,
         /// Length of the basis in bytes.
         basis_bytes: u64,
+        /// Which content it is, where that is known: then the source may look for pages that moved ([`crate::pages`]).
+        basis_head: Option<BasisHead>,
     },
     /// What differs block by block from a basis with holes, of which the blocks that are not zeros follow in
     /// [`Message::Signature`] frames ([`crate::sparse`]).
@@ -176,7 +179,7 @@ impl Want {
             Want::Delta { block_size, basis_bytes } => {
                 Ok(Some((BlockSize::new(block_size, basis_bytes)?, basis_bytes)))
             }
-            Want::Aligned { block_size, basis_bytes } => {
+            Want::Aligned { block_size, basis_bytes, .. } => {
                 Ok(Some((subtree::block_size(block_size, basis_bytes)?, basis_bytes)))
             }
             Want::Sparse { block_size, basis_bytes, blocks } => {
@@ -325,6 +328,13 @@ pub enum Step {
     Zeros {
         /// How many.
         bytes: u32,
+    },
+    /// The next bytes are those of pages of the basis, of a file that is compared with it block by block.
+    Pages {
+        /// The first page.
+        page: u64,
+        /// How many pages in a row, all of them whole.
+        count: u32,
     },
 }
 

@@ -13,6 +13,7 @@
 //! something for the right one) and 2.5; the crate's `hazmat` module.
 
 use crate::matcher::{Op, Ops};
+use crate::pages::{PAGE_BYTES, PageHash, PageSearch};
 use crate::signature::BlockSize;
 use crate::{ContentHash, ProtocolError, limits};
 use blake3::Hasher;
@@ -24,14 +25,12 @@ pub type Value = [u8; 32];
 /// Bytes of a value on the wire.
 pub const ENTRY_BYTES: usize = 16;
 
-/// The smallest block, a database page: what one changed byte costs.
-const PAGE_BYTES: u32 = 4 << 10;
 /// From here on BLAKE3's vector code is at its full speed, twice that of pages.
 const FAST_BYTES: u32 = 16 << 10;
 /// Files up to this are compared page by page.
 const PAGED_FILE_BYTES: u64 = 64 << 20;
 
-/// The block size for a file that is compared with its basis: a page, in large files 16 KiB, doubled until the
+/// The block size for a file that is compared with its basis: a page, for that is what one changed byte costs, in large files 16 KiB, doubled until the
 /// values are within [`limits::VALUES`].
 #[must_use]
 pub fn block_size_for(file_bytes: u64) -> BlockSize {
@@ -198,6 +197,8 @@ pub struct Comparison {
     has_matched: bool,
     /// Bytes since the last match for which the basis had other ones.
     missed_bytes: u64,
+    /// Looks for what is not in place, where pages are remembered.
+    pages: Option<PageSearch>,
 }
 
 /// So much at the start of a file that is nowhere in place says that its content has moved, or is another one.
@@ -208,7 +209,12 @@ const MISSED_BYTES: u64 = 32 << 20;
 impl Comparison {
     /// A file of `file_bytes` against a basis of `basis_bytes`, no block of it known yet.
     #[must_use]
-    pub fn new(block_size: BlockSize, basis_bytes: u64, file_bytes: u64) -> Comparison {
+    pub fn new(
+        block_size: BlockSize,
+        basis_bytes: u64,
+        file_bytes: u64,
+        pages: Option<PageSearch>,
+    ) -> Comparison {
         Comparison {
             hasher: TreeHasher::new(block_size),
             entries: Vec::new(),
@@ -216,6 +222,7 @@ impl Comparison {
             file_bytes,
             has_matched: false,
             missed_bytes: 0,
+            pages,
         }
     }
 
@@ -250,9 +257,13 @@ impl Comparison {
                 self.has_matched = true;
                 self.missed_bytes = 0;
                 out.matched(number, 1, end);
+                if let Some(pages) = &mut self.pages {
+                    pages.stays(block);
+                }
             } else {
                 let is_within = self.hasher.block_size.blocks(self.basis_bytes) > number + 1;
-                self.missed_bytes += if is_within { block.len() as u64 } else { 0 };
+                let found = self.pages.as_mut().map_or(0, |pages| pages.search(block, &mut out));
+                self.missed_bytes += if is_within { (block.len() - found) as u64 } else { 0 };
                 out.literal_to(end);
             }
         }
@@ -275,10 +286,10 @@ impl Comparison {
         self.missed_bytes >= if self.has_matched { MISSED_BYTES } else { MISSED_AT_START_BYTES }
     }
 
-    /// The file's hash.
+    /// The file's hash, and what its pages hash to where they are to be remembered.
     #[must_use]
-    pub fn finish(self) -> ContentHash {
-        self.hasher.finish().0
+    pub fn finish(self) -> (ContentHash, Option<Vec<PageHash>>) {
+        (self.hasher.finish().0, self.pages.map(PageSearch::finish))
     }
 }
 
@@ -305,7 +316,7 @@ mod tests {
     /// Compares as a sender does, window by window; what was literal, and whether it gave up.
     fn compare(basis: &[u8], target: &[u8]) -> (Vec<Op>, ContentHash, bool) {
         let size = block_size_for(basis.len() as u64);
-        let mut comparison = Comparison::new(size, basis.len() as u64, target.len() as u64);
+        let mut comparison = Comparison::new(size, basis.len() as u64, target.len() as u64, None);
         comparison.extend(&entries(&hashed(basis).1)).unwrap();
         let (mut all, mut gave_up) = (Vec::new(), false);
         for window in target.chunks(8 * BLOCK) {
@@ -314,7 +325,7 @@ mod tests {
             all.extend(ops);
             gave_up |= comparison.is_misaligned();
         }
-        (all, comparison.finish(), gave_up)
+        (all, comparison.finish().0, gave_up)
     }
 
     #[test]
@@ -354,7 +365,7 @@ mod tests {
 
     #[test]
     fn entries_come_whole_and_no_more_than_the_basis_has_blocks() {
-        let mut comparison = Comparison::new(block_size_for(1), 3 * BLOCK as u64 - 1, 1 << 20);
+        let mut comparison = Comparison::new(block_size_for(1), 3 * BLOCK as u64 - 1, 1 << 20, None);
         assert!(comparison.extend(&[0; ENTRY_BYTES - 1]).is_err());
         assert!(comparison.extend(&[0; 4 * ENTRY_BYTES]).is_err());
         assert!(!comparison.is_known_to(1));
@@ -415,6 +426,7 @@ mod tests {
                         prop_assert!(end <= target_bytes && basis[at..end] == target[at..end]);
                         at = end;
                     }
+                    Op::Pages { .. } => panic!("nothing is remembered of the basis"),
                 }
             }
             prop_assert_eq!(at, target_bytes);

@@ -217,13 +217,16 @@ fn samples() -> Vec<Message> {
 /// Everything of the root is here and merged: files `a` (number 0, whole), `b` (1, a delta), `c` (2,
 /// its hash), a directory `d` that is not listed yet.
 fn listing_destination() -> DestinationSession<()> {
+    asking_destination([Want::Whole, Want::Delta { block_size: 512, basis_bytes: 1000 }, Want::Hash])
+}
+
+/// It has asked for three files, by the numbers 0 to 2.
+fn asking_destination(wants: [Want; 3]) -> DestinationSession<()> {
     let mut session = begun_destination();
     let entries = vec![file(b"a", 9), file(b"b", 9), file(b"c", 9), directory(b"d")];
     session.receive(list(7, b"", true, entries)).unwrap();
     let ready = session.next_piece().unwrap();
-    for (index, want) in
-        [Want::Whole, Want::Delta { block_size: 512, basis_bytes: 1000 }, Want::Hash].into_iter().enumerate()
-    {
+    for (index, want) in wants.into_iter().enumerate() {
         assert_eq!(session.request(7, index as u32, want).unwrap().file, index as u32);
     }
     session.merged(0, &ready.piece, vec![(Name::new(*b"d").unwrap(), present())]);
@@ -613,6 +616,32 @@ fn matches_up_to_the_last_short_block_are_taken() {
     };
     assert!(basis(0, 1, 512) && basis(0, 2, 1000) && basis(1, 1, 488));
     assert!(!basis(1, 1, 512) && !basis(0, 2, 1024));
+}
+
+#[test]
+fn pages_are_those_of_the_basis_of_a_file_compared_in_place() {
+    let aligned = Want::Aligned { block_size: 4096, basis_bytes: 10_000, basis_head: None };
+    let delta = Want::Delta { block_size: 4096, basis_bytes: 10_000 };
+    for (want, page, count, expected) in [
+        (aligned, 0, 2, None),
+        (aligned, 1, 1, None),
+        (aligned, 1, 2, Some("pages outside the basis")),
+        (aligned, 2, 1, Some("pages outside the basis")),
+        (aligned, 0, 0, Some("pages outside the basis")),
+        (aligned, u64::MAX, 1, Some("pages outside the basis")),
+        (aligned, u64::MAX / 4096, u32::MAX, Some("pages outside the basis")),
+        (delta, 0, 1, Some("pages of what is not compared in place")),
+        (Want::Whole, 0, 1, Some("pages of what is not compared in place")),
+    ] {
+        let mut session = asking_destination([want; 3]);
+        let steps =
+            [(0, Step::Open { size_bytes: 8192, hash: HashKind::Plain }), (0, Step::Pages { page, count })];
+        let result = session.receive(data(0, &steps, 0));
+        match expected {
+            None => assert!(result.is_ok(), "{want:?}, {page}, {count}"),
+            Some(expected) => assert_eq!(why(&result), expected, "{want:?}, {page}, {count}"),
+        }
+    }
 }
 
 // A destination that lies.

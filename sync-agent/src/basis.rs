@@ -16,6 +16,7 @@ use crate::tree::{self, Info};
 use crate::workers::lock;
 use protocol::message::{HashKind, Message, Request, Want, signature_frame};
 use protocol::options::Compression;
+use protocol::pages;
 use protocol::signature::{self, BlockSize};
 use protocol::sparse;
 use protocol::stats::{Operation, Side};
@@ -174,6 +175,8 @@ pub(crate) struct OldValues {
     /// The old file when its values were looked up, or before it was read.
     pub(crate) info: Info,
     pub(crate) block_size: BlockSize,
+    /// What the old file hashes to, if that is known.
+    hash: Option<ContentHash>,
     known: Mutex<Vec<Value>>,
 }
 
@@ -192,11 +195,11 @@ impl OldValues {
         if target.is_suspect {
             run.index.forget_values(&info);
         }
-        let (block_size, known) = match run.index.values(&info) {
-            Some(known) => (known.block_size, known.values),
-            None => (subtree::block_size_for(info.size_bytes), Vec::new()),
+        let (block_size, hash, known) = match run.index.values(&info) {
+            Some(known) => (known.block_size, Some(known.hash), known.values),
+            None => (subtree::block_size_for(info.size_bytes), None, Vec::new()),
         };
-        Some(OldValues { info, block_size, known: Mutex::new(known) })
+        Some(OldValues { info, block_size, hash, known: Mutex::new(known) })
     }
 
     /// The values of some blocks, if all of them are known.
@@ -219,7 +222,12 @@ pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), S
     let want = match (&basis, &values) {
         (None, _) => Want::Whole,
         (Some(basis), Some(values)) => {
-            Want::Aligned { block_size: values.block_size.bytes(), basis_bytes: basis.total_bytes }
+            let basis_head = values.hash.as_ref().map(pages::head);
+            Want::Aligned {
+                block_size: values.block_size.bytes(),
+                basis_bytes: basis.total_bytes,
+                basis_head,
+            }
         }
         (Some(basis), None) => Want::Delta {
             block_size: delta_block_size(run, basis.total_bytes).bytes(),

@@ -26,7 +26,8 @@
 //!
 //! # The file
 //! `index.redb`, with the entries in the table `whole-file-blake3-1` and the last run's generation in `meta-1` (the
-//! values of large files' blocks have a table of their own, in `values`, and so has where which content is, in `places`);
+//! values of large files' blocks have a table of their own, in `values`, and so have their pages, in `pages`, and where which
+//! content is, in `places`);
 //! a changed layout gets a new name, and then the old table stays unread.
 //! The key's numbers are big-endian, so that inodes made together share pages; the value's little-endian.
 //!
@@ -64,6 +65,8 @@ const VALUE_BYTES: usize = 76;
 const GENERATION_AT: usize = 64;
 const CHECK_AT: usize = 68;
 
+mod pages;
+mod parts;
 mod places;
 mod values;
 
@@ -346,6 +349,7 @@ fn next_generation(database: &Database) -> Result<u32, redb::Error> {
     drop(meta);
     drop(transaction.open_table(TABLE)?);
     drop(transaction.open_table(values::TABLE)?);
+    drop(transaction.open_table(pages::TABLE)?);
     drop(transaction.open_table(places::TABLE)?);
     transaction.commit()?;
     Ok(generation)

@@ -216,6 +216,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 Step::Open { size_bytes, hash } => self.open(*file, size_bytes, hash)?,
                 Step::Literal { bytes } => self.literal(*file, take(bytes))?,
                 Step::Match { block, count } => self.matched(*file, block, count)?,
+                Step::Pages { page, count } => self.moved(*file, page, count)?,
                 Step::Zeros { bytes } => self.zeros(*file, bytes)?,
                 Step::End(read) => self.end(*file, read)?,
                 Step::Small { bytes, read } => {
@@ -330,6 +331,15 @@ impl<'a, 'r> Receiver<'a, 'r> {
     fn matched(&mut self, file: u32, block: u64, count: u32) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
         if let Err(error) = sink.copy(self.run, block, count, &mut self.buffer) {
+            self.not_written(&mut sink, error)?;
+        }
+        self.sinks.insert(file, sink);
+        Ok(())
+    }
+
+    fn moved(&mut self, file: u32, page: u64, count: u32) -> Result<(), SessionError> {
+        let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
+        if let Err(error) = sink.copy_pages(self.run, page, count, &mut self.buffer) {
             self.not_written(&mut sink, error)?;
         }
         self.sinks.insert(file, sink);

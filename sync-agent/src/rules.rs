@@ -9,7 +9,9 @@ use crate::error::SessionError;
 use crate::sources::beneath;
 use crate::tree::{self, Dir, Follow, Tree};
 use crate::workers::lock;
-use protocol::filter::{Chain, Filter, FilterError, FilterRules, MAX_RULES_BYTES, RuleFiles, Side};
+use protocol::filter::{
+    Chain, Filter, FilterError, FilterRules, MAX_RULES_BYTES, RuleFiles, Side, path_from,
+};
 use protocol::path::{Name, RelPath};
 use protocol::stats::Exit;
 use rustix::io::Errno;
@@ -42,7 +44,7 @@ impl Place {
                 path.into_os_string().into_vec()
             }
         };
-        Ok(Place { path: collapsed(&path), at, held: held.map(Dir::try_clone).transpose()? })
+        Ok(Place { path: path_from(b"", &path), at, held: held.map(Dir::try_clone).transpose()? })
     }
 
     /// An absolute path, without the slash before it, of something of the transfer.
@@ -190,10 +192,7 @@ impl RuleFiles for TreeFiles<'_> {
         // As with rsync a bare name is one of the top of the tree, where the program stands.
         let is_of_top = !name.contains(&b'/') && self.place.below(directory).is_some();
         let top = if is_of_top { &self.place.path } else { directory };
-        let path = match name {
-            [b'/', ..] => collapsed(name),
-            name => collapsed(&[top, b"/", name].concat()),
-        };
+        let path = path_from(top, name);
         let allowed =
             if is_of_top || self.place.below(directory).is_some() { &self.place.path } else { directory };
         let is_allowed =
@@ -259,17 +258,4 @@ fn content(file: File) -> Result<Option<Vec<u8>>, std::io::Error> {
         return Err(std::io::Error::other(format!("it has more than {MAX_RULES_BYTES} bytes")));
     }
     Ok(Some(content))
-}
-
-/// An absolute path without the slash before it, without dots.
-fn collapsed(path: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|&byte| byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join(&b'/')
 }

@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, select};
 use protocol::matcher::{Matcher, Op, Signature};
 use protocol::message::{DataBuilder, Failure, HashKind, Message, ReadFile, Request, Step, Want};
 use protocol::options::Reading;
+use protocol::pages::{self, PageHash, PageHasher, PageSearch};
 use protocol::path::RelPath;
 use protocol::signature::BlockSize;
 use protocol::sparse::Blocks;
@@ -95,6 +96,7 @@ pub(crate) struct Sender<'a> {
     outgoing: &'a Outgoing,
     progress: &'a Progress,
     keeps_holes: bool,
+    remembers_pages: bool,
     reading: Reading,
     builder: DataBuilder,
     packer: Packer,
@@ -123,6 +125,7 @@ impl<'a> Sender<'a> {
             outgoing,
             progress: end.progress,
             keeps_holes: end.options.room.sparse,
+            remembers_pages: end.index.is_kept() && !end.options.whole_file,
             reading: end.options.reading,
             builder: DataBuilder::new(lane),
             packer: Packer::new(end.options.compression, outgoing.state()),
@@ -213,19 +216,28 @@ impl<'a> Sender<'a> {
                     None => Err(SessionError::Panic("sender")),
                 }
             }
-            Want::Aligned { block_size, basis_bytes } => {
+            Want::Aligned { block_size, basis_bytes, basis_head } => {
                 let size = subtree::block_size(block_size, basis_bytes)?;
                 if subtree::block_size(block_size, before.size_bytes).is_err() {
                     // It has grown out of all proportion.
                     return Ok(Err(Failure::Misaligned));
                 }
-                let comparison = Comparison::new(size, basis_bytes, before.size_bytes);
+                let pages = self.keeps_pages(&before).then(|| {
+                    let basis = basis_head.map_or_else(Vec::new, |head| self.index.pages(&before, head));
+                    PageSearch::new(basis, basis_bytes)
+                });
+                let comparison = Comparison::new(size, basis_bytes, before.size_bytes, pages);
                 match &job.feed {
                     Some(feed) => self.send_aligned(number, &file, &before, size, comparison, feed),
                     None => Err(SessionError::Panic("sender")),
                 }
             }
         }
+    }
+
+    /// Whether a later run may look for the file's pages.
+    fn keeps_pages(&self, before: &Info) -> bool {
+        self.remembers_pages && before.is_file() && pages::are_remembered(before.size_bytes)
     }
 
     fn has_holes(&self, file: &File, before: &Info) -> bool {
@@ -314,7 +326,7 @@ impl<'a> Sender<'a> {
         file: &File,
         before: &Info,
     ) -> Result<Result<(), Failure>, SessionError> {
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = FileHasher::new(self.keeps_pages(before));
         self.builder.step(number, Step::Open { size_bytes: before.size_bytes, hash: HashKind::Plain });
         let mut at = 0;
         while at < before.size_bytes {
@@ -333,7 +345,7 @@ impl<'a> Sender<'a> {
             }
             at += length as u64;
         }
-        Ok(self.end(number, file, before, hasher.finalize().into()))
+        Ok(self.end(number, file, before, hasher.finish()))
     }
 
     /// Sends what differs block by block; gives up where that is nearly everything.
@@ -381,6 +393,9 @@ impl<'a> Sender<'a> {
                 Op::Match { block, count } => {
                     self.builder.step(number, Step::Match { block: *block, count: *count });
                 }
+                Op::Pages { page, count } => {
+                    self.builder.step(number, Step::Pages { page: *page, count: *count });
+                }
                 Op::Literal(range) => self.literal(number, &data[range.clone()])?,
             }
         }
@@ -396,7 +411,7 @@ impl<'a> Sender<'a> {
         feed: &Feed,
     ) -> Result<Result<(), Failure>, SessionError> {
         let block_bytes = matcher.signature().block_bytes();
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = FileHasher::new(self.keeps_pages(before));
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(WINDOW_BYTES.max(2 * block_bytes), 0);
         self.builder.step(number, Step::Open { size_bytes: before.size_bytes, hash: HashKind::Plain });
@@ -428,11 +443,20 @@ impl<'a> Sender<'a> {
             carried -= used;
         }
         self.buffer = buffer;
-        Ok(self.end(number, file, before, hasher.finalize().into()))
+        Ok(self.end(number, file, before, hasher.finish()))
     }
 
-    fn end(&mut self, number: u32, file: &File, before: &Info, hash: ContentHash) -> Result<(), Failure> {
+    fn end(
+        &mut self,
+        number: u32,
+        file: &File,
+        before: &Info,
+        (hash, pages): (ContentHash, Option<Vec<PageHash>>),
+    ) -> Result<(), Failure> {
         let read = unchanged(file, before, hash)?;
+        if let Some(pages) = pages {
+            self.index.keep_pages(before, &hash, &pages);
+        }
         self.builder.step(number, Step::End(read));
         Ok(())
     }
@@ -461,6 +485,29 @@ impl<'a> Sender<'a> {
         let clock = &self.progress.clock;
         let frame = clock.time(Activity::Compress, || self.packer.pack(self.builder.take()));
         clock.time(Activity::Send, || self.outgoing.send(frame))
+    }
+}
+
+/// Hashes a file that is sent, and its pages where a later run may look for them.
+struct FileHasher {
+    content: blake3::Hasher,
+    pages: Option<PageHasher>,
+}
+
+impl FileHasher {
+    fn new(keeps_pages: bool) -> FileHasher {
+        FileHasher { content: blake3::Hasher::new(), pages: keeps_pages.then(PageHasher::default) }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.content.update(bytes);
+        if let Some(pages) = &mut self.pages {
+            pages.update(bytes);
+        }
+    }
+
+    fn finish(self) -> (ContentHash, Option<Vec<PageHash>>) {
+        (self.content.finalize().into(), self.pages.map(PageHasher::finish))
     }
 }
 

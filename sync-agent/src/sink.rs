@@ -19,6 +19,7 @@ use crate::run::Run;
 use crate::staging::Staged;
 use crate::tree::Info;
 use protocol::message::HashKind;
+use protocol::pages::PAGE_BYTES;
 use protocol::signature::BlockSize;
 use protocol::sparse::SparseHasher;
 use protocol::stats::is_full;
@@ -183,7 +184,7 @@ impl Sink {
         let size = u64::from(self.block_size.bytes());
         let from = block * size;
         let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
-        let stays = from == self.position && basis.as_old().is_some();
+        let stays = self.stays(&basis, from);
         let in_place = stays && matches!(self.output, Output::Same | Output::Patch(..));
         let known = if in_place { self.known_values(block, count, to) } else { None };
         let copied = match (known, &self.output, basis.as_old()) {
@@ -191,6 +192,29 @@ impl Sink {
             (None, Output::Staged(..), Some(old)) if stays => self.copy_shared(run, old, to, buffer),
             _ => self.copy_read(run, &basis, from, to, in_place, buffer),
         };
+        self.matched_bytes += to - from;
+        self.basis = Some(basis);
+        copied
+    }
+
+    /// Whether what comes next is the old file's at the same place.
+    fn stays(&self, basis: &Basis, from: u64) -> bool {
+        from == self.position && basis.as_old().is_some()
+    }
+
+    /// Appends pages of the basis, which stand elsewhere in it.
+    pub(crate) fn copy_pages(
+        &mut self,
+        run: &Run<'_>,
+        page: u64,
+        count: u32,
+        buffer: &mut [u8],
+    ) -> Result<(), CopyError> {
+        let Some(basis) = self.basis.take() else { return Ok(()) };
+        let from = page * u64::from(PAGE_BYTES);
+        let to = from + u64::from(count) * u64::from(PAGE_BYTES);
+        let in_place = self.stays(&basis, from) && matches!(self.output, Output::Same | Output::Patch(..));
+        let copied = self.copy_read(run, &basis, from, to, in_place, buffer);
         self.matched_bytes += to - from;
         self.basis = Some(basis);
         copied

@@ -124,6 +124,27 @@ fn an_index_that_is_gone_or_damaged_or_of_another_file_costs_only_time() {
 }
 
 #[test]
+fn pages_that_a_database_moved_are_found_where_they_were() {
+    for options in [&[][..], &["--inplace"]] {
+        let mut series = Series::begin();
+        // By pages, not by blocks; the second time back, so that in place each is where the other is read.
+        for (round, (first, second)) in [(1000, 9003), (1000, 9003), (2001, 4002)].into_iter().enumerate() {
+            let old = fs::read(series.from()).expect("it is there");
+            let pages = |at: u64| &old[(at * PAGE) as usize..][..512 * PAGE as usize];
+            series.change(first * PAGE, pages(second));
+            series.change(second * PAGE, pages(first));
+            let output = series.pass(options);
+            let literal_bytes = output.summary_number("literal_bytes");
+            assert_eq!(literal_bytes, 0, "{options:?}, round {round}\n{output}");
+        }
+        // With a page that is new among them.
+        series.change(5000 * PAGE, &Rng::new(7).bytes(PAGE as usize));
+        let output = series.pass(options);
+        assert_eq!(output.summary_number("literal_bytes"), PAGE, "{options:?}\n{output}");
+    }
+}
+
+#[test]
 fn a_file_whose_content_moved_is_searched_for_it() {
     let series = Series::begin();
     let old = fs::read(series.from()).expect("it is there");

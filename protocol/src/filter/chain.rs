@@ -103,10 +103,7 @@ impl Chain {
 /// The directories from `start` on that are above `directory`, which `start` is relative to; none if it is not among them.
 fn between(start: Option<&[u8]>, directory: &[u8]) -> Vec<Vec<u8>> {
     let Some(start) = start else { return Vec::new() };
-    let start = match start {
-        [b'/', ..] => collapsed(start),
-        start => collapsed(&[directory, b"/", start].concat()),
-    };
+    let start = path_from(directory, start);
     let Some(below) = directory.strip_prefix(&start[..]) else { return Vec::new() };
     if !(start.is_empty() || below.is_empty() || below.starts_with(b"/")) {
         return Vec::new();
@@ -122,10 +119,13 @@ fn between(start: Option<&[u8]>, directory: &[u8]) -> Vec<Vec<u8>> {
     all
 }
 
-/// A path without empty parts and dots, where `..` takes away what is before it.
-fn collapsed(path: &[u8]) -> Vec<u8> {
+/// Where `path` leads from `directory`: an absolute path without the slash before it, without empty parts and dots; `..`
+/// takes away what is before it.
+#[must_use]
+pub fn path_from(directory: &[u8], path: &[u8]) -> Vec<u8> {
+    let whole = if path.starts_with(b"/") { path } else { &[directory, b"/", path].concat() };
     let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|&byte| byte == b'/') {
+    for part in whole.split(|&byte| byte == b'/') {
         match part {
             b"" | b"." => {}
             b".." => drop(parts.pop()),

@@ -320,7 +320,12 @@ impl DestinationEnd {
             let blocks = (of_basis.len() / sparse::ENTRY_BYTES) as u32;
             Want::Sparse { block_size: sparse::GROUP_BYTES, basis_bytes: basis.len() as u64, blocks }
         } else if in_place {
-            Want::Aligned { block_size: subtree::block_size_for(basis_bytes).bytes(), basis_bytes }
+            let basis_head = random.chance(50).then(|| pages::head(blake3::hash(&basis).as_bytes()));
+            Want::Aligned {
+                block_size: subtree::block_size_for(basis_bytes).bytes(),
+                basis_bytes,
+                basis_head,
+            }
         } else {
             Want::Delta { block_size, basis_bytes }
         };
@@ -372,6 +377,11 @@ impl DestinationEnd {
                     let from = (block as usize).saturating_mul(size).min(flight.basis.len());
                     let to = (block as usize + count as usize).saturating_mul(size).min(flight.basis.len());
                     flight.written.extend_from_slice(&flight.basis[from..to]);
+                }
+                Step::Pages { page, count } => {
+                    let size = pages::PAGE_BYTES as usize;
+                    let from = page as usize * size;
+                    flight.written.extend_from_slice(&flight.basis[from..from + count as usize * size]);
                 }
                 Step::Zeros { bytes } => flight.written.resize(flight.written.len() + bytes as usize, 0),
                 Step::End(read) => replies.extend(self.end(file, read)),

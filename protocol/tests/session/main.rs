@@ -31,6 +31,7 @@ use protocol::message::{
     Scanned, Step, Want, signature_frame,
 };
 use protocol::options::{Preserve, SyncOptions};
+use protocol::pages::{self, BasisHead, PageHash, PageHasher, PageSearch};
 use protocol::path::{Name, RelPath};
 use protocol::signature::calculate;
 use protocol::source::{SourceEvent, SourceSession};

@@ -26,9 +26,13 @@ pub(crate) enum Against {
 }
 
 impl Against {
-    pub(crate) fn new(want: Want, file_bytes: u64) -> Result<Option<Against>, ProtocolError> {
+    pub(crate) fn new(want: Want, content: &[u8]) -> Result<Option<Against>, ProtocolError> {
         Ok(want.basis()?.map(|(size, basis_bytes)| match want {
-            Want::Aligned { .. } => Against::Values(Box::new(Comparison::new(size, basis_bytes, file_bytes))),
+            Want::Aligned { basis_head, .. } => {
+                let pages = basis_head.map(|head| PageSearch::new(remembered(head, content), basis_bytes));
+                let file_bytes = content.len() as u64;
+                Against::Values(Box::new(Comparison::new(size, basis_bytes, file_bytes, pages)))
+            }
             Want::Sparse { blocks, .. } => Against::Sparse(Box::new(Blocks::new(size, basis_bytes, blocks))),
             _ => Against::Blocks(Box::new(Matcher::new(Signature::new(size, basis_bytes)))),
         }))
@@ -61,6 +65,13 @@ impl Against {
         }
         Ok(ops)
     }
+}
+
+/// What the source remembers of a basis: half the time nothing, else its own content, which is mostly another one.
+fn remembered(head: BasisHead, content: &[u8]) -> Vec<PageHash> {
+    let mut hasher = PageHasher::default();
+    hasher.update(if head[0].is_multiple_of(2) { content } else { &[] });
+    hasher.finish()
 }
 
 pub(crate) struct Lane {
@@ -185,6 +196,7 @@ impl SourceEnd {
             for op in ops {
                 match op {
                     Op::Match { block, count } => builder.step(file, Step::Match { block, count }),
+                    Op::Pages { page, count } => builder.step(file, Step::Pages { page, count }),
                     Op::Literal(range) => builder.literal(file, &answer.content[range]),
                 }
             }
@@ -256,7 +268,7 @@ impl SourceEnd {
             return Ok(());
         }
         builder.step(request.file, Step::Open { size_bytes: content.len() as u64, hash: HashKind::Plain });
-        let comparison = Against::new(request.want, content.len() as u64)?;
+        let comparison = Against::new(request.want, content)?;
         let content = content.clone();
         self.lanes[number].answer = Some(Answer { request, content, changed, position: 0, comparison });
         Ok(())

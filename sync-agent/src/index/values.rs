@@ -9,34 +9,23 @@
 //! give the file's hash, or they are none. A file that a comparison finds to differ loses them.
 //!
 //! # The table
-//! `block-values-1`. A file's parts follow its head; each holds up to 1000 values of 32 bytes.
-//!
-//! | key, 20 bytes | value |
-//! |---|---|
-//! | the file's key 16, 0 u32 | head: generation u32; attributes 32; BLAKE3 32; block size u32; check 8 |
-//! | the file's key 16, part from 1 u32 | generation u32; values |
+//! `block-values-1`, in parts ([`parts`]): of 32 bytes for each value; the head has generation u32; attributes 32;
+//! BLAKE3 32; block size u32; check 8.
 
+use super::parts::{self, GENERATION_BYTES, HEAD};
 use super::{Index, Key, attributes, key_of, number};
 use crate::tree::Info;
 use protocol::ContentHash;
 use protocol::signature::BlockSize;
 use protocol::subtree::{self, Value};
-use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
-use redb::{Table, TableDefinition};
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use redb::Durability;
 
-type PartKey = [u8; 20];
+pub(super) const TABLE: parts::Definition = parts::Definition::new("block-values-1");
 
-pub(super) const TABLE: TableDefinition<'_, PartKey, &[u8]> = TableDefinition::new("block-values-1");
-
-const GENERATION_BYTES: usize = 4;
 const HASH_AT: usize = 36;
 const BLOCK_SIZE_AT: usize = 68;
 const CHECK_AT: usize = 72;
 const HEAD_BYTES: usize = 80;
-/// With the generation less than 32 KiB: one more byte would take a page of twice that.
-const PART_VALUES: usize = 1000;
 
 /// What is known of a file's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +42,8 @@ impl Index {
     /// The values of the file with these attributes, if they were kept and confirmed, and it did not change since.
     pub(crate) fn values(&self, info: &Info) -> Option<FileValues> {
         let store = self.store()?;
-        let found = store.attempt(|database| find(database, &key_of(info)))??;
-        let (head, values) = found;
+        let (head, bytes) = store.attempt(|database| parts::find(database, TABLE, &key_of(info)))??;
+        let values = bytes.as_chunks().0.to_vec();
         let (hash, block_size) = decode(&key_of(info), &head, info)?;
         let is_whole =
             values.len() as u64 == block_size.blocks(info.size_bytes) && subtree::root(&values) == Some(hash);
@@ -65,10 +54,10 @@ impl Index {
     /// nothing is kept.
     pub(crate) fn keep_values(&self, info: &Info, known: &FileValues) -> bool {
         let Some(store) = self.store() else { return false };
-        let (key, generation) = (key_of(info), store.generation);
-        store
-            .attempt(|database| write(database, &key, known, generation, store.limits.stored_parts))
-            .is_some()
+        let most = store.limits.stored_parts;
+        let bytes = known.values.as_flattened();
+        let kept = parts::Kept { key: key_of(info), generation: store.generation, head: None, bytes };
+        store.attempt(|database| parts::write(database, TABLE, &kept, most)).is_some()
     }
 
     /// Some time later the file still has these attributes: its values may be found from now on.
@@ -79,7 +68,7 @@ impl Index {
         store.attempt(|database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::None)?;
-            transaction.open_table(TABLE)?.insert(part_key(&key, 0), head.as_slice())?;
+            transaction.open_table(TABLE)?.insert(parts::key(&key, HEAD), head.as_slice())?;
             Ok(transaction.commit()?)
         });
     }
@@ -89,90 +78,8 @@ impl Index {
     /// This file is gone, or its content was found to be another one than is kept of it.
     pub(crate) fn forget_values(&self, info: &Info) {
         let Some(store) = self.store() else { return };
-        let key = key_of(info);
-        if store.attempt(|database| has_parts(database, &key)) == Some(true) {
-            store.attempt(|database| {
-                let mut transaction = database.begin_write()?;
-                transaction.set_durability(Durability::None)?;
-                transaction.open_table(TABLE)?.retain_in(all_parts(&key), |_, _| false)?;
-                Ok(transaction.commit()?)
-            });
-        }
+        store.attempt(|database| parts::forget(database, TABLE, &key_of(info)));
     }
-}
-
-fn all_parts(key: &Key) -> RangeInclusive<PartKey> {
-    part_key(key, 0)..=part_key(key, u32::MAX)
-}
-
-fn has_parts(database: &Database, key: &Key) -> Result<bool, redb::Error> {
-    Ok(database.begin_read()?.open_table(TABLE)?.range(all_parts(key))?.next().is_some())
-}
-
-fn part_key(key: &Key, part: u32) -> PartKey {
-    let mut whole = [0; 20];
-    whole[..16].copy_from_slice(key);
-    whole[16..].copy_from_slice(&part.to_be_bytes());
-    whole
-}
-
-type Found = (Vec<u8>, Vec<Value>);
-
-fn find(database: &Database, key: &Key) -> Result<Option<Found>, redb::Error> {
-    let table = database.begin_read()?.open_table(TABLE)?;
-    let (mut head, mut values) = (None, Vec::new());
-    for entry in table.range(all_parts(key))? {
-        let (part, stored) = entry?;
-        if part.value()[16..] == [0; 4] {
-            head = Some(stored.value().to_vec());
-        } else {
-            let bytes = stored.value().get(GENERATION_BYTES..).unwrap_or_default();
-            values.extend(bytes.as_chunks().0);
-        }
-    }
-    Ok(head.map(|head| (head, values)))
-}
-
-/// Replaces what was kept under the key.
-fn write(
-    database: &Database,
-    key: &Key,
-    known: &FileValues,
-    generation: u32,
-    stored_parts: u64,
-) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::None)?;
-    let mut table = transaction.open_table(TABLE)?;
-    table.retain_in(all_parts(key), |_, _| false)?;
-    for (part, values) in (1..).zip(known.values.chunks(PART_VALUES)) {
-        let mut stored = generation.to_le_bytes().to_vec();
-        stored.extend(values.iter().flatten());
-        table.insert(part_key(key, part), stored.as_slice())?;
-    }
-    if table.len()? > stored_parts {
-        drop_oldest(&mut table, stored_parts / 4 * 3)?;
-    }
-    drop(table);
-    Ok(transaction.commit()?)
-}
-
-/// Whole generations go, oldest first, until at most `kept` parts are left; the youngest stays.
-fn drop_oldest(table: &mut Table<'_, PartKey, &[u8]>, kept: u64) -> Result<(), redb::Error> {
-    let mut counts = BTreeMap::<u32, u64>::new();
-    for entry in table.iter()? {
-        *counts.entry(number(entry?.1.value())).or_default() += 1;
-    }
-    let mut left = table.len()?;
-    let youngest = counts.last_key_value().map_or(0, |(&generation, _)| generation);
-    let mut oldest_kept = 0;
-    for (generation, count) in counts {
-        if left > kept && generation < youngest {
-            left -= count;
-            oldest_kept = generation + 1;
-        }
-    }
-    table.retain(|_, stored| number(stored) >= oldest_kept).map_err(Into::into)
 }
 
 fn encode(key: &Key, info: &Info, hash: &ContentHash, block_size: BlockSize, generation: u32) -> Vec<u8> {

@@ -82,7 +82,7 @@ impl Sender<'_> {
             }
         }
         self.buffer = buffer;
-        Ok(self.end(number, file, before, hasher.finish()))
+        Ok(self.end(number, file, before, (hasher.finish(), None)))
     }
 
     /// The next bytes are so many zeros.
