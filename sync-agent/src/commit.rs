@@ -11,6 +11,7 @@ use crate::index::FileValues;
 use crate::inherited::{Inherited, Permissions};
 use crate::journal;
 use crate::metadata::{Metadata, MetadataError};
+use crate::planned::Taking;
 use crate::receiver::Target;
 use crate::run::Run;
 use crate::sink::Content;
@@ -203,12 +204,6 @@ impl Parent {
 pub(crate) fn place_waiting(run: &Run<'_>) {
     let mut parent = Parent::default();
     for ready in std::mem::take(&mut *lock(&run.waiting)) {
-        if let Ok(dir) = parent.dir(run, &ready.target) {
-            // Not empty: what is in it stays, and the rename says so.
-            let Target { parent, existing, .. } = &*ready.target;
-            let name = ready.target.name();
-            let _ = existing.map(|info| run.retirement.remove_dir(dir, parent, name, &info));
-        }
         let Ended { directory, touched } = settle(run, &mut parent, ready);
         let mut session = lock(&run.session);
         if touched {
@@ -248,75 +243,108 @@ fn give_inherited(
     }
 }
 
+/// Why something that is staged does not get its name.
+enum Unplaced {
+    /// The plan is about something else.
+    Unplanned,
+    Failed(MetadataError),
+}
+
+impl From<MetadataError> for Unplaced {
+    fn from(error: MetadataError) -> Unplaced {
+        Unplaced::Failed(error)
+    }
+}
+
 fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
     let Ready { target, staged, content, .. } = ready;
-    let kept = match target.existing {
-        Some(_) => keep_old(run, parent, &target),
-        None => Ok(()),
-    };
-    if let Err(error) = kept {
-        staged.discard();
-        run.did_not_come(&target);
-        run.fail(&target, Operation::PutAside, error);
-        return Ended { directory: target.directory, touched: false };
-    }
-    if let Err((operation, error)) = give_inherited(run, parent, &target, &staged) {
-        staged.discard();
-        run.did_not_come(&target);
-        run.fail(&target, operation, error);
-        return Ended { directory: target.directory, touched: false };
-    }
-    let placed = parent
-        .dir(run, &target)
-        .and_then(|dir| staged.area.dir.rename(staged.name.as_bytes(), dir, target.name().as_bytes()));
+    let placed = give_name(run, parent, &target, &staged);
     let touched = placed.is_ok();
     match placed {
         Ok(()) => {
             staged.placed();
-            if let Some(partials) = run.partials {
-                partials.forget(run, &target);
-            }
-            tell_replaced(run, parent, &target);
-            run.links.placed(&target);
-            run.came(&target);
-            match target.wanted.entry.kind {
-                _ if target.first.is_some() => run.linked(&target),
-                Kind::File { .. } if target.is_from_base() => run.created(&target),
-                Kind::File { .. } => {
-                    run.transferred(&target, &content);
-                    run.recognition.remember(run.index, &target, &content);
-                    if let Some(replaced) =
-                        target.old_file().filter(|old| old.size_bytes >= limits::VALUES_FROM_BYTES)
-                    {
-                        run.index.forget_values(replaced);
-                    }
-                    if let (Some(values), Ok(dir)) = (content.values, parent.dir(run, &target)) {
-                        keep_values(run, &target, dir.info(target.name().as_bytes()), &values);
-                    }
-                }
-                _ => {
-                    run.created(&target);
-                    run.done(&target);
-                }
-            }
+            has_its_name(run, parent, &target, content);
         }
-        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR) => {
+        Err(why) => {
             staged.discard();
             run.did_not_come(&target);
-            run.problem(Problem {
-                side: Side::Destination,
-                path: target.path(),
-                operation: Operation::Rename,
-                cause: Cause::NotEmpty,
-            });
-        }
-        Err(error) => {
-            staged.discard();
-            run.did_not_come(&target);
-            run.fail(&target, Operation::Rename, error);
+            tell_unplaced(run, &target, why);
         }
     }
     Ended { directory: target.directory, touched }
+}
+
+fn give_name(run: &Run<'_>, parent: &mut Parent, target: &Target, staged: &Staged) -> Result<(), Unplaced> {
+    let cannot_rename = |error| (Operation::Rename, error);
+    let taking = parent.dir(run, target).and_then(|dir| run.taking(dir, target)).map_err(cannot_rename)?;
+    if taking == Taking::Never {
+        return Err(Unplaced::Unplanned);
+    }
+    if let Some(existing) = target.existing {
+        make_way(run, parent, target, &existing).map_err(|error| (Operation::PutAside, error))?;
+    }
+    give_inherited(run, parent, target, staged)?;
+    let dir = parent.dir(run, target).map_err(cannot_rename)?;
+    let (area, name, to) = (&staged.area.dir, staged.name.as_bytes(), target.name().as_bytes());
+    let renamed = match taking {
+        Taking::Free => match area.rename_to_free(name, dir, to) {
+            Err(Errno::EXIST) => return Err(Unplaced::Unplanned),
+            Err(Errno::INVAL | Errno::NOSYS) => area.rename(name, dir, to),
+            result => result,
+        },
+        _ => area.rename(name, dir, to),
+    };
+    Ok(renamed.map_err(cannot_rename)?)
+}
+
+fn has_its_name(run: &Run<'_>, parent: &mut Parent, target: &Arc<Target>, content: Content) {
+    if let Some(partials) = run.partials {
+        partials.forget(run, target);
+    }
+    tell_replaced(run, parent, target);
+    run.links.placed(target);
+    run.came(target);
+    match target.wanted.entry.kind {
+        _ if target.first.is_some() => run.linked(target),
+        Kind::File { .. } if target.is_from_base() => run.created(target),
+        Kind::File { .. } => {
+            run.transferred(target, &content);
+            run.recognition.remember(run.index, target, &content);
+            if let Some(replaced) =
+                target.old_file().filter(|old| old.size_bytes >= limits::VALUES_FROM_BYTES)
+            {
+                run.index.forget_values(replaced);
+            }
+            if let (Some(values), Ok(dir)) = (content.values, parent.dir(run, target)) {
+                keep_values(run, target, dir.info(target.name().as_bytes()), &values);
+            }
+        }
+        _ => {
+            run.created(target);
+            run.done(target);
+        }
+    }
+}
+
+fn tell_unplaced(run: &Run<'_>, target: &Target, why: Unplaced) {
+    match why {
+        // Who holds the run to its plan tells what of it was not done.
+        Unplaced::Unplanned => {}
+        Unplaced::Failed((Operation::Rename, Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR)) => {
+            let (side, operation, cause) = (Side::Destination, Operation::Rename, Cause::NotEmpty);
+            run.problem(Problem { side, path: target.path(), operation, cause });
+        }
+        Unplaced::Failed((operation, error)) => run.fail(target, operation, error),
+    }
+}
+
+/// A directory goes; what else is to be kept gets its place among that.
+fn make_way(run: &Run<'_>, parent: &mut Parent, target: &Target, existing: &Info) -> Result<(), Errno> {
+    if existing.is_dir() {
+        // Not empty: what is in it stays, and the rename says so.
+        let _ = run.retirement.remove_dir(parent.dir(run, target)?, &target.parent, target.name(), existing);
+    }
+    keep_old(run, parent, target)
 }
 
 /// What the entry is about to replace gets its place among what is kept.

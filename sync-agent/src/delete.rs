@@ -155,7 +155,7 @@ fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
         run.monitor.note(&note);
         return false;
     }
-    if is_dir && (!remove_content(run, dir, parent, name) || is_unplanned(run, &path, &info)) {
+    if is_dir && !remove_content(run, dir, parent, name) || is_unplanned(run, &path, &info) {
         return false;
     }
     let removed = match (run.options.dry_run, is_dir) {

@@ -17,6 +17,7 @@ use crate::metadata::Translation;
 use crate::monitor::{Monitor, Progress};
 use crate::owners::Ownership;
 use crate::partial::Partials;
+use crate::planned::Several;
 use crate::receiver::{self, Receiver as Writer, Task};
 use crate::recognition::Recognition;
 use crate::removal::Removals;
@@ -449,6 +450,7 @@ impl DestinationEnd<'_> {
             places: &begin.places,
             missing: Mutex::new(self.missing(begin)),
             behind_links: Mutex::default(),
+            several: Several::default(),
             removals: Removals::default(),
             file_systems: Mutex::new(HashMap::new()),
             empty_source: AtomicBool::new(false),

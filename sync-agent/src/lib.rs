@@ -31,6 +31,7 @@ mod owners;
 mod packer;
 mod partial;
 pub mod pipe;
+mod planned;
 mod prune;
 mod receiver;
 mod recognition;

@@ -680,6 +680,8 @@ impl Merge<'_, '_> {
         let stays = Standing::Present { metadata: None, differs: false };
         let standing = match action {
             Action::Make if self.run.options.dry_run => Standing::Absent,
+            // A plan has no line of it.
+            Action::Make if self.run.options.plan.is_some() && target.existing.is_some() => Standing::Skipped,
             Action::Make => match self.make_directory(target) {
                 Ok(()) => {
                     self.give_default_mode(target);

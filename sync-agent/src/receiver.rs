@@ -17,7 +17,7 @@ use crate::recognition::{self, Candidate, Recognised};
 use crate::run::Run;
 use crate::sink::{self, COPY_BYTES, Content, CopyError, Output, Sink};
 use crate::staging::Staged;
-use crate::tree::Info;
+use crate::tree::{Handle as _, Info};
 use crate::workers::lock;
 use protocol::ContentHash;
 use protocol::bases::Agreement;
@@ -530,6 +530,12 @@ impl<'a, 'r> Receiver<'a, 'r> {
         content.literal = 0;
         let target = Arc::new(target);
         let held = self.run.tree.dir(&target.parent).and_then(|dir| dir.hold(target.name().as_bytes()));
+        if let Ok(held) = &held
+            && self.run.is_overtaken(&target, || held.info())
+        {
+            self.run.done(&target);
+            return self.give_up(file, &target);
+        }
         let applied = held
             .map_err(|error| (Operation::Open, error))
             .and_then(|held| target.wanted.metadata.apply(&held));

@@ -10,6 +10,7 @@ use crate::merge::{Extraneous, Merged, OwnListing};
 use crate::metadata::{Metadata, Translation};
 use crate::monitor::{Monitor, Progress, errno};
 use crate::partial::Partials;
+use crate::planned::Several;
 use crate::receiver::{Flight, Target, Task};
 use crate::recognition::Recognition;
 use crate::removal::Removals;
@@ -17,7 +18,7 @@ use crate::retire::Retirement;
 use crate::rules::OwnRules;
 use crate::sink;
 use crate::staging::{Area, Staged, Staging};
-use crate::tree::{Dir, Info, Tree};
+use crate::tree::{Dir, Handle as _, Info, Tree};
 use crate::workers::lock;
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
 use protocol::arguments::{Places, Relative};
@@ -79,6 +80,8 @@ pub(crate) struct Run<'r> {
     pub(crate) missing: Mutex<Vec<RelPath>>,
     /// Directories that links which were kept lead to, by device and inode.
     pub(crate) behind_links: Mutex<HashSet<((u32, u32), u64)>>,
+    /// Inodes with several names, for a plan.
+    pub(crate) several: Several,
     pub(crate) removals: Removals,
     /// A directory of each file system of the destination, to sync it at the end.
     pub(crate) file_systems: Mutex<HashMap<(u32, u32), Dir>>,
@@ -370,48 +373,25 @@ impl Run<'_> {
         }
     }
 
-    fn updated(&self, target: &Target, change: Change) {
-        if change.is_none() {
+    fn updated(&self, target: &Target) {
+        if target.change.is_none() {
             // All of it was here, under another name: as rsync, nothing is said of it.
             return;
         }
-        self.item(self.told(target, change));
+        self.item(self.told(target));
     }
 
-    fn told(&self, target: &Target, change: Change) -> Item {
-        let entry = &target.wanted.entry;
-        let particulars = Particulars { was: self.was(target.existing.as_ref()), ..Particulars::of(entry) };
-        Item::Updated { path: target.path(), kind: entry.kind.clone(), change, particulars, first: None }
-    }
-
-    /// What is there, for a plan. Of a directory only that it is one: its time changes with what is done in it.
-    pub(crate) fn was(&self, existing: Option<&Info>) -> u64 {
-        let Some(info) = existing.filter(|_| self.options.dry_run || self.options.plan.is_some()) else {
-            return 0;
+    /// What is told of a change that is made, or that a plan is asked for.
+    pub(crate) fn told(&self, target: &Target) -> Item {
+        let Target { wanted, change, existing, first, .. } = target;
+        let entry = &wanted.entry;
+        let change = match first {
+            Some(_) => Change { content: Content::Linked, value: false, ..*change },
+            None => *change,
         };
-        let mut hasher = blake3::Hasher::new();
-        match info.is_dir() {
-            true => hasher.update(b"directory"),
-            false => hasher
-                .update(&info.raw_mode.to_le_bytes())
-                .update(&info.uid.to_le_bytes())
-                .update(&info.gid.to_le_bytes())
-                .update(&info.size_bytes.to_le_bytes())
-                .update(&info.mtime.secs.to_le_bytes())
-                .update(&info.mtime.nanos.to_le_bytes())
-                .update(&info.inode.to_le_bytes()),
-        };
-        hasher.finalize().as_bytes().first_chunk().map_or(0, |head| u64::from_le_bytes(*head).max(1))
-    }
-
-    /// Whether the run is held to a plan that has not this change.
-    pub(crate) fn is_unplanned(&self, change: impl FnOnce() -> Item) -> bool {
-        self.options.plan.as_ref().is_some_and(|plan| !plan.has(&change()))
-    }
-
-    /// The same of what was decided for `target`.
-    pub(crate) fn is_unplanned_for(&self, target: &Target) -> bool {
-        self.is_unplanned(|| self.told(target, target.change))
+        let particulars = Particulars { was: self.was(existing.as_ref()), ..Particulars::of(entry) };
+        let (path, kind, first) = (target.path(), entry.kind.clone(), first.clone());
+        Item::Updated { path, kind, change, particulars, first }
     }
 
     /// An entry is up to date.
@@ -454,7 +434,7 @@ impl Run<'_> {
             stats.metadata_updated += 1;
         }
         drop(stats);
-        self.updated(target, target.change);
+        self.updated(target);
     }
 
     /// An entry was made a further name of another one (or would be).
@@ -466,18 +446,13 @@ impl Run<'_> {
             stats.metadata_updated += 1;
         }
         drop(stats);
-        let entry = &target.wanted.entry;
-        let particulars = Particulars { was: self.was(target.existing.as_ref()), ..Particulars::of(entry) };
-        let (path, kind) = (target.path(), entry.kind.clone());
-        let first = Some(target.first.clone().unwrap_or_default());
-        let change = Change { content: Content::Linked, value: false, ..target.change };
-        self.item(Item::Updated { path, kind, change, particulars, first });
+        self.item(self.told(target));
     }
 
     /// Metadata was set (or will be, or would be).
     pub(crate) fn changed_metadata(&self, target: &Target) {
         lock(&self.stats).metadata_updated += 1;
-        self.updated(target, target.change);
+        self.updated(target);
     }
 
     /// A file's content was made new (or would be).
@@ -517,7 +492,9 @@ impl Run<'_> {
             return false;
         }
         self.is_there(target.list, target.index);
-        if let Some(existing) = target.existing.filter(|_| !self.options.dry_run) {
+        // A plan has no line of it.
+        let stays = self.options.dry_run || self.options.plan.is_some();
+        if let Some(existing) = target.existing.filter(|_| !stays) {
             let removed = self.tree.dir(&target.parent).and_then(|dir| match existing.is_dir() {
                 // What is in one, nobody has asked about.
                 true => dir.remove_dir(target.name().as_bytes()),
@@ -550,6 +527,11 @@ impl Run<'_> {
             .dir(&target.parent)
             .and_then(|dir| dir.hold(target.wanted.entry.name.as_bytes()))
             .map_err(|error| (Operation::Open, error));
+        if let Ok(held) = &held
+            && self.is_overtaken(target, || held.info())
+        {
+            return;
+        }
         match held.and_then(|held| target.wanted.metadata.apply(&held)) {
             Ok(()) => {
                 self.changed_metadata(target);

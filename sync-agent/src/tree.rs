@@ -9,7 +9,7 @@
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::path::{Name, RelPath};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
 use rustix::fs::{Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::time::ClockId;
@@ -469,6 +469,14 @@ impl Dir {
     /// The system's.
     pub fn rename(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
         fs::renameat(&self.0, name, &to.0, to_name)
+    }
+
+    /// The same, if nothing has the new name: `EEXIST` otherwise. Some file systems cannot tell: `EINVAL`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn rename_to_free(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
+        fs::renameat_with(&self.0, name, &to.0, to_name, RenameFlags::NOREPLACE)
     }
 
     /// Removes anything but a directory.

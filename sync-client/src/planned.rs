@@ -3,7 +3,8 @@
 //! The plan is what `sync --dry-run --json` printed; the mark of each line is what counts ([`protocol::plan`]), the rest is
 //! for people. Lines may be taken out, and what they tell is then left alone. First the same dry run is made again: a
 //! line that it does not print refuses the whole plan before anything is touched. Then the run is held to the marks, so
-//! that what changes in the meantime is left alone too; whatever of the plan was not done is named at the end.
+//! that what changes in the meantime is left alone too, up to the moment before it would be replaced or removed; whatever
+//! of the plan was not done is named at the end.
 
 use crate::endpoint::{self, Environment, Outcome, RunError, Watch};
 use crate::job::{Job, UsageError};
@@ -131,8 +132,10 @@ pub fn sync(
     let left: Vec<String> = lock(&left).values().cloned().collect();
     if !left.is_empty() {
         counting.inner.note(&format!(
-            "{} changes of the plan were not done, because what they are about changed meanwhile:\n  {}",
+            "not done of the plan ({} of {} changes), because it failed as told above, or because what it is about \
+             changed meanwhile:\n  {}",
             left.len(),
+            planned.changes.len(),
             listed(&left)
         ));
         outcome.finished.exit = outcome.finished.exit.worst(Exit::Refused);

@@ -1,11 +1,13 @@
 //! A dry run's plan, and what carries it out: exactly that, or nothing.
 
-use std::fs;
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use tests::directions::{ALL, Direction, Stage};
-use tests::process::Output;
+use tests::process::{Output, Running, deadline, until};
 use tests::sandbox::Sandbox;
-use tests::seed::seeds;
+use tests::seed::{Rng, seeds};
 use tests::snapshot::{NOTHING, assert_same, snapshot};
 use tests::tree::{random_changes, random_tree, set_mtime, write_at};
 
@@ -24,6 +26,12 @@ impl Case<'_> {
         let destination = self.destination();
         let destination = destination.to_str().expect("ASCII");
         self.stage.sync(self.sandbox, self.direction, options, &source, destination)
+    }
+
+    fn start(&self, options: &[&str]) -> Running {
+        let source = format!("{}/", self.source().display());
+        let line = self.stage.line(self.direction, &source, &self.destination().display().to_string());
+        self.sandbox.start_sync(line.with(options))
     }
 
     fn source(&self) -> PathBuf {
@@ -116,10 +124,15 @@ fn what_is_not_in_the_plan_is_left_alone() {
 fn a_plan_of_which_something_changed_touches_nothing() {
     tests::require!("sshd");
     type Change = fn(&Case<'_>);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 8] = [
         ("new", |case| write_at(&case.source().join("new"), b"NEW", LONG_AGO + 1)),
         ("new", |case| fs::remove_file(case.source().join("new")).expect("it was there")),
         ("sub/changed", |case| write_at(&case.destination().join("sub/changed"), &[1; 100_000], LONG_AGO)),
+        // Of the same length and time: only its ctime tells.
+        ("sub/changed", |case| {
+            write_at(&case.destination().join("sub/changed"), &[3; 100_000], LONG_AGO - 9);
+        }),
+        ("gone", |case| write_at(&case.destination().join("gone"), b"KEEP", LONG_AGO)),
         ("gone", |case| fs::remove_file(case.destination().join("gone")).expect("it was there")),
         ("gone", |case| write_at(&case.source().join("gone"), b"gone", LONG_AGO)),
         ("new", |case| write_at(&case.destination().join("new"), b"new", LONG_AGO)),
@@ -137,6 +150,180 @@ fn a_plan_of_which_something_changed_touches_nothing() {
             assert_same(&before, &snapshot(&case.destination()), &NOTHING);
         });
     }
+}
+
+const MIB: usize = 1 << 20;
+
+/// Carries a plan out so slowly that it can be stopped while its first large file comes, and then goes on after
+/// `meanwhile`.
+fn interfere(case: &Case<'_>, options: &[&str], meanwhile: impl FnOnce()) -> Output {
+    let plan = case.plan(options, |_| true);
+    let slowly = ["-W", "--bwlimit=4M", "--compress=none", &plan];
+    let mut run = case.start(&[options, &slowly].concat());
+    let staging = case.destination().join(".sync-agent-staging");
+    until(deadline(), "a part of a large file", || {
+        let parts = fs::read_dir(&staging).ok()?.flatten().filter_map(|part| part.metadata().ok());
+        parts.map(|part| part.len()).find(|&bytes| bytes > 0)
+    });
+    run.signal(Signal::STOP);
+    meanwhile();
+    run.signal(Signal::CONT);
+    run.wait()
+}
+
+/// Somebody's edit that leaves length and time as they were.
+fn edit_unseen(path: &Path) {
+    let before = fs::metadata(path).expect("it is there");
+    let mut content = fs::read(path).expect("it is there");
+    content[..4].copy_from_slice(b"mine");
+    write_at(path, &content, before.mtime());
+}
+
+#[test]
+fn what_changes_while_a_plan_is_carried_out_stays_as_it_is() {
+    tests::require!("sshd");
+    in_each_direction("meanwhile", |case| {
+        let (from, to) = (case.source(), case.destination());
+        for name in ["big", "bigger", "new", "sub/new"] {
+            write_at(&from.join(name), &Rng::new(1).bytes(3 * MIB), LONG_AGO);
+        }
+        write_at(&to.join("big"), b"old content", LONG_AGO - 9);
+        write_at(&to.join("bigger"), b"old content", LONG_AGO - 9);
+        fs::create_dir(to.join("gone")).expect("a new directory");
+        for name in ["x", "y", "z", "gone/x", "gone/z"] {
+            write_at(&to.join(name), b"extraneous", LONG_AGO);
+        }
+        let untouched = ["big", "bigger", "new", "sub/new", "x", "y", "gone/x", "gone/later"];
+        let as_left = || untouched.map(|name| fs::read(to.join(name)).expect("it stays"));
+        let mut left = None;
+        let output = interfere(case, &["-a", "--delete"], || {
+            assert!(!to.join("new").exists() && fs::read(to.join("big")).expect("there") == b"old content");
+            fs::write(to.join("big"), b"IMPORTANT").expect("ours");
+            edit_unseen(&to.join("bigger"));
+            fs::write(to.join("new"), b"somebody was first").expect("ours");
+            fs::write(to.join("sub/new"), Rng::new(2).bytes(3 * MIB)).expect("ours");
+            fs::write(to.join("x"), b"IMPORTANT").expect("ours");
+            edit_unseen(&to.join("y"));
+            edit_unseen(&to.join("gone/x"));
+            fs::write(to.join("gone/later"), b"IMPORTANT").expect("ours");
+            left = Some(as_left());
+        });
+        output.expect_code(46).expect_stderr("not done of the plan");
+        assert!(Some(as_left()) == left, "{output}");
+        for name in ["big", "bigger", "new", "sub/new", "x", "y", "gone/", "gone/x"] {
+            assert!(output.stderr_text().lines().any(|line| line.trim() == name), "{name}\n{output}");
+        }
+        assert!(!to.join("z").exists() && !to.join("gone/z").exists(), "{output}");
+        assert!(!to.join(".sync-agent-staging").exists());
+    });
+}
+
+#[test]
+fn what_takes_a_directory_s_place_does_not_take_what_came_there_instead() {
+    tests::require!("sshd");
+    in_each_direction("place", |case| {
+        let (from, to) = (case.source(), case.destination());
+        for name in ["a", "b", "c"] {
+            write_at(&from.join(name), &Rng::new(1).bytes(2 * MIB), LONG_AGO);
+            fs::create_dir(to.join(name)).expect("a new directory");
+            write_at(&to.join(name).join("file"), b"extraneous", LONG_AGO);
+        }
+        let output = interfere(case, &["-a", "--delete"], || {
+            fs::remove_dir_all(to.join("a")).expect("ours");
+            fs::write(to.join("a"), b"a file now").expect("ours");
+            fs::write(to.join("b/file"), b"IMPORTANT").expect("ours");
+        });
+        output.expect_code_in(&[23, 46]);
+        assert_eq!(fs::read(to.join("a")).expect("it stays"), b"a file now", "{output}");
+        assert_eq!(fs::read(to.join("b/file")).expect("it stays"), b"IMPORTANT", "{output}");
+        assert!(to.join("c").is_file(), "{output}");
+    });
+}
+
+#[test]
+fn metadata_of_what_changed_during_a_comparison_stays_as_it_is() {
+    let sandbox = Sandbox::new();
+    let stage = Stage::start(&sandbox);
+    let case =
+        Case { sandbox: &sandbox, stage: &stage, direction: ALL[0], directory: sandbox.path().to_path_buf() };
+    for (side, mtime_s) in [(case.source(), LONG_AGO), (case.destination(), LONG_AGO - 9)] {
+        write_at(&side.join("large"), b"", LONG_AGO);
+        File::options().write(true).open(side.join("large")).expect("ours").set_len(1 << 30).expect("a hole");
+        set_mtime(&side.join("large"), mtime_s, 0);
+    }
+    write_at(&case.source().join("a"), b"brings a staging area", LONG_AGO);
+    let plan = case.plan(&["-ac", "--no-index"], |_| true);
+    let mut run = case.start(&["-ac", "--no-index", &plan]);
+    let open = PathBuf::from(format!("/proc/{}/fd", run.id()));
+    let (from, to) = (case.source().join("large"), case.destination().join("large"));
+    until(deadline(), "its comparison in the run itself", || {
+        let begun = case.destination().join(".sync-agent-staging").exists();
+        let mut files =
+            fs::read_dir(&open).ok()?.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+        files.find(|file| begun && *file == from)
+    });
+    run.signal(Signal::STOP);
+    set_mtime(&to, LONG_AGO - 5, 0);
+    run.signal(Signal::CONT);
+    let output = run.wait();
+    output.expect_code(46).expect_stderr("not done of the plan").expect_stderr("large");
+    assert_eq!(fs::metadata(&to).expect("there").mtime(), LONG_AGO - 5, "{output}");
+}
+
+#[test]
+fn names_of_one_file_go_and_are_replaced_as_planned() {
+    tests::require!("sshd");
+    in_each_direction("names", |case| {
+        let (from, to) = (case.source(), case.destination());
+        write_at(&to.join("a"), b"one file", LONG_AGO);
+        for name in ["b", "c", "sub/d", "sub/e"] {
+            fs::hard_link(to.join("a"), to.join(name)).expect("another name");
+        }
+        for name in ["b", "sub/d"] {
+            write_at(&from.join(name), b"a file of its own", LONG_AGO);
+        }
+        age(&from);
+        let plan = case.plan(&["-a", "--delete"], |_| true);
+        case.sync(&["-a", "--delete", &plan]).success();
+        assert_same(&snapshot(&from), &snapshot(&to), &NOTHING);
+    });
+}
+
+#[test]
+fn a_link_that_is_not_in_the_plan_is_not_made() {
+    tests::require!("sshd");
+    in_each_direction("link", |case| {
+        let (from, to) = (case.source(), case.destination());
+        write_at(&from.join("a"), b"one file", LONG_AGO);
+        fs::hard_link(from.join("a"), from.join("b")).expect("another name");
+        write_at(&to.join("b"), b"kept", LONG_AGO);
+        let plan = case.plan(&["-aH"], |line| !line.contains("b => a"));
+        case.sync(&["-aH", &plan]).success();
+        assert_eq!(fs::read(to.join("a")).expect("it was planned"), b"one file");
+        assert_eq!(fs::read(to.join("b")).expect("it stays"), b"kept");
+    });
+}
+
+#[test]
+fn what_a_base_gives_in_silence_takes_no_name_that_something_has() {
+    tests::require!("sshd");
+    in_each_direction("base", |case| {
+        let (from, to) = (case.source(), case.destination());
+        let base = case.directory.join("base");
+        fs::create_dir(&base).expect("a new directory");
+        for name in ["new", "there"] {
+            write_at(&from.join(name), b"content", LONG_AGO);
+            write_at(&base.join(name), b"content", LONG_AGO);
+        }
+        for kind in ["--link-dest=../base", "--compare-dest=../base"] {
+            write_at(&to.join("there"), b"IMPORTANT", LONG_AGO - 9);
+            let plan = case.plan(&["-a", kind], |_| true);
+            let output = case.sync(&["-a", kind, &plan]);
+            output.success();
+            assert_eq!(fs::read(to.join("there")).expect("it stays"), b"IMPORTANT", "{kind}\n{output}");
+            assert!(kind.starts_with("--compare") || to.join("new").exists(), "{output}");
+        }
+    });
 }
 
 #[test]
@@ -159,5 +346,11 @@ fn what_is_no_plan_is_refused() {
         apply().expect_code(1).expect_stderr(why);
     }
     sandbox.sync(["-an", &plan, &source, &destination]).expect_code(1);
+    fs::write(&file, "{\"event\":\"summary\",\"dry_run\":true}").expect("ours");
+    sandbox
+        .sync(["-a", "--remove-source-files", &plan, &source, &destination])
+        .expect_code(1)
+        .expect_stderr("--remove-source-files cannot be used with --apply-plan");
+    assert!(sandbox.source().join("file").exists());
     assert_eq!(fs::read_dir(&destination).expect("there").count(), 0);
 }
