@@ -231,6 +231,12 @@ pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
     if planned.is_some() && options.dry_run {
         return refuse("--apply-plan carries a plan out, --dry-run makes one: leave out one of them");
     }
+    if planned.is_some() && options.remove_source_files {
+        return refuse(
+            "--remove-source-files cannot be used with --apply-plan: a plan has no line of what would be removed from the \
+             source; apply the plan first, then run without it",
+        );
+    }
     let output = OutputOptions {
         times: options.preserve.times,
         recursive: options.recursive,
