@@ -266,6 +266,7 @@ fn settle(run: &Run<'_>, parent: &mut Parent, ready: Ready) -> Ended {
             has_its_name(run, parent, &target, content);
         }
         Err(why) => {
+            run.links.lost(&target);
             staged.discard();
             run.did_not_come(&target);
             tell_unplaced(run, &target, why);

@@ -122,6 +122,22 @@ impl Links {
         }
     }
 
+    /// The first name will not come after all; to be called before what was staged of it goes. Who comes later waits in
+    /// vain, and does not take what has that name for it.
+    pub(crate) fn lost(&self, target: &Target) {
+        if let Some(link) = led(target)
+            && let Some(group) = lock(&self.0).get_mut(&link.group)
+            && matches!(group, Group::There(_))
+        {
+            *group = Group::Awaited(Vec::new());
+        }
+    }
+
+    fn is_there(&self, target: &Target) -> bool {
+        let group = target.wanted.entry.link().map(|link| link.group);
+        group.is_some_and(|group| matches!(lock(&self.0).get(&group), Some(Group::There(_))))
+    }
+
     /// Those whose first name did not come.
     pub(crate) fn take_waiting(&self) -> Vec<Arc<Target>> {
         let groups = std::mem::take(&mut *lock(&self.0)).into_values();
@@ -270,7 +286,9 @@ fn stage(run: &Run<'_>, target: &Target, place: &Place) -> Result<Staged, Errno>
     };
     match from_staging {
         // It has its name by now.
-        Err(Errno::NOENT) => run.tree.dir(&place.parent)?.link(place.name.as_bytes(), &area.dir, name)?,
+        Err(Errno::NOENT) if run.links.is_there(target) => {
+            run.tree.dir(&place.parent)?.link(place.name.as_bytes(), &area.dir, name)?
+        }
         result => result?,
     }
     Ok(staged)

@@ -290,6 +290,22 @@ fn names_of_one_file_go_and_are_replaced_as_planned() {
 }
 
 #[test]
+fn no_name_is_made_of_what_came_instead_of_the_first_one() {
+    tests::require!("sshd");
+    in_each_direction("first", |case| {
+        let (from, to) = (case.source(), case.destination());
+        write_at(&from.join("a"), &Rng::new(1).bytes(3 * MIB), LONG_AGO);
+        fs::hard_link(from.join("a"), from.join("sub/b")).expect("another name");
+        write_at(&to.join("a"), b"old", LONG_AGO);
+        let output = interfere(case, &["-aH"], || fs::write(to.join("a"), b"IMPORTANT").expect("ours"));
+        output.expect_code(46);
+        assert_eq!(fs::read(to.join("a")).expect("it stays"), b"IMPORTANT");
+        let same = |name: &str| fs::read(to.join(name)).ok() == fs::read(from.join(name)).ok();
+        assert!(!to.join("sub/b").exists() || same("sub/b"), "{output}");
+    });
+}
+
+#[test]
 fn a_link_that_is_not_in_the_plan_is_not_made() {
     tests::require!("sshd");
     in_each_direction("link", |case| {
