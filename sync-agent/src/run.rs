@@ -491,7 +491,7 @@ impl Run<'_> {
             hard_links::first_is_staged(self, target, None);
             return false;
         }
-        self.is_there(target.list, target.index);
+        self.stays_there(target);
         // A plan has no line of it.
         let stays = self.options.dry_run || self.options.plan.is_some();
         if let Some(existing) = target.existing.filter(|_| !stays) {
@@ -536,7 +536,7 @@ impl Run<'_> {
             Ok(()) => {
                 self.changed_metadata(target);
                 hard_links::first_stays(self, target);
-                self.is_there(target.list, target.index);
+                self.stays_there(target);
             }
             Err((operation, error)) => self.fail(target, operation, error),
         }
