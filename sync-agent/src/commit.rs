@@ -289,7 +289,8 @@ fn give_name(run: &Run<'_>, parent: &mut Parent, target: &Target, staged: &Stage
     let (area, name, to) = (&staged.area.dir, staged.name.as_bytes(), target.name().as_bytes());
     let renamed = match taking {
         Taking::Free => match area.rename_to_free(name, dir, to) {
-            Err(Errno::EXIST) => return Err(Unplaced::Unplanned),
+            // A directory that was to go is not empty: that is told.
+            Err(Errno::EXIST) if target.existing.is_none() => return Err(Unplaced::Unplanned),
             Err(Errno::INVAL | Errno::NOSYS) => area.rename(name, dir, to),
             result => result,
         },

@@ -12,19 +12,30 @@ use crate::tree::{Dir, Info};
 use crate::workers::lock;
 use protocol::itemize::Item;
 use rustix::io::Errno;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Mutex;
 
+type Inode = ((u32, u32), u64);
+
 /// Inodes that had several names when the run came to them, by device and number. Their ctime does not count: it changes
-/// when the run takes one of the names away.
+/// when the run takes one of the names away. Where the run sets metadata through one name, what was before still counts for
+/// the others.
 #[derive(Debug, Default)]
-pub(crate) struct Several(Mutex<HashSet<((u32, u32), u64)>>);
+pub(crate) struct Several(Mutex<HashMap<Inode, Option<Set>>>);
+
+/// What the run made of an inode's metadata, and what the plan had of it.
+#[derive(Debug, Clone, Copy)]
+struct Set {
+    now: u64,
+    was: u64,
+}
 
 impl Several {
-    fn has(&self, info: &Info) -> bool {
+    /// Whether it is such an inode, and what was set of it.
+    fn of(&self, info: &Info) -> Option<Option<Set>> {
         let inode = (info.device, info.inode);
         let mut known = lock(&self.0);
-        info.links > 1 && known.insert(inode) || known.contains(&inode)
+        if info.links > 1 { Some(*known.entry(inode).or_default()) } else { known.get(&inode).copied() }
     }
 }
 
@@ -45,24 +56,21 @@ impl Run<'_> {
         let Some(info) = existing.filter(|_| self.options.dry_run || self.options.plan.is_some()) else {
             return 0;
         };
-        let mut hasher = blake3::Hasher::new();
-        if info.is_dir() {
-            hasher.update(b"directory");
-        } else {
-            hasher
-                .update(&info.raw_mode.to_le_bytes())
-                .update(&info.uid.to_le_bytes())
-                .update(&info.gid.to_le_bytes())
-                .update(&info.size_bytes.to_le_bytes())
-                .update(&info.mtime.secs.to_le_bytes())
-                .update(&info.mtime.nanos.to_le_bytes())
-                .update(&info.inode.to_le_bytes());
-            if !self.several.has(info) {
-                // Who sets the mtime back cannot set this back.
-                hasher.update(&info.ctime.secs.to_le_bytes()).update(&info.ctime.nanos.to_le_bytes());
-            }
+        let several = if info.is_dir() { None } else { self.several.of(info) };
+        let now = shown(info, several.is_none());
+        several.flatten().filter(|set| set.now == now).map_or(now, |set| set.was)
+    }
+
+    /// The run set the metadata of what was `existing`, and it is `now` what it is: for its other names, if it has any.
+    pub(crate) fn has_set(&self, existing: &Info, now: impl FnOnce() -> Result<Info, Errno>) {
+        if self.options.plan.is_none() || existing.links < 2 {
+            return;
         }
-        hasher.finalize().as_bytes().first_chunk().map_or(0, |head| u64::from_le_bytes(*head).max(1))
+        let was = self.was(Some(existing));
+        if let Ok(info) = now() {
+            let set = Set { now: shown(&info, false), was };
+            lock(&self.several.0).insert((info.device, info.inode), Some(set));
+        }
     }
 
     /// Whether the run is held to a plan that has not this change.
@@ -114,4 +122,26 @@ impl Run<'_> {
     fn is_silent(&self, target: &Target) -> bool {
         target.change.is_none() && target.first.is_none()
     }
+}
+
+/// A hash of what a plan counts of an entry, never 0.
+fn shown(info: &Info, with_ctime: bool) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    if info.is_dir() {
+        hasher.update(b"directory");
+    } else {
+        hasher
+            .update(&info.raw_mode.to_le_bytes())
+            .update(&info.uid.to_le_bytes())
+            .update(&info.gid.to_le_bytes())
+            .update(&info.size_bytes.to_le_bytes())
+            .update(&info.mtime.secs.to_le_bytes())
+            .update(&info.mtime.nanos.to_le_bytes())
+            .update(&info.inode.to_le_bytes());
+    }
+    if with_ctime && !info.is_dir() {
+        // Who sets the mtime back cannot set this back.
+        hasher.update(&info.ctime.secs.to_le_bytes()).update(&info.ctime.nanos.to_le_bytes());
+    }
+    hasher.finalize().as_bytes().first_chunk().map_or(1, |head| u64::from_le_bytes(*head).max(1))
 }

@@ -532,8 +532,10 @@ impl Run<'_> {
         {
             return;
         }
-        match held.and_then(|held| target.wanted.metadata.apply(&held)) {
-            Ok(()) => {
+        let applied = held.and_then(|held| target.wanted.metadata.apply(&held).map(|()| held));
+        match applied {
+            Ok(held) => {
+                target.existing.iter().for_each(|existing| self.has_set(existing, || held.info()));
                 self.changed_metadata(target);
                 hard_links::first_stays(self, target);
                 self.stays_there(target);

@@ -282,9 +282,13 @@ fn names_of_one_file_go_and_are_replaced_as_planned() {
         for name in ["b", "sub/d"] {
             write_at(&from.join(name), b"a file of its own", LONG_AGO);
         }
+        // One of its names only gets another time, the other one goes.
+        write_at(&from.join("same"), b"the same", LONG_AGO);
+        write_at(&to.join("same"), b"the same", LONG_AGO - 9);
+        fs::hard_link(to.join("same"), to.join("sub/and extraneous")).expect("another name");
         age(&from);
-        let plan = case.plan(&["-a", "--delete"], |_| true);
-        case.sync(&["-a", "--delete", &plan]).success();
+        let plan = case.plan(&["-ac", "--delete"], |_| true);
+        case.sync(&["-ac", "--delete", &plan]).success();
         assert_same(&snapshot(&from), &snapshot(&to), &NOTHING);
     });
 }
