@@ -207,7 +207,7 @@ pub(crate) fn place_waiting(run: &Run<'_>) {
             // Not empty: what is in it stays, and the rename says so.
             let Target { parent, existing, .. } = &*ready.target;
             let name = ready.target.name();
-            let _ = existing.map(|info| run.retirement.remove_dir(dir, parent, name, &info));
+            let _ = existing.map(|info| run.retirement.remove_dir(run.tree, dir, parent, name, &info));
         }
         let Ended { directory, touched } = settle(run, &mut parent, ready);
         let mut session = lock(&run.session);

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 mod handle;
+mod rename;
 pub use handle::Handle;
 
 /// Where this program keeps what is not complete yet, inside a destination; neither end ever copies,
@@ -461,14 +462,6 @@ impl Dir {
             Err(Errno::RANGE) => self.hold_self()?.attribute(name),
             Err(error) => Err(error),
         }
-    }
-
-    /// Moves `name` to `to_name` in `to`, replacing what is there.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn rename(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
-        fs::renameat(&self.0, name, &to.0, to_name)
     }
 
     /// Removes anything but a directory.
