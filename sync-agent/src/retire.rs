@@ -205,7 +205,7 @@ pub(crate) fn refused(asked: &Replaced, error: Errno) -> SessionError {
         Replaced::Trash { directory } if error == Errno::XDEV => {
             let why = format!(
                 "--trash {:?} is not on the destination's file system, or outside the directory that the agent is held \
-                 to: everything in it is moved, not copied; nothing was changed",
+                 to: what it keeps is moved there, not copied; nothing was changed",
                 protocol::path::escaped(directory)
             );
             SessionError::refused(Exit::Selection, why)

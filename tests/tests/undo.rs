@@ -69,8 +69,10 @@ impl Here {
         let below = |directory: &str| WalkDir::new(self.path(directory)).into_iter();
         let entries = below("src").chain(below("dst")).chain(below("trash"));
         let files = entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_file());
+        // A copy that is not complete yet is nothing.
+        let is_staged = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(".sync-agent-staging");
         files
-            .filter(|entry| entry.file_name() != "log")
+            .filter(|entry| entry.file_name() != "log" && !is_staged(entry.file_name()))
             .map(|entry| fs::read(entry.path()).expect("it is there"))
             .collect()
     }
@@ -293,95 +295,118 @@ fn what_was_reached_through_a_kept_link_comes_back() {
     assert_eq!(here.read("src/dir/changed"), "newer");
 }
 
-/// A destination in which a run has something of every kind to do, and what was there before.
-fn much_to_undo() -> (Here, String, Snapshot) {
-    let here = Here::make(&[
-        ("src/changed", "new"),
-        ("src/dir/changed", "new too"),
-        ("src/was-dir", "a file now"),
-        ("src/one", "names"),
-        ("dst/changed", "old"),
-        ("dst/dir/changed", "old too"),
-        ("dst/dir/gone", "gone"),
-        ("dst/was-dir/f", "in it"),
-        ("dst/was-file", "a file"),
-        ("dst/one", "old names"),
-        ("dst/gone/deep/f", "deep"),
-    ]);
-    fs::create_dir(here.path("src/was-file")).expect("a new directory");
-    for side in ["src", "dst"] {
-        fs::hard_link(here.path(side).join("one"), here.path(side).join("two")).expect("another name");
-    }
-    for name in ["gone/deep", "gone", "was-dir", "dir", ""] {
-        set_mtime(&here.path("dst").join(name), LONG_AGO_S, 5);
-    }
-    for name in ["dir", ""] {
-        set_mtime(&here.path("src").join(name), LONG_AGO_S, 5);
-    }
-    let before = snapshot(&here.path("dst"));
-    let run = here.sync("-aH --delete --remove-source-files");
-    (here, run, before)
+/// A destination in which a run has had something of every kind to do.
+struct Much {
+    /// Unmounted before the sandbox goes.
+    _mounted: Option<Tmpfs>,
+    here: Here,
+    run: String,
+    /// What was there before the run, and is to be there after its undo.
+    before: Snapshot,
+    /// What files had in them after the run.
+    contents: BTreeSet<Vec<u8>>,
 }
 
-/// Undoes a run, but ends it before the call of that number among those of its name.
-fn undo_until(here: &Here, run: &str, call: &str, number: usize) -> Output {
-    let mut command = here.sandbox.command("strace");
-    command.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e"]);
-    command.arg(format!("inject={call}:signal=KILL:when={number}"));
-    command.arg(program("sync-client")).args(["trash", "undo", "-y"]).arg(here.path("trash")).arg(run);
-    process::run(command)
+impl Much {
+    /// All of it is in `sub`, perhaps on a file system of its own.
+    fn make(is_mounted: bool) -> Much {
+        let here = Here::make(&[]);
+        fs::create_dir(here.path("dst/sub")).expect("a new directory");
+        let mounted = is_mounted.then(|| Tmpfs::mount(&here.path("dst/sub"), 8 << 20));
+        for (path, content) in [
+            ("src/sub/changed", "new"),
+            ("src/sub/dir/changed", "new too"),
+            ("src/sub/was-dir", "a file now"),
+            ("src/sub/one", "names"),
+            ("dst/sub/changed", "old"),
+            ("dst/sub/dir/changed", "old too"),
+            ("dst/sub/dir/gone", "gone"),
+            ("dst/sub/was-dir/f", "in it"),
+            ("dst/sub/was-file", "a file"),
+            ("dst/sub/one", "old names"),
+            ("dst/sub/gone/deep/f", "deep"),
+        ] {
+            here.write(path, content);
+        }
+        fs::create_dir(here.path("src/sub/was-file")).expect("a new directory");
+        for side in ["src/sub", "dst/sub"] {
+            fs::hard_link(here.path(side).join("one"), here.path(side).join("two")).expect("another name");
+        }
+        fs::set_permissions(here.path("dst/sub"), fs::Permissions::from_mode(0o755)).expect("ours");
+        for name in ["sub/gone/deep", "sub/gone", "sub/was-dir", "sub/dir", "sub", ""] {
+            set_mtime(&here.path("dst").join(name), LONG_AGO_S, 5);
+        }
+        for name in ["sub/dir", "sub", ""] {
+            set_mtime(&here.path("src").join(name), LONG_AGO_S, 5);
+        }
+        let before = snapshot(&here.path("dst"));
+        let run = here.sync("-aH --delete --remove-source-files");
+        let contents = here.contents();
+        Much { _mounted: mounted, here, run, before, contents }
+    }
+
+    /// Undoes the run under strace.
+    fn undo(&self, call: &str, injected: &str) -> Output {
+        let mut command = self.here.sandbox.command("strace");
+        command.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e"]);
+        command.arg(format!("inject={call}:{injected}")).arg(program("sync-client"));
+        command.args(["trash", "undo", "-y"]).arg(self.here.path("trash")).arg(&self.run);
+        process::run(command)
+    }
+
+    /// All is as before, and nothing is lost.
+    fn assert_undone(&self, is_mounted: bool, ignore: &Ignore, what: &str) {
+        let (here, now) = (&self.here, snapshot(&self.here.path("dst")));
+        assert_eq!(here.contents(), self.contents, "{what}");
+        assert_eq!(here.read(&format!("trash/{}/new/sub/one", self.run)), "names", "{what}");
+        eprintln!("{what}");
+        assert_same(&self.before, &now, ignore);
+        let is_removed = |name: &[u8]| name.starts_with(b"sub/gone") || name.starts_with(b"sub/was-dir");
+        let removed = |all: &Snapshot| -> Snapshot {
+            all.clone().into_iter().filter(|(name, _)| is_removed(name)).collect()
+        };
+        assert_same(&removed(&self.before), &removed(&now), &NOTHING);
+        // Copies are files of their own.
+        assert_eq!(link_groups(&here.path("dst")).len(), usize::from(!is_mounted), "{what}");
+    }
 }
 
 #[test]
 fn an_undo_that_is_killed_anywhere_loses_nothing_and_the_next_one_ends_it() {
-    tests::require!("strace");
+    tests::require!("strace", "root");
     let mut cuts = 0;
-    for call in ["renameat2", "renameat", "unlinkat", "mkdirat", "pwrite64", "utimensat", "syncfs"] {
+    let calls = ["renameat2", "renameat", "unlinkat", "mkdirat", "pwrite64", "utimensat", "fsync", "syncfs"];
+    for (is_mounted, call) in
+        [false, true].into_iter().flat_map(|is_mounted| calls.map(|call| (is_mounted, call)))
+    {
         for number in 1.. {
-            let (here, run, before) = much_to_undo();
-            let contents = here.contents();
-            let cut = undo_until(&here, &run, call, number);
-            if cut.status.success() {
+            let much = Much::make(is_mounted);
+            let what = format!("mounted: {is_mounted}, killed before {call} {number}");
+            if much.undo(call, &format!("signal=KILL:when={number}")).status.success() {
                 break;
             }
             cuts += 1;
-            assert_eq!(here.contents(), contents, "{call} {number}");
-            if here.path("trash").join(&run).join("tree").exists() {
-                let again = here.undo(&run);
-                assert_eq!(again.code(), 0, "{call} {number}: {again}");
+            assert_eq!(much.here.contents(), much.contents, "{what}");
+            if much.here.path(&format!("trash/{}/tree", much.run)).exists() {
+                let again = much.here.undo(&much.run);
+                assert_eq!(again.code(), 0, "{what}: {again}");
             }
-            assert_eq!(here.contents(), contents, "{call} {number}");
-            assert_eq!(here.read(&format!("trash/{run}/new/one")), "names", "{call} {number}");
             // What was there all along may have lost its time with the first one.
-            let ignore = Ignore { directory_mtime: true, ..NOTHING };
-            assert_same(&before, &snapshot(&here.path("dst")), &ignore);
-            let below = |name: &str| name == "gone" || name.starts_with("gone/") || name == "was-dir";
-            let removed = |all: &Snapshot| -> Snapshot {
-                all.iter()
-                    .filter(|(name, _)| below(&String::from_utf8_lossy(name)))
-                    .map(|(name, node)| (name.clone(), node.clone()))
-                    .collect()
-            };
-            assert_same(&removed(&before), &removed(&snapshot(&here.path("dst"))), &NOTHING);
-            assert_eq!(link_groups(&here.path("dst")).len(), 1, "{call} {number}");
+            much.assert_undone(is_mounted, &Ignore { directory_mtime: true, ..NOTHING }, &what);
         }
     }
-    assert!(cuts > 20, "{cuts}");
+    assert!(cuts > 50, "{cuts}");
 }
 
 #[test]
 fn an_undo_where_names_can_not_be_exchanged_does_the_same() {
-    tests::require!("strace");
+    tests::require!("strace", "root");
     for error in ["EINVAL", "ENOSYS"] {
-        let (here, run, before) = much_to_undo();
-        let contents = here.contents();
-        let mut command = here.sandbox.command("strace");
-        command.args(["-f", "-o", "/dev/null", "-e", "trace=renameat2", "-e"]);
-        command.arg(format!("inject=renameat2:error={error}"));
-        command.arg(program("sync-client")).args(["trash", "undo", "-y"]).arg(here.path("trash")).arg(&run);
-        process::run(command).success();
-        assert_same(&before, &snapshot(&here.path("dst")), &NOTHING);
-        assert_eq!(here.contents(), contents);
+        for is_mounted in [false, true] {
+            let much = Much::make(is_mounted);
+            much.undo("renameat2", &format!("error={error}")).success();
+            much.assert_undone(is_mounted, &NOTHING, error);
+        }
     }
 }
 

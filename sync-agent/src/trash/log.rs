@@ -8,6 +8,7 @@
 //! taken DEVICE INODE SIZE MTIME CTIME PATH             what was kept, as it was before anything was done to it
 //! replaced DEVICE INODE SIZE MTIME CTIME PATH          what the run put there; the last record of a path counts
 //! dir MODE UID GID MTIME PATH                          a directory that was removed; octal, seconds.nanoseconds
+//! back DEVICE INODE SIZE MTIME CTIME PATH              the copy that an undo puts back on another file system
 //! ```
 //! `taken` is written before the entry is touched, the others after what they tell: of a run that was killed the last ones
 //! may be missing, and what has none is put back only where nothing stands. An undo writes `replaced` too: for a directory
@@ -35,6 +36,7 @@ pub(super) enum Record<'a> {
     Taken(&'a Info),
     Replaced(&'a Info),
     RemovedDirectory(&'a Info),
+    Back(&'a Info),
 }
 
 impl Record<'_> {
@@ -43,6 +45,7 @@ impl Record<'_> {
         let what = match self {
             Record::Taken(info) => format!("taken {} ", identity(info)),
             Record::Replaced(info) => format!("replaced {} ", identity(info)),
+            Record::Back(info) => format!("back {} ", identity(info)),
             Record::RemovedDirectory(info) => {
                 let Info { raw_mode, uid, gid, mtime, .. } = info;
                 format!("dir {:o} {uid} {gid} {} ", raw_mode & 0o7777, time(*mtime))
@@ -71,6 +74,7 @@ pub(super) struct Records {
     pub(super) removed_dirs: BTreeMap<Vec<u8>, (RelPath, Metadata)>,
     taken: HashMap<Vec<u8>, String>,
     replaced: HashMap<Vec<u8>, String>,
+    back: HashMap<Vec<u8>, String>,
 }
 
 impl Records {
@@ -87,9 +91,15 @@ impl Records {
     /// Whether what was kept of `path` still has the content that it had.
     pub(super) fn is_as_taken(&self, path: &RelPath, kept: &Info) -> bool {
         // A copy is another file.
-        let content =
-            |identity: &str| identity.split(' ').skip(2).take(2).map(str::to_owned).collect::<Vec<_>>();
-        self.taken.get(path.as_bytes()).is_some_and(|taken| content(taken) == content(&identity(kept)))
+        let kept = identity(kept);
+        self.taken.get(path.as_bytes()).is_some_and(|taken| content(taken) == content(&kept))
+    }
+
+    /// Whether this is what an undo put back, which was killed before it removed what it had copied.
+    pub(super) fn is_back(&self, path: &RelPath, now: &Info) -> bool {
+        let now = identity(now);
+        let is_same = |back: &String| file(back) == file(&now) && content(back) == content(&now);
+        self.back.get(path.as_bytes()).is_some_and(is_same)
     }
 
     /// The paths at which a later run took what this one had put there.
@@ -122,15 +132,24 @@ impl Records {
             } else if let Some(rest) = record.strip_prefix(b"dir ") {
                 let (path, metadata) = parse_directory(rest)?;
                 records.removed_dirs.insert(path.as_bytes().to_vec(), (path, metadata));
-            } else if let Some(rest) = record.strip_prefix(b"taken ") {
+            } else if let Some((identities, rest)) = records.identities(record) {
                 let (fields, path): ([&str; 5], _) = split(rest)?;
-                records.taken.insert(path.to_vec(), fields.join(" "));
-            } else if let Some(rest) = record.strip_prefix(b"replaced ") {
-                let (fields, path): ([&str; 5], _) = split(rest)?;
-                records.replaced.insert(path.to_vec(), fields.join(" "));
+                identities.insert(path.to_vec(), fields.join(" "));
             }
         }
         Some(records)
+    }
+
+    /// Where a record of this kind is kept, and what follows its first word.
+    fn identities<'r>(&mut self, record: &'r [u8]) -> Option<(&mut HashMap<Vec<u8>, String>, &'r [u8])> {
+        let space = record.iter().position(|&byte| byte == b' ')?;
+        let identities = match &record[..space] {
+            b"taken" => &mut self.taken,
+            b"replaced" => &mut self.replaced,
+            b"back" => &mut self.back,
+            _ => return None,
+        };
+        Some((identities, &record[space + 1..]))
     }
 }
 
@@ -198,8 +217,14 @@ fn identity(info: &Info) -> String {
     format!("{major}:{minor} {} {} {} {ctime}", info.inode, info.size_bytes, time(info.mtime))
 }
 
+/// Which file it is.
 fn file(identity: &str) -> Vec<&str> {
     identity.split(' ').take(2).collect()
+}
+
+/// What tells that nobody wrote to it.
+fn content(identity: &str) -> Vec<&str> {
+    identity.split(' ').skip(2).take(2).collect()
 }
 
 fn time(time: Timestamp) -> String {

@@ -155,7 +155,7 @@ enum Standing {
     Nothing,
     /// What the run put there.
     OfRun(Info),
-    /// The entry itself: a run that was killed before it replaced it.
+    /// The entry itself: a run that was killed before it replaced it, or an undo before it removed what it had copied back.
     Itself,
 }
 
@@ -274,8 +274,9 @@ impl Undo<'_> {
             return Ok(true);
         }
         self.restore(&trash.dir(name)?, path);
-        // It has the attributes of a directory that may not be back.
-        if !self.dry_run && self.tree.dir(path).is_ok() {
+        // It has the attributes of a directory that may not be back yet.
+        let is_back = !self.records.removed_dirs.contains_key(path.as_bytes()) || self.tree.dir(path).is_ok();
+        if is_back && !self.dry_run {
             let _ = trash.remove_dir(name.as_bytes());
         }
         Ok(false)
@@ -292,16 +293,13 @@ impl Undo<'_> {
         self.remember(parent, &dir);
         match standing {
             Standing::Itself => trash.remove_file(name.as_bytes())?,
-            Standing::Nothing => match trash.rename_to_free(name.as_bytes(), &dir, name.as_bytes()) {
-                Err(Errno::XDEV) => self.copy_back(trash, &dir, parent, name, None)?,
-                renamed => renamed?,
-            },
+            Standing::Nothing => self.move_back(trash, &dir, parent, name)?,
             Standing::OfRun(now) => match trash.exchange(name.as_bytes(), &dir, name.as_bytes()) {
                 Err(Errno::XDEV) => self.copy_back(trash, &dir, parent, name, Some(&now))?,
                 Ok(true) => self.end_exchange(trash, &dir, parent, name, &now)?,
                 Ok(false) => {
                     self.put_aside(&dir, name.as_bytes(), parent, name)?;
-                    trash.rename_to_free(name.as_bytes(), &dir, name.as_bytes())?;
+                    self.move_back(trash, &dir, parent, name)?;
                 }
                 Err(error) => return Err(Refusal::Errno(error)),
             },
@@ -316,7 +314,7 @@ impl Undo<'_> {
         match dir.info(name.as_bytes()) {
             Err(Errno::NOENT) => Ok(Standing::Nothing),
             Err(error) => Err(Refusal::Errno(error)),
-            Ok(now) if is_one(kept, &now) => Ok(Standing::Itself),
+            Ok(now) if is_one(kept, &now) || self.records.is_back(path, &now) => Ok(Standing::Itself),
             Ok(now) if now.is_dir() && !retire::is_empty(&dir.dir(name)?)? => Err(Refusal::Directory),
             Ok(now) if self.records.is_of_run(path, &now) => Ok(Standing::OfRun(now)),
             Ok(_) => Err(Refusal::Changed),
@@ -340,9 +338,17 @@ impl Undo<'_> {
         self.put_aside(trash, name.as_bytes(), parent, name)
     }
 
+    /// To where nothing is.
+    fn move_back(&mut self, trash: &Dir, dir: &Dir, parent: &RelPath, name: &Name) -> Result<(), Refusal> {
+        match trash.rename_to_free(name.as_bytes(), dir, name.as_bytes()) {
+            Err(Errno::XDEV) => self.copy_back(trash, dir, parent, name, None),
+            renamed => Ok(renamed?),
+        }
+    }
+
     /// To another file system.
     fn copy_back(
-        &self,
+        &mut self,
         trash: &Dir,
         dir: &Dir,
         parent: &RelPath,
@@ -350,6 +356,8 @@ impl Undo<'_> {
         standing: Option<&Info>,
     ) -> Result<(), Refusal> {
         retire::stage_copy(trash, name.as_bytes(), dir)?;
+        let copied = dir.info(STAGED_NAME)?;
+        self.log.add(self.directory, &Record::Back(&copied), &parent.join(name))?;
         if standing.is_some() {
             self.put_aside(dir, name.as_bytes(), parent, name)?;
         }
