@@ -104,6 +104,13 @@ impl Entry {
         self.extra.as_ref()?.link
     }
 
+    /// Says whether it is the first of its names, of an entry that has several.
+    pub fn set_leads(&mut self, leads: bool) {
+        if let Some(link) = self.extra.as_mut().and_then(|extra| extra.link.as_mut()) {
+            link.leads = leads;
+        }
+    }
+
     /// When it was read last, where that is told.
     #[must_use]
     pub fn atime(&self) -> Option<Timestamp> {

@@ -241,6 +241,19 @@ pub struct Removal {
     pub list: u32,
     /// The entry's position in it.
     pub index: u32,
+    /// What is at the destination, where this run did not make it: it may be the source's own file under another path.
+    pub identity: Option<Identity>,
+}
+
+/// What tells a file of one machine from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Identity {
+    /// Device that holds it, major and minor.
+    pub device: (u32, u32),
+    /// Its inode.
+    pub inode: u64,
+    /// When anything of it changed last: files of two machines may agree in the rest.
+    pub ctime: Timestamp,
 }
 
 /// What one file was when it had been read.

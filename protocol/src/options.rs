@@ -294,6 +294,12 @@ impl SyncOptions {
         self.remove_source_files && !self.dry_run && !self.verify
     }
 
+    /// Whether what exists may be left with another content than the source's, or what does not exist left out, by choice.
+    #[must_use]
+    pub fn may_spare(&self) -> bool {
+        self.existing || self.ignore_existing || self.update || self.only_grown
+    }
+
     /// Whether the source remembers all that it listed: where names are given late, what it is to remove is told long after
     /// the window has moved on.
     #[must_use]

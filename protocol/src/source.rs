@@ -222,7 +222,7 @@ impl SourceSession {
         }
     }
 
-    fn remove(&mut self, Removal { list, index }: Removal) -> Result<(), ProtocolError> {
+    fn remove(&mut self, Removal { list, index, .. }: Removal) -> Result<(), ProtocolError> {
         if !self.may_remove {
             return unexpected("removal", "nothing is to be removed from this source");
         }
@@ -340,14 +340,14 @@ mod tests {
 
     #[test]
     fn only_what_was_listed_and_is_no_directory_can_be_removed_once_and_where_that_was_asked_for() {
-        let remove = |list, index| Message::Remove(vec![Removal { list, index }]);
+        let remove = |list, index| Message::Remove(vec![Removal { list, index, identity: None }]);
         for (message, allowed) in [
             (remove(7, 0), true),
             (remove(7, 1), false),
             (remove(7, 2), true),
             (remove(7, 3), false),
             (remove(8, 0), false),
-            (Message::Remove(vec![Removal { list: 7, index: 0 }; 2]), false),
+            (Message::Remove(vec![Removal { list: 7, index: 0, identity: None }; 2]), false),
         ] {
             for may_remove in [true, false] {
                 let mut session = SourceSession::new(may_remove);

@@ -197,6 +197,8 @@ pub enum Cause {
     ChangedSince,
     /// What its attribute says of owner, mode and kind can't be read.
     StoredBadly,
+    /// It is the destination's file itself, so the source keeps it.
+    SameFile,
 }
 
 /// Which end met a problem.

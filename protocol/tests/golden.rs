@@ -14,8 +14,8 @@ use protocol::frame::{Frame, HEADER_BYTES, Header, JOIN_PREAMBLE, PREAMBLE};
 use protocol::itemize::{Change, Content, Item, Particulars, Spared};
 use protocol::links::{Followed, Links, Munging};
 use protocol::message::{
-    Abort, Begin, Channels, DataBuilder, Failure, Finished, HashKind, Hello, Message, OwnerNames, Piece,
-    ReadFile, Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame,
+    Abort, Begin, Channels, DataBuilder, Failure, Finished, HashKind, Hello, Identity, Message, OwnerNames,
+    Piece, ReadFile, Removal, Report, Request, Role, Scanned, Start, Step, VERSION, Want, filler_frame,
     signature_frame,
 };
 use protocol::names::{List, ListFile, NamesPart};
@@ -133,7 +133,7 @@ const VERSION_1: [(&str, &str); 44] = [
     ("filler", "1400000010005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
     ("invitation", "2000000012005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a"),
     ("spread", "01000000130086"),
-    ("removal", "09000000140002fb2c0101fafbfb00"),
+    ("removal", "1e000000140002fb2c010100fafbfb000108fb2c01fd0000000004000000fc00e2a7ca07"),
     ("removed", "030000001500fb2c01"),
     (
         "start with a list that follows",
@@ -272,10 +272,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("filler", Message::decode(filler_frame(&[0x5a; 20])).unwrap()),
         ("invitation", Message::Invite([0x5a; 32])),
         ("spread", Message::Spread(Channels::with([7, 1, 2]))),
-        (
-            "removal",
-            Message::Remove(vec![Removal { list: 300, index: 1 }, Removal { list: 250, index: 251 }]),
-        ),
+        ("removal", Message::Remove(removals())),
         ("removed", Message::Removed(300)),
         (
             "start with a list that follows",
@@ -508,6 +505,12 @@ fn requests() -> Vec<Request> {
         .zip(0..)
         .map(|(want, i)| Request { list: 300, index: i, file: 250 + i, want })
         .collect()
+}
+
+fn removals() -> Vec<Removal> {
+    let ctime = Timestamp { secs: 1_700_000_000, nanos: 7 };
+    let identity = Some(Identity { device: (8, 300), inode: 1 << 34, ctime });
+    vec![Removal { list: 300, index: 1, identity: None }, Removal { list: 250, index: 251, identity }]
 }
 
 fn read_file() -> ReadFile {

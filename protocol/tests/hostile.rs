@@ -209,7 +209,7 @@ fn samples() -> Vec<Message> {
         Message::KeepAlive,
         Message::Invite([7; 32]),
         Message::Spread(Channels::with([1])),
-        Message::Remove(vec![Removal { list: 7, index: 0 }]),
+        Message::Remove(vec![Removal { list: 7, index: 0, identity: None }]),
         Message::Removed(1),
     ]
 }

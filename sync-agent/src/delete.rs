@@ -233,7 +233,10 @@ fn holds_protected(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> b
     }
     let names = below.names().unwrap_or_default();
     let options = run.options;
-    let may_keep = !options.filter.is_empty() || !options.replaced.is_gone() || options.plan.is_some();
+    let may_keep = !options.filter.is_empty()
+        || !options.replaced.is_gone()
+        || options.plan.is_some()
+        || options.one_file_system;
     may_keep
         && names.iter().filter_map(|name| Name::new(name).ok()).any(|name| {
             is_kept_in_deleted(run, &below, &path, &name) || holds_protected(run, &below, &path, &name)
@@ -250,14 +253,22 @@ fn is_kept_in_deleted(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -
     run.rules.protect_in_deleted(dir, parent, name) || is_beyond_deletion(run, dir, parent, name)
 }
 
-/// Whether it is what earlier runs kept, or not in the plan that the run is held to.
+/// Whether it is what earlier runs kept, not in the plan that the run is held to, or beyond the file system that it keeps to.
 fn is_beyond_deletion(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let is_unplanned = || match dir.info(name.as_bytes()) {
         // What is in it may be planned.
         Ok(info) => !info.is_dir() && is_unplanned(run, &parent.join(name), &info),
         Err(_) => false,
     };
-    run.retirement.protects(dir, name) || run.options.plan.is_some() && is_unplanned()
+    run.retirement.protects(dir, name)
+        || run.options.plan.is_some() && is_unplanned()
+        || run.options.one_file_system && is_mounted(dir, name)
+}
+
+/// Whether another file system is mounted there.
+fn is_mounted(dir: &Dir, name: &Name) -> bool {
+    let device = || Ok::<_, Errno>((dir.info(name.as_bytes())?, dir.own_info()?));
+    device().is_ok_and(|(info, own)| info.is_dir() && info.device != own.device)
 }
 
 fn is_unplanned(run: &Run<'_>, path: &RelPath, info: &Info) -> bool {

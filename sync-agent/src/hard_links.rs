@@ -2,7 +2,8 @@
 //!
 //! The source numbers the inodes that have several names. The first name that it lists of one is copied like any other
 //! entry; every other name becomes a link to that, as soon as that has its content: already from staging, so that nobody
-//! waits for a commit. Both ends remember only such inodes, the source only until it has seen all of their names. A
+//! waits for a commit. Where an option may spare the first name, which then has other content than the source, the first one
+//! leads that is not spared, whichever is merged first. Both ends remember only such inodes, the source only until it has seen all of their names. A
 //! name whose first one is not copied is a problem of its own, and the next run's business.
 
 use crate::commit::{Placement, Ready};
@@ -64,8 +65,6 @@ enum Group {
     /// The first name is under way; these are to be linked to it.
     Awaited(Vec<Arc<Target>>),
     There(Place),
-    /// An option leaves it out: the others are files of their own.
-    LeftOut,
 }
 
 /// Where the first name is.
@@ -101,15 +100,14 @@ impl Shared {
 }
 
 impl Links {
-    /// Whether the other names of a group are copied like any other entry.
-    pub(crate) fn are_left_out(&self, link: HardLink) -> bool {
-        matches!(lock(&self.0).get(&link.group), Some(Group::LeftOut))
-    }
-
-    /// An option leaves the first name out.
-    pub(crate) fn leave_out(&self, target: &Target) {
-        if let Some(link) = led(target) {
-            lock(&self.0).entry(link.group).or_insert(Group::LeftOut);
+    /// Makes a name the first one of its group, where none is yet.
+    pub(crate) fn take_lead(&self, link: HardLink) -> bool {
+        match lock(&self.0).entry(link.group) {
+            Slot::Vacant(slot) => {
+                slot.insert(Group::Awaited(Vec::new()));
+                true
+            }
+            Slot::Occupied(_) => false,
         }
     }
 
@@ -145,7 +143,6 @@ impl Links {
                 waiting.push(Arc::clone(target));
                 None
             }
-            Group::LeftOut => None,
         }
     }
 }
@@ -218,7 +215,7 @@ fn link_ready(run: &Run<'_>, target: &Arc<Target>, place: &Place) -> Option<Read
     run.done(target);
     let inode = target.existing.map(|info| (info.device, info.inode));
     let is_linked = if inode.is_some() && inode == place.inode {
-        run.is_there(target.list, target.index);
+        run.stays_there(target);
         true
     } else {
         false
@@ -235,7 +232,7 @@ fn link_ready(run: &Run<'_>, target: &Arc<Target>, place: &Place) -> Option<Read
         Ok(staged) if is_same_inode(run, &staged, inode) => {
             // A rename between two names of one inode does nothing, and leaves both.
             staged.discard();
-            run.is_there(target.list, target.index);
+            run.stays_there(&target);
             run.let_go(target.directory);
             None
         }

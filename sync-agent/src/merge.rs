@@ -310,7 +310,7 @@ impl Merge<'_, '_> {
         let is_settled = matches!(action, Action::Skip | Action::Keep) && !wanted.entry.is_dir();
         if is_settled && link.is_none() && alternate.is_none() {
             if action == Action::Keep {
-                self.run.is_there(self.list, index);
+                self.run.is_there(self.list, index, existing.as_ref().map(|(info, _)| info));
             }
             self.done.0 += 1;
             self.done.1 += wanted.entry.size_bytes();
@@ -364,8 +364,15 @@ impl Merge<'_, '_> {
     }
 
     /// An entry that shares its inode with others.
-    fn one_of_several(&mut self, action: Action, target: Target, link: HardLink) {
-        if !link.leads && action != Action::Skip && !self.run.links.are_left_out(link) {
+    fn one_of_several(&mut self, action: Action, mut target: Target, link: HardLink) {
+        // What is spared may be anything: no other name becomes a link to it.
+        if action == Action::Skip {
+            return self.run.done(&target);
+        }
+        if self.run.options.may_spare() {
+            target.wanted.entry.set_leads(self.run.links.take_lead(link));
+        }
+        if !target.wanted.entry.link().is_some_and(|link| link.leads) {
             if target.existing.is_some_and(|info| info.is_dir()) {
                 self.own.room.push(target.name().clone());
             }
@@ -374,12 +381,9 @@ impl Merge<'_, '_> {
         if target.alternate.is_some() {
             return self.bring(action, target);
         }
-        match action {
-            Action::Skip if target.existing.is_none() => self.run.links.leave_out(&target),
-            Action::Skip | Action::Keep => hard_links::first_stays(self.run, &target),
-            _ => {}
-        }
-        if matches!(action, Action::Skip | Action::Keep) {
+        if action == Action::Keep {
+            hard_links::first_stays(self.run, &target);
+            self.run.stays_there(&target);
             return self.run.done(&target);
         }
         self.act(action, target);
@@ -452,7 +456,6 @@ impl Merge<'_, '_> {
             if !is_left_out {
                 return self.act(Action::Make, target);
             }
-            self.run.is_there(target.list, target.index);
             return self.run.done(&target);
         }
         if agrees == Agreement::Kind {

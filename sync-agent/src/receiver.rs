@@ -539,7 +539,7 @@ impl<'a, 'r> Receiver<'a, 'r> {
                 self.run.transferred(&target, &content);
                 self.run.recognition.remember(self.run.index, &target, &content);
                 hard_links::first_stays(self.run, &target);
-                self.run.is_there(target.list, target.index);
+                self.run.stays_there(&target);
                 if let (Some(values), Ok(dir)) = (content.values, self.run.tree.dir(&target.parent)) {
                     commit::keep_values(self.run, &target, dir.info(target.name().as_bytes()), &values);
                 }
@@ -719,7 +719,7 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
                     run.unchanged(|| target.path(), &target.wanted.entry);
                     run.done(&target);
                     hard_links::first_stays(run, &target);
-                    run.is_there(target.list, target.index);
+                    run.stays_there(&target);
                 }
             }
             run.let_go(target.directory);
@@ -727,7 +727,6 @@ fn compare(run: &Run<'_>, file: u32) -> Result<(), SessionError> {
         Some(_) if target.is_from_base() => return try_next_base(run, file, &target, size_bytes),
         Some(_) if run.options.only_grown && our_bytes >= Some(size_bytes) => {
             run.done(&target);
-            hard_links::first_stays(run, &target);
             run.let_go(target.directory);
         }
         Some(_) => {

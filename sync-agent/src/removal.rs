@@ -14,7 +14,7 @@ use crate::scan::{Listed, ListedPiece};
 use crate::sources::Sources;
 use crate::tree::Info;
 use crate::workers::lock;
-use protocol::message::{Message, Removal};
+use protocol::message::{Identity, Message, Removal};
 use protocol::options::SyncOptions;
 use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
@@ -30,14 +30,21 @@ const WORTH_A_SYNC: usize = 2048;
 const REMOVALS_PER_FRAME: usize = 4096;
 
 impl Run<'_> {
-    /// The destination has what the source has; to be called while the entry's piece is not resolved.
-    pub(crate) fn is_there(&self, list: u32, index: u32) {
+    /// The destination, or a base, has what the source has, and had it before; to be called while the entry's piece is not
+    /// resolved.
+    pub(crate) fn is_there(&self, list: u32, index: u32, info: Option<&Info>) {
         if self.holds_pieces() {
             lock(&self.session).will_remove(list);
         }
         if self.options.removes_source() {
-            self.may_go(Removal { list, index });
+            self.may_go(Removal { list, index, identity: info.map(identity) });
         }
+    }
+
+    /// As [`Run::is_there`], of the file that it was compared with.
+    pub(crate) fn stays_there(&self, target: &Target) {
+        let of_base = target.alternate.as_ref().map(|alternate| &alternate.info);
+        self.is_there(target.list, target.index, target.existing.as_ref().or(of_base));
     }
 
     /// The destination will have these once they are committed; to be called while their pieces are not resolved.
@@ -51,7 +58,7 @@ impl Run<'_> {
     /// What was to be committed is in place.
     pub(crate) fn came(&self, target: &Target) {
         if self.options.removes_source() {
-            self.may_go(Removal { list: target.list, index: target.index });
+            self.may_go(Removal { list: target.list, index: target.index, identity: None });
         }
     }
 
@@ -110,15 +117,24 @@ impl<'a> Remover<'a> {
     }
 
     /// Removes an entry that still is what was listed; one that is gone already is no problem.
-    pub(crate) fn remove(&self, piece: &ListedPiece, index: u32) -> Result<(), Problem> {
+    pub(crate) fn remove(
+        &self,
+        piece: &ListedPiece,
+        Removal { index, identity: there, .. }: Removal,
+    ) -> Result<(), Problem> {
         let Some(listed) = piece.entries.get(index as usize) else { return Ok(()) };
         let path = piece.directory.join(&listed.name);
+        let stays = |cause| {
+            let (side, operation) = (Side::Source, Operation::Remove);
+            Err(Problem { side, path: path.clone(), operation, cause })
+        };
+        // A mount or a link of names leads from one to the other. When both were listed, nothing was removed yet.
+        if there == Some(identity(&listed.info)) {
+            return stays(Cause::SameFile);
+        }
         match self.remove_if_same(piece, listed) {
             Ok(true) | Err(Errno::NOENT) => Ok(()),
-            Ok(false) => {
-                let (side, operation) = (Side::Source, Operation::Remove);
-                Err(Problem { side, path, operation, cause: Cause::ChangedSince })
-            }
+            Ok(false) => stays(Cause::ChangedSince),
             Err(error) => Err(errno(Side::Source, &path, Operation::Remove, error)),
         }
     }
@@ -141,6 +157,10 @@ impl<'a> Remover<'a> {
         }
         dir.remove_file(listed.name.as_bytes()).map(|()| true)
     }
+}
+
+fn identity(info: &Info) -> Identity {
+    Identity { device: info.device, inode: info.inode, ctime: info.ctime }
 }
 
 /// Whether nothing was done to an entry since. The ctime of one with several names also changes when another of them

@@ -516,7 +516,7 @@ impl Run<'_> {
             hard_links::first_is_staged(self, target, None);
             return false;
         }
-        self.is_there(target.list, target.index);
+        self.stays_there(target);
         if let Some(existing) = target.existing.filter(|_| !self.options.dry_run) {
             let removed = self.tree.dir(&target.parent).and_then(|dir| match existing.is_dir() {
                 // What is in one, nobody has asked about.
@@ -554,7 +554,7 @@ impl Run<'_> {
             Ok(()) => {
                 self.changed_metadata(target);
                 hard_links::first_stays(self, target);
-                self.is_there(target.list, target.index);
+                self.stays_there(target);
             }
             Err((operation, error)) => self.fail(target, operation, error),
         }

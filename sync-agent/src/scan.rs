@@ -452,7 +452,12 @@ impl<'a> Scan<'a> {
             return Err(Unseen);
         }
         // The first argument that has it and does not leave it out gives it.
+        let ordered;
         let mut candidates = candidates;
+        if candidates.len() > 1 {
+            ordered = self.directories_first(&job.path, &name, candidates, opened);
+            candidates = &ordered;
+        }
         let (share, dir, info, followed) = loop {
             let Some((&(_, position), others)) = candidates.split_first() else { return Ok(None) };
             let candidate = &opened[position];
@@ -531,6 +536,26 @@ impl<'a> Scan<'a> {
             None
         };
         Ok(Some(Found { entry, listed: Listed { name, info, origin: share.origin, followed }, below }))
+    }
+
+    /// Where several arguments have a name, directories come before what is none: otherwise their content would be left out.
+    fn directories_first<'c>(
+        &self,
+        directory: &RelPath,
+        name: &Name,
+        candidates: &[Candidate<'c>],
+        opened: &[Opened<'_>],
+    ) -> Vec<Candidate<'c>> {
+        let is_dir = |&(_, position): &Candidate<'_>| match &opened[position].way {
+            Way::Implied(_) => true,
+            Way::Listed(dir) => {
+                let info = self.info(dir, opened[position].share.origin, directory, name);
+                info.is_ok_and(|(info, _)| info.is_dir())
+            }
+        };
+        let mut ordered = candidates.to_vec();
+        ordered.sort_by_cached_key(|candidate| !is_dir(candidate));
+        ordered
     }
 
     /// Whether the tree was written by `--fake-super`.

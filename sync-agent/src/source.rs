@@ -152,7 +152,7 @@ impl SourceEnd<'_> {
                 SourceEvent::Remove(removals) => {
                     for removal in &removals {
                         let piece = lock(&listings.pieces).get(&removal.list).cloned();
-                        let removed = piece.map_or(Ok(()), |piece| remover.remove(&piece, removal.index));
+                        let removed = piece.map_or(Ok(()), |piece| remover.remove(&piece, *removal));
                         if let Err(problem) = removed {
                             self.monitor.problem(problem);
                         }

@@ -665,6 +665,7 @@ fn cause(cause: &Cause) -> String {
              mount the directory in its place"
                 .to_owned()
         }
+        Cause::SameFile => "it is the destination's file itself, under another path: it stays".to_owned(),
         Cause::ChangedSince => "it changed after it was copied; run again".to_owned(),
         Cause::StoredBadly => "its user.rsync.%stat is not what --fake-super writes".to_owned(),
     }

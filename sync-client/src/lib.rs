@@ -9,6 +9,7 @@
 mod accepted;
 pub mod args;
 pub mod bench;
+pub mod child;
 mod chmod;
 mod clearing;
 pub mod console;

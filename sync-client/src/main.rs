@@ -20,7 +20,7 @@ use sync_client::endpoint::{self, Environment, Watch};
 use sync_client::job::{self, Given, Job, JobError, UsageError};
 use sync_client::migration::{self, Operator};
 use sync_client::prompts::Prompts;
-use sync_client::{args, bench, demo, key, planned, probe, proxy, register, trash, version};
+use sync_client::{args, bench, child, demo, key, planned, probe, proxy, register, trash, version};
 
 fn main() -> ExitCode {
     let as_rsync = is_called_rsync();
@@ -33,8 +33,7 @@ fn main() -> ExitCode {
         }
     };
     // Modes are set exactly; where they are not kept, what was the umask is applied by hand.
-    let umask = rustix::process::umask(rustix::fs::Mode::empty());
-    let environment = environment(umask.as_raw_mode() as u16 & 0o777);
+    let environment = environment(child::keep_umask());
     let terminal = terminal_settings();
     let of_plan = matches.subcommand().and_then(|(name, matches)| migration::asked(name, matches));
     let code = match matches.subcommand().filter(|_| of_plan.is_none()) {

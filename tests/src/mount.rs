@@ -25,6 +25,18 @@ impl Tmpfs {
         Tmpfs { path: path.to_owned() }
     }
 
+    /// Mounts the directory `from` once more, over the directory `path`.
+    ///
+    /// # Panics
+    /// Where that fails.
+    #[must_use]
+    pub fn bind(from: &Path, path: &Path) -> Tmpfs {
+        let mut command = Command::new("mount");
+        command.arg("--bind").arg(from).arg(path);
+        run(command).success();
+        Tmpfs { path: path.to_owned() }
+    }
+
     /// Where it is mounted.
     #[must_use]
     pub fn path(&self) -> &Path {

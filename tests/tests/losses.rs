@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tests::extras::acl_for;
+use tests::mount::Tmpfs;
 use tests::process::{self, Output};
 use tests::sandbox::Sandbox;
 use tests::tree::{set_mtime, write_at};
@@ -361,4 +363,112 @@ fn a_log_file_is_made_as_the_umask_says() {
     command.current_dir(&here.root);
     process::run(command).success();
     assert_eq!(fs::metadata(here.root.join("log")).expect("a log").mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_an_option_spares_is_not_what_other_names_become() {
+    for options in ["-u", "--ignore-existing", "--append", "--append-verify", "-u --inplace", "-u -n"] {
+        let is_dry = options.ends_with("-n");
+        let here = Here::make(&[("src/a", "new"), ("dst/a", "another one, and longer")]);
+        for name in ["b", "c"] {
+            fs::hard_link(here.root.join("src/a"), here.root.join("src").join(name)).expect("a new link");
+        }
+        set_mtime(&here.root.join("dst/a"), LONG_AGO_S + 100_000, 0);
+        here.sync(&format!("-aH {options} src/ dst/")).success();
+        assert_eq!(here.read("dst/a"), "another one, and longer", "{options}");
+        if is_dry {
+            continue;
+        }
+        assert_eq!(
+            (here.read("dst/b"), here.read("dst/c")),
+            ("new".to_owned(), "new".to_owned()),
+            "{options}"
+        );
+        let inode = |path: &str| fs::metadata(here.root.join(path)).expect("it is there").ino();
+        assert_eq!(inode("dst/b"), inode("dst/c"), "{options}: still names of one file");
+        // An exact copy stays one.
+        here.sync(&format!("-aH {options} src/ dst/")).success();
+        assert_eq!(here.read("dst/b"), "new", "{options}");
+    }
+}
+
+#[test]
+fn a_source_s_name_goes_only_when_its_own_content_is_there() {
+    let here = Here::make(&[("src/a", "new"), ("dst/a", "another one, and longer")]);
+    fs::hard_link(here.root.join("src/a"), here.root.join("src/b")).expect("a new link");
+    here.sync("-aH --ignore-existing --remove-source-files src/ dst/").success();
+    assert!(here.has("src/a") && !here.has("src/b"));
+    assert_eq!(here.read("dst/b"), "new");
+    // What is there already goes as well, also the first of several names.
+    fs::copy(here.root.join("src/a"), here.root.join("dst/a")).expect("room for a copy");
+    set_mtime(&here.root.join("dst/a"), LONG_AGO_S + 3, 0);
+    fs::hard_link(here.root.join("src/a"), here.root.join("src/b")).expect("a new link");
+    here.sync("-aH --remove-source-files src/ dst/").success();
+    assert!(!here.has("src/a") && !here.has("src/b"));
+}
+
+#[test]
+fn a_source_that_is_the_destination_through_a_mount_is_not_removed() {
+    let here = Here::make(&[("src/d/f", "the only copy"), ("src/g", "g")]);
+    fs::hard_link(here.root.join("src/d/f"), here.root.join("src/d/h")).expect("a new link");
+    fs::create_dir(here.root.join("dst/d")).expect("a new directory");
+    {
+        let _mounted = Tmpfs::bind(&here.root.join("src/d"), &here.root.join("dst/d"));
+        let output = here.sync("-aH --remove-source-files src/ dst/");
+        output.expect_code(23).expect_stderr("d/f (source): it is the destination's file itself");
+    }
+    assert_eq!(here.read("src/d/f"), "the only copy");
+    assert!(here.has("src/d/h") && !here.has("src/g"));
+    // The same through names.
+    fs::remove_dir_all(here.root.join("dst")).expect("it is ours");
+    fs::create_dir_all(here.root.join("dst/d")).expect("a new directory");
+    fs::hard_link(here.root.join("src/d/f"), here.root.join("dst/d/f")).expect("a new link");
+    here.sync("-a --remove-source-files src/ dst/").expect_code(23);
+    assert!(here.has("src/d/f") && !here.has("src/d/h"));
+}
+
+#[test]
+fn what_is_mounted_in_the_destination_is_not_deleted_by_who_stays_on_one_file_system() {
+    let here = Here::make(&[("src/f", "f"), ("dst/old/below/x", "x")]);
+    for directory in ["dst/m", "dst/old/m"] {
+        fs::create_dir_all(here.root.join(directory)).expect("a new directory");
+    }
+    let mounts = ["dst/m", "dst/old/m"].map(|path| Tmpfs::mount(&here.root.join(path), 1 << 20));
+    mounts.iter().for_each(|mount| fs::write(mount.path().join("data"), "data").expect("room for it"));
+    for options in ["--delete", "--delete-excluded", "--delete --force"] {
+        here.sync(&format!("-ax {options} src/ dst/"));
+        assert!(here.has("dst/m/data") && here.has("dst/old/m/data"), "{options}");
+    }
+    assert!(!here.has("dst/old/below"));
+}
+
+#[test]
+fn a_directory_of_one_argument_is_copied_although_another_has_a_file_of_its_name() {
+    let here = Here::make(&[("src/one/x", "a file"), ("src/two/x/y", "y")]);
+    for line in ["src/one/ src/two/", "src/two/ src/one/"] {
+        here.sync(&format!("-a --delete {line} dst/")).success();
+        assert_eq!(here.read("dst/x/y"), "y", "{line}");
+    }
+}
+
+#[test]
+fn what_is_started_has_the_operator_s_umask() {
+    let here = Here::make(&[("src/f", "f"), ("src/d/g", "g")]);
+    let program = here.root.join("as-there");
+    fs::write(&program, "#!/bin/sh\nshift\nexec /bin/sh -c \"$*\"\n").expect("a new file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let line = format!(
+        "umask 027; exec {} sync -rt -e {} --agent-path {} --state-dir {} src/ there:{}/dst/",
+        tests::sandbox::program("sync-client").display(),
+        program.display(),
+        tests::sandbox::program("sync-agent").display(),
+        here.sandbox.state().display(),
+        here.root.display(),
+    );
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(line).current_dir(&here.root);
+    process::run(command).success();
+    let mode =
+        |path: &str| fs::metadata(here.root.join(path)).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((mode("dst/f"), mode("dst/d")), (0o640, 0o750));
 }

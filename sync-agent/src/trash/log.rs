@@ -63,6 +63,9 @@ pub(super) fn header(info: &Info, path: &[u8], tree: &Tree) -> Vec<u8> {
     [destination.as_bytes(), path, b"\0", &follows].concat()
 }
 
+/// What [`identity`] said of entries, by path.
+type Identities = HashMap<Vec<u8>, String>;
+
 /// A log, read.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -72,9 +75,9 @@ pub(super) struct Records {
     pub(super) follows: bool,
     /// By path, so parents come before children.
     pub(super) removed_dirs: BTreeMap<Vec<u8>, (RelPath, Metadata)>,
-    taken: HashMap<Vec<u8>, String>,
-    replaced: HashMap<Vec<u8>, String>,
-    back: HashMap<Vec<u8>, String>,
+    taken: Identities,
+    replaced: Identities,
+    back: Identities,
 }
 
 impl Records {
@@ -141,7 +144,7 @@ impl Records {
     }
 
     /// Where a record of this kind is kept, and what follows its first word.
-    fn identities<'r>(&mut self, record: &'r [u8]) -> Option<(&mut HashMap<Vec<u8>, String>, &'r [u8])> {
+    fn identities<'r>(&mut self, record: &'r [u8]) -> Option<(&mut Identities, &'r [u8])> {
         let space = record.iter().position(|&byte| byte == b' ')?;
         let identities = match &record[..space] {
             b"taken" => &mut self.taken,

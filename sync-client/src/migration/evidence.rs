@@ -206,7 +206,7 @@ mod tests {
         fs::create_dir(&other).unwrap();
         fs::write(data.join("deep/a.wt"), "x").unwrap();
         fs::hard_link(data.join("deep/a.wt"), other.join("b")).unwrap();
-        let here = Machine::here("here", 0o022, &crossbeam_channel::never());
+        let here = Machine::here("here", &crossbeam_channel::never());
         let place_of = |directory: &Path| Place { directory: directory.to_owned(), follows_links: false };
         assert_eq!(holders(&here, &[place_of(&data)]).unwrap().processes, []);
         let held = File::open(other.join("b")).unwrap();

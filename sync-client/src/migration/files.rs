@@ -211,7 +211,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     fn here() -> Machine {
-        Machine::here("here", 0o077, &crossbeam_channel::never())
+        Machine::here("here", &crossbeam_channel::never())
     }
 
     /// Does the same by the shell and by system calls, each in a directory of its own.

@@ -279,10 +279,7 @@ pub(crate) struct Machine {
 }
 
 enum Way {
-    /// With the operator's umask: this process runs with none.
-    Here {
-        umask: u16,
-    },
+    Here,
     Ssh(Box<Access>),
 }
 
@@ -310,8 +307,8 @@ impl Access {
 
 impl Machine {
     /// This machine.
-    pub(crate) fn here(name: &str, umask: u16, stop: &Receiver<()>) -> Machine {
-        Machine { name: name.to_owned(), way: Way::Here { umask }, stop: stop.clone() }
+    pub(crate) fn here(name: &str, stop: &Receiver<()>) -> Machine {
+        Machine { name: name.to_owned(), way: Way::Here, stop: stop.clone() }
     }
 
     /// One behind SSH; it is connected when it is first asked.
@@ -332,9 +329,8 @@ impl Machine {
             started.map_err(|source| HostError::Start { host: self.name.clone(), source })
         };
         match &self.way {
-            Way::Here { umask } => {
-                let line = [format!("umask {umask:03o}; ").as_bytes(), line].concat();
-                start(&[OsString::from("/bin/sh"), OsString::from("-c"), OsString::from_vec(line)])
+            Way::Here => {
+                start(&[OsString::from("/bin/sh"), OsString::from("-c"), OsString::from_vec(line.to_vec())])
             }
             Way::Ssh(access) => match &access.connection.program {
                 Some(program) => {
@@ -494,7 +490,7 @@ mod tests {
     use std::fs;
 
     fn here() -> Machine {
-        Machine::here("here", 0o027, &crossbeam_channel::never())
+        Machine::here("here", &crossbeam_channel::never())
     }
 
     #[test]
@@ -522,13 +518,6 @@ mod tests {
         assert_eq!((ran.status, &*ran.stderr), (Some(3), &b"no\n"[..]));
         let nowhere = here().run(&Command::new(["true"]).within(&odd.join("nowhere"))).unwrap();
         assert!(!nowhere.is_success());
-    }
-
-    #[test]
-    fn what_a_command_makes_here_has_the_operator_s_umask() {
-        let none: [&str; 0] = [];
-        let ran = here().run(&Command::script("umask", none)).unwrap();
-        assert_eq!(ran.stdout.trim_ascii().trim_ascii_start(), b"0027");
     }
 
     #[test]
@@ -571,7 +560,7 @@ mod tests {
     fn a_stopped_run_waits_for_no_command() {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         drop(stop);
-        let machine = Machine::here("here", 0o022, &stopped);
+        let machine = Machine::here("here", &stopped);
         assert!(matches!(machine.run(&Command::new(["sleep", "100"])), Err(HostError::Interrupted)));
     }
 

@@ -72,12 +72,11 @@ impl<'a> Run<'a> {
             Journal::open(dir, &identity)?
         };
         let environment = asking_once(operator.environment);
-        let umask = environment.umask;
         let source: Arc<dyn Host> = match &plan.source.ssh {
-            None => Arc::new(Machine::here("source", umask, operator.stop)),
+            None => Arc::new(Machine::here("source", operator.stop)),
             Some(ssh) => Arc::new(Machine::behind("source", ssh, &environment, operator.stop)?),
         };
-        let destination = Arc::new(Machine::here("destination", umask, operator.stop));
+        let destination = Arc::new(Machine::here("destination", operator.stop));
         Ok(Run { plan, settings, operator, environment, say, source, destination, journal })
     }
 
@@ -100,7 +99,7 @@ impl<'a> Run<'a> {
     pub(crate) fn register(&self, host: &RegisterHost) -> Result<Machine, StepError> {
         let (name, stop) = (host.name.as_str(), self.operator.stop);
         match &host.ssh {
-            None => Ok(Machine::here(name, self.environment.umask, stop)),
+            None => Ok(Machine::here(name, stop)),
             Some(ssh) => Ok(Machine::behind(name, ssh, &self.environment, stop)?),
         }
     }

@@ -1,5 +1,6 @@
 //! Runs the operator's test of a configuration, which may hang or be stopped.
 
+use crate::child;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsStr;
@@ -31,7 +32,7 @@ pub(super) fn run(command: &OsStr, stop: &Receiver<()>) -> Result<(), Failure> {
     let errors = || io::stderr().as_fd().try_clone_to_owned();
     shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(errors()?).stderr(errors()?);
     // A group of its own: Ctrl-C is for this process, which then ends all of it and puts the old file back.
-    let mut child = shell.process_group(0).spawn()?;
+    let mut child = child::spawn(shell.process_group(0))?;
     let end = Instant::now() + LONGEST;
     loop {
         if let Some(status) = child.try_wait()? {

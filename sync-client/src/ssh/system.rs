@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::{Exit, Process, ProcessOutcome, StderrSink};
+use crate::child;
 
 /// How big the pipes to and from the program are made, where the system allows.
 const PIPE_BYTES: usize = 1 << 20;
@@ -25,12 +26,9 @@ pub fn spawn(program_and_args: &[OsString], stderr: StderrSink) -> io::Result<Pr
     let (program, args) = program_and_args
         .split_first()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no program to start"))?;
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child::spawn(&mut command)?;
     let missing = || io::Error::other("the program has no pipes");
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
