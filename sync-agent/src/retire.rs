@@ -14,7 +14,7 @@ use crate::metadata::Metadata;
 use crate::sides::Sides;
 use crate::sink::CopyError;
 use crate::trash::Trash;
-use crate::tree::{self, Dir, Handle, Info, STAGING_NAME, Tree};
+use crate::tree::{self, Dir, Handle, Info, STAGED_BACKUP_NAME, Tree};
 use crate::workers::lock;
 use protocol::ContentHash;
 use protocol::options::{Room, SyncOptions};
@@ -343,25 +343,21 @@ fn second_name(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), E
         // A run that was killed before it replaced the file had come as far.
         return Ok(());
     }
-    let _ = to.remove_file(STAGED_NAME);
-    match dir.link(name, to, STAGED_NAME) {
+    let _ = to.remove_file(STAGED_BACKUP_NAME);
+    match dir.link(name, to, STAGED_BACKUP_NAME) {
         Err(error) if is_no_link(error) => return copy(dir, name, to, to_name),
         linked => linked?,
     }
     rename_staged(to, to_name)
 }
 
-/// What is not complete yet of a backup.
-pub(crate) const STAGED_NAME: &[u8] = b".sync-agent-staging-backup";
-const _: () = assert!(STAGED_NAME.len() > STAGING_NAME.len());
-
 fn is_no_link(error: Errno) -> bool {
     matches!(error, Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS)
 }
 
 fn rename_staged(to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
-    to.rename(STAGED_NAME, to, to_name).inspect_err(|_| {
-        let _ = to.remove_file(STAGED_NAME);
+    to.rename(STAGED_BACKUP_NAME, to, to_name).inspect_err(|_| {
+        let _ = to.remove_file(STAGED_BACKUP_NAME);
     })
 }
 
@@ -375,19 +371,19 @@ fn copy(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
 /// Copies an entry with its metadata, under a name that is nobody's; the content is on disk then.
 pub(crate) fn stage_copy(dir: &Dir, name: &[u8], to: &Dir) -> Result<(), Errno> {
     let info = dir.info(name)?;
-    let _ = to.remove_file(STAGED_NAME);
+    let _ = to.remove_file(STAGED_BACKUP_NAME);
     let made = if info.is_file() { copy_file(dir, name, to) } else { make_same(dir, name, &info, to) };
     let complete = made.and_then(|()| {
-        let held = to.hold(STAGED_NAME)?;
+        let held = to.hold(STAGED_BACKUP_NAME)?;
         copy_attributes(&dir.hold(name)?, &held)?;
         Metadata::of(&info).apply(&held).map_err(|(_, error)| error)
     });
     if let Err(error) = complete {
-        let _ = to.remove_file(STAGED_NAME);
+        let _ = to.remove_file(STAGED_BACKUP_NAME);
         return Err(error);
     }
     if info.is_file() {
-        let file = to.open_file(STAGED_NAME)?;
+        let file = to.open_file(STAGED_BACKUP_NAME)?;
         file.sync_all().map_err(errno)?;
     }
     Ok(())
@@ -421,10 +417,10 @@ fn unless_refused(result: Result<(), Errno>) -> Result<(), Errno> {
 fn copy_file(dir: &Dir, name: &[u8], to: &Dir) -> Result<(), Errno> {
     let from = dir.open_file(name)?;
     let before = tree::info_of(&from)?;
-    let copied = to.create_file(STAGED_NAME)?;
+    let copied = to.create_file(STAGED_BACKUP_NAME)?;
     copy_content(&from, &copied)?;
     copied.sync_data().map_err(errno)?;
-    let same = hash(&dir.open_file(name)?)? == hash(&to.open_file(STAGED_NAME)?)?;
+    let same = hash(&dir.open_file(name)?)? == hash(&to.open_file(STAGED_BACKUP_NAME)?)?;
     if same && before.same_content(&tree::info_of(&from)?) { Ok(()) } else { Err(Errno::STALE) }
 }
 
@@ -444,11 +440,11 @@ pub(crate) fn hash(file: &File) -> Result<ContentHash, Errno> {
 
 fn make_same(dir: &Dir, name: &[u8], info: &Info, to: &Dir) -> Result<(), Errno> {
     if info.is_link() {
-        return to.make_link(STAGED_NAME, &dir.read_link(name)?);
+        return to.make_link(STAGED_BACKUP_NAME, &dir.read_link(name)?);
     }
-    let any = Name::new(STAGED_NAME).map_err(|_| Errno::INVAL)?;
+    let any = Name::new(STAGED_BACKUP_NAME).map_err(|_| Errno::INVAL)?;
     let entry = info.entry(any, Vec::new(), Default::default()).ok_or(Errno::INVAL)?;
-    to.make_node(STAGED_NAME, &entry.kind)
+    to.make_node(STAGED_BACKUP_NAME, &entry.kind)
 }
 
 fn errno(error: io::Error) -> Errno {

@@ -26,6 +26,8 @@ pub use handle::Handle;
 /// Where this program keeps what is not complete yet, inside a destination; neither end ever copies,
 /// lists or deletes it, nor anything whose name begins so.
 pub const STAGING_NAME: &[u8] = b".sync-agent-staging";
+/// What is not complete yet of a backup, beside where it is to be.
+pub(crate) const STAGED_BACKUP_NAME: &[u8] = b".sync-agent-staging-backup";
 
 /// What a symbolic link is to a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -786,7 +788,7 @@ impl Names {
         if matches!(name, b"." | b"..") {
             return;
         }
-        if name.starts_with(STAGING_NAME) {
+        if matches!(name, STAGING_NAME | STAGED_BACKUP_NAME) {
             self.has_staging |= name == STAGING_NAME;
             return;
         }

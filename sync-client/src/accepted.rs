@@ -76,9 +76,6 @@ pub(crate) const HELD_ANYWAY: &[(Spelling, &str)] = &[
     (("insecure-links", None), "a path that the operator types is followed as typed; nothing below it is"),
 ];
 
-/// What `rsync --server` is told when another rsync starts it; no operator types it.
-const SERVER: &str = "server";
-
 /// Adds both kinds to `command`, hidden from its help.
 pub(crate) fn arguments(mut command: Command) -> Command {
     for ((name, letter), _) in REFUSED {
@@ -87,7 +84,7 @@ pub(crate) fn arguments(mut command: Command) -> Command {
     for ((name, letter), _) in HELD_ANYWAY {
         command = command.arg(hidden(name, *letter, "held:"));
     }
-    command.arg(hidden(SERVER, None, ""))
+    command
 }
 
 fn hidden(spelling: &'static str, letter: Option<char>, prefix: &str) -> Arg {
@@ -100,11 +97,6 @@ fn hidden(spelling: &'static str, letter: Option<char>, prefix: &str) -> Arg {
     } else {
         arg.action(ArgAction::SetTrue)
     }
-}
-
-/// Whether another rsync has started this program as its other half.
-pub(crate) fn is_started_by_rsync(matches: &ArgMatches) -> bool {
-    matches.get_flag(SERVER)
 }
 
 /// Why the first refused option that was given is refused.

@@ -24,6 +24,12 @@ use sync_client::{args, bench, child, demo, key, planned, probe, proxy, register
 
 fn main() -> ExitCode {
     let as_rsync = is_called_rsync();
+    // Before the line is read: one for the other half of an rsync has words of its own.
+    if as_rsync && env::args_os().nth(1).is_some_and(|word| word == "--server") {
+        let error = JobError::StartedByRsync;
+        eprintln!("rsync: {error}");
+        return ExitCode::from(error.exit().code());
+    }
     let matches = match args::command().try_get_matches_from(typed(as_rsync)) {
         Ok(matches) => matches,
         Err(error) => {

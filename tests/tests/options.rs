@@ -239,9 +239,9 @@ fn a_program_named_rsync_takes_rsync_s_lines() {
     words(&[]).expect_code(1).expect_stderr("a source and a destination are needed");
     words(&["-a", "host::module/x", "/tmp/x"]).expect_code(5).expect_stderr("write [USER@]HOST:PATH");
     words(&["rsync://host/module", "/tmp/x"]).expect_code(5).expect_stderr("not spoken to");
-    words(&["--server", "--sender", "-logDtpre.iLsfxCIvu", ".", "/x"])
-        .expect_code(5)
-        .expect_stderr("an rsync");
+    for more in ["--sender", "--log-format=%i"] {
+        words(&["--server", more, "-logDtpre.iLsfxCIvu", ".", "/x"]).expect_code(5).expect_stderr("an rsync");
+    }
     words(&["-a", "--protocol=30", "a", "b"]).expect_code(1).expect_stderr("--protocol is not done here");
 }
 

@@ -8,8 +8,8 @@
 use super::log::{self, Log, Record, Records};
 use super::{LOG, NEW, TREE, TrashError, io};
 use crate::metadata::Metadata;
-use crate::retire::{self, STAGED_NAME, needed_mode, same_directory};
-use crate::tree::{self, Dir, Follow, Handle as _, Held, Info, Tree};
+use crate::retire::{self, needed_mode, same_directory};
+use crate::tree::{self, Dir, Follow, Handle as _, Held, Info, STAGED_BACKUP_NAME, Tree};
 use protocol::path::{Name, RelPath};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashSet};
@@ -204,9 +204,9 @@ impl Undo<'_> {
             self.put_aside(&parent, name.as_bytes(), &above, &name)?;
         }
         // Before it has its name: an undo that ends another one knows it then, and gives it its times.
-        let made = parent.info(STAGED_NAME)?;
+        let made = parent.info(STAGED_BACKUP_NAME)?;
         self.log.add(self.directory, &Record::Replaced(&made), path)?;
-        parent.rename_to_free(STAGED_NAME, &parent, name.as_bytes())?;
+        parent.rename_to_free(STAGED_BACKUP_NAME, &parent, name.as_bytes())?;
         self.directories.insert(path.as_bytes().to_vec(), (path.clone(), metadata.clone()));
         self.tell_older(path, &made);
         Ok(true)
@@ -251,7 +251,7 @@ impl Undo<'_> {
         }
         if !self.dry_run {
             // A copy that was not complete; its original is where it was.
-            let _ = trash.remove_file(STAGED_NAME);
+            let _ = trash.remove_file(STAGED_BACKUP_NAME);
         }
     }
 
@@ -356,12 +356,12 @@ impl Undo<'_> {
         standing: Option<&Info>,
     ) -> Result<(), Refusal> {
         retire::stage_copy(trash, name.as_bytes(), dir)?;
-        let copied = dir.info(STAGED_NAME)?;
+        let copied = dir.info(STAGED_BACKUP_NAME)?;
         self.log.add(self.directory, &Record::Back(&copied), &parent.join(name))?;
         if standing.is_some() {
             self.put_aside(dir, name.as_bytes(), parent, name)?;
         }
-        dir.rename_to_free(STAGED_NAME, dir, name.as_bytes())?;
+        dir.rename_to_free(STAGED_BACKUP_NAME, dir, name.as_bytes())?;
         dir.sync_entries()?;
         Ok(trash.remove_file(name.as_bytes())?)
     }
@@ -404,9 +404,9 @@ impl Undo<'_> {
 /// Makes a directory in `parent` under a name that is nobody's, with the attributes of `like`. What it needs to be filled
 /// comes off at the end.
 fn stage_directory(like: Option<&Held>, parent: &Dir, metadata: &Metadata) -> Result<(), Errno> {
-    crate::staging::remove_all(parent, STAGED_NAME)?;
-    parent.make_dir(STAGED_NAME)?;
-    let held = parent.hold(STAGED_NAME)?;
+    crate::staging::remove_all(parent, STAGED_BACKUP_NAME)?;
+    parent.make_dir(STAGED_BACKUP_NAME)?;
+    let held = parent.hold(STAGED_BACKUP_NAME)?;
     if let Some(like) = like {
         retire::copy_attributes(like, &held)?;
     }
@@ -440,11 +440,11 @@ fn move_by_copy(from: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(),
     let info = from.info(name)?;
     if info.is_dir() {
         stage_directory(Some(&from.hold(name)?), to, &Metadata::of(&info))?;
-        to.rename_to_free(STAGED_NAME, to, to_name)?;
+        to.rename_to_free(STAGED_BACKUP_NAME, to, to_name)?;
         return from.remove_dir(name);
     }
     retire::stage_copy(from, name, to)?;
-    to.rename_to_free(STAGED_NAME, to, to_name)?;
+    to.rename_to_free(STAGED_BACKUP_NAME, to, to_name)?;
     to.sync_entries()?;
     from.remove_file(name)
 }

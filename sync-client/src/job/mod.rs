@@ -170,9 +170,6 @@ fn refuse<T>(message: impl Into<String>) -> Result<T, JobError> {
 /// # Errors
 /// Says which argument is wrong and what to write instead.
 pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
-    if accepted::is_started_by_rsync(matches) {
-        return Err(JobError::StartedByRsync);
-    }
     if let Some(refusal) = accepted::refusal(matches) {
         return refuse(refusal);
     }
