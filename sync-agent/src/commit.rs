@@ -291,7 +291,6 @@ fn give_name(run: &Run<'_>, parent: &mut Parent, target: &Target, staged: &Stage
         Taking::Free => match area.rename_to_free(name, dir, to) {
             // A directory that was to go is not empty: that is told.
             Err(Errno::EXIST) if target.existing.is_none() => return Err(Unplaced::Unplanned),
-            Err(Errno::INVAL | Errno::NOSYS) => area.rename(name, dir, to),
             result => result,
         },
         _ => area.rename(name, dir, to),
@@ -344,7 +343,8 @@ fn tell_unplaced(run: &Run<'_>, target: &Target, why: Unplaced) {
 fn make_way(run: &Run<'_>, parent: &mut Parent, target: &Target, existing: &Info) -> Result<(), Errno> {
     if existing.is_dir() {
         // Not empty: what is in it stays, and the rename says so.
-        let _ = run.retirement.remove_dir(parent.dir(run, target)?, &target.parent, target.name(), existing);
+        let (dir, name) = (parent.dir(run, target)?, target.name());
+        let _ = run.retirement.remove_dir(run.tree, dir, &target.parent, name, existing);
     }
     keep_old(run, parent, target)
 }

@@ -161,7 +161,9 @@ fn remove(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let removed = match (run.options.dry_run, is_dir) {
         (true, _) if !is_dir && run.retirement.leaves_beside(name) => Ok(Left::Beside),
         (true, _) => Ok(Left::Elsewhere),
-        (false, true) => run.retirement.remove_dir(dir, parent, name, &info).map(|()| Left::Elsewhere),
+        (false, true) => {
+            run.retirement.remove_dir(run.tree, dir, parent, name, &info).map(|()| Left::Elsewhere)
+        }
         (false, false) => run.retirement.remove(run.tree, dir, parent, name),
     };
     let is_empty = match removed {

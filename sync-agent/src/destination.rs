@@ -332,7 +332,7 @@ impl DestinationEnd<'_> {
         let nothing =
             Beside { staging: Staging::default(), bases, retirement: Retirement::Gone, partials: None };
         let Some(home) = &root.dir else { return Ok(nothing) };
-        let retirement = Retirement::open(options, sides, home)?;
+        let retirement = Retirement::open(options, sides, &root.tree, home)?;
         if options.dry_run {
             return Ok(Beside { retirement, ..nothing });
         }

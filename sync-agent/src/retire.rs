@@ -48,6 +48,7 @@ impl<'a> Retirement<'a> {
     pub(crate) fn open(
         options: &SyncOptions,
         sides: &'a Sides<'a>,
+        tree: &Tree,
         home: &Dir,
     ) -> Result<Retirement<'a>, SessionError> {
         match &options.replaced {
@@ -71,7 +72,7 @@ impl<'a> Retirement<'a> {
                 let opened = if dry_run { sides.open(directory) } else { sides.open_or_make(directory) };
                 let trash = match opened {
                     Err(Errno::NOENT) if dry_run => return Ok(Retirement::Gone),
-                    opened => opened.and_then(|opened| Trash::open(&opened, home)),
+                    opened => opened.and_then(|opened| Trash::open(&opened, tree, home)),
                 };
                 trash.map(Self::Trash).map_err(|error| refused(&options.replaced, error))
             }
@@ -95,10 +96,18 @@ impl<'a> Retirement<'a> {
         match dir.info(name.as_bytes()) {
             Err(Errno::NOENT) => return Ok(()),
             Ok(info) if info.is_dir() => return Ok(()),
-            result => result?,
-        };
+            Ok(info) => self.tell_taken(parent, name, &info)?,
+            Err(error) => return Err(error),
+        }
         let _turn = self.turn();
         second_name(dir, name.as_bytes(), &to.0, &to.1)
+    }
+
+    fn tell_taken(&self, parent: &RelPath, name: &Name, was: &Info) -> Result<(), Errno> {
+        match self {
+            Retirement::Trash(trash) => trash.taken(&parent.join(name), was),
+            Retirement::Gone | Retirement::Backup(_) => Ok(()),
+        }
     }
 
     /// What took the place of something that was kept is there now.
@@ -125,7 +134,10 @@ impl<'a> Retirement<'a> {
                 }
                 backups.place(tree, dir, parent, name)?
             }
-            Retirement::Trash(trash) => (trash.place(tree, parent)?, name.as_bytes().to_vec()),
+            Retirement::Trash(trash) => {
+                trash.taken(&parent.join(name), &dir.info(name.as_bytes())?)?;
+                (trash.place(tree, parent)?, name.as_bytes().to_vec())
+            }
         };
         match dir.rename(name.as_bytes(), &to, &to_name) {
             Err(Errno::XDEV) => {
@@ -136,26 +148,32 @@ impl<'a> Retirement<'a> {
             result => result?,
         }
         match self {
-            Retirement::Trash(trash) => trash.taken(&parent.join(name))?,
-            Retirement::Backup(Backups { elsewhere: None, .. }) => return Ok(Left::Beside),
-            Retirement::Gone | Retirement::Backup(_) => {}
+            Retirement::Backup(Backups { elsewhere: None, .. }) => Ok(Left::Beside),
+            Retirement::Gone | Retirement::Backup(_) | Retirement::Trash(_) => Ok(Left::Elsewhere),
         }
-        Ok(Left::Elsewhere)
     }
 
     /// Removes a directory that is empty now; it was `info` before it was emptied.
     pub(crate) fn remove_dir(
         &self,
+        tree: &Tree,
         dir: &Dir,
         parent: &RelPath,
         name: &Name,
         info: &Info,
     ) -> Result<(), Errno> {
-        dir.remove_dir(name.as_bytes())?;
-        match self {
-            Retirement::Trash(trash) => trash.removed_dir(&parent.join(name), info),
-            Retirement::Gone | Retirement::Backup(_) => Ok(()),
+        let Retirement::Trash(trash) = self else { return dir.remove_dir(name.as_bytes()) };
+        if !is_empty(&dir.dir(name)?)? {
+            return Err(Errno::NOTEMPTY);
         }
+        let path = parent.join(name);
+        let like = trash.place(tree, &path)?.hold_self()?;
+        copy_attributes(&dir.hold(name.as_bytes())?, &like)?;
+        // An ACL changes the mode, and what is kept below must stay within reach.
+        like.set_mode(info.raw_mode & 0o7777 | needed_mode())?;
+        trash.taken(&path, info)?;
+        dir.remove_dir(name.as_bytes())?;
+        trash.removed_dir(&path, info)
     }
 
     /// Whether something other than a directory that is taken away stays beside, under another name.
@@ -187,7 +205,7 @@ pub(crate) fn refused(asked: &Replaced, error: Errno) -> SessionError {
         Replaced::Trash { directory } if error == Errno::XDEV => {
             let why = format!(
                 "--trash {:?} is not on the destination's file system, or outside the directory that the agent is held \
-                 to: everything in it is moved, not copied; nothing was changed",
+                 to: what it keeps is moved there, not copied; nothing was changed",
                 protocol::path::escaped(directory)
             );
             SessionError::refused(Exit::Selection, why)
@@ -295,13 +313,22 @@ pub(crate) fn same_directory(root: &Dir, tree: &Tree, path: &RelPath) -> Result<
             // Who is not root gives what he can; the mode comes last, an owner clears bits of it.
             let held = parent.hold(name.as_bytes())?;
             let _ = held.set_owner(Some(like.uid), Some(like.gid));
-            let needed = if rustix::process::geteuid().is_root() { 0 } else { 0o700 };
-            held.set_mode(like.raw_mode & 0o7777 | needed)?;
+            held.set_mode(like.raw_mode & 0o7777 | needed_mode())?;
         }
         Err(Errno::EXIST) => {}
         Err(error) => return Err(error),
     }
     parent.dir(&name)
+}
+
+/// What this user needs of a directory's mode to move things in and out of it.
+pub(crate) fn needed_mode() -> u16 {
+    if rustix::process::geteuid().is_root() { 0 } else { 0o700 }
+}
+
+/// Whether a directory has nothing in it, not even what a run left in the middle of its work.
+pub(crate) fn is_empty(dir: &Dir) -> Result<bool, Errno> {
+    dir.names().map(|names| names.is_empty() && !names.has_staging())
 }
 
 /// Gives what has `name` a second one, in place of whatever file has that.
@@ -336,6 +363,13 @@ fn rename_staged(to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
 
 /// Copies an entry with its metadata, in place of whatever file has the name; it is on disk then.
 fn copy(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
+    stage_copy(dir, name, to)?;
+    rename_staged(to, to_name)?;
+    to.sync_entries()
+}
+
+/// Copies an entry with its metadata, under a name that is nobody's; the content is on disk then.
+pub(crate) fn stage_copy(dir: &Dir, name: &[u8], to: &Dir) -> Result<(), Errno> {
     let info = dir.info(name)?;
     let _ = to.remove_file(STAGED_BACKUP_NAME);
     let made = if info.is_file() { copy_file(dir, name, to) } else { make_same(dir, name, &info, to) };
@@ -352,13 +386,12 @@ fn copy(dir: &Dir, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
         let file = to.open_file(STAGED_BACKUP_NAME)?;
         file.sync_all().map_err(errno)?;
     }
-    rename_staged(to, to_name)?;
-    to.sync_entries()
+    Ok(())
 }
 
 /// Gives a copy the extended attributes and ACLs of what it is a copy of, as far as its file system has them and this user
 /// may set them, and no others.
-fn copy_attributes(from: &impl Handle, to: &impl Handle) -> Result<(), Errno> {
+pub(crate) fn copy_attributes(from: &impl Handle, to: &impl Handle) -> Result<(), Errno> {
     let split = |names: Vec<u8>| -> Vec<Vec<u8>> {
         names.split(|&byte| byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
     };

@@ -497,7 +497,7 @@ impl Run<'_> {
         if let Some(existing) = target.existing.filter(|_| !stays) {
             let removed = self.tree.dir(&target.parent).and_then(|dir| match existing.is_dir() {
                 // What is in one, nobody has asked about.
-                true => dir.remove_dir(target.name().as_bytes()),
+                true => self.retirement.remove_dir(self.tree, &dir, &target.parent, target.name(), &existing),
                 false => self.retirement.remove(self.tree, &dir, &target.parent, target.name()).map(|_| ()),
             });
             match removed {

@@ -9,7 +9,7 @@
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::path::{Name, RelPath};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::fs::{Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::time::ClockId;
@@ -20,6 +20,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 mod handle;
+mod rename;
 pub use handle::Handle;
 
 /// Where this program keeps what is not complete yet, inside a destination; neither end ever copies,
@@ -463,22 +464,6 @@ impl Dir {
             Err(Errno::RANGE) => self.hold_self()?.attribute(name),
             Err(error) => Err(error),
         }
-    }
-
-    /// Moves `name` to `to_name` in `to`, replacing what is there.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn rename(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
-        fs::renameat(&self.0, name, &to.0, to_name)
-    }
-
-    /// The same, if nothing has the new name: `EEXIST` otherwise. Some file systems cannot tell: `EINVAL`.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(crate) fn rename_to_free(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> Result<(), Errno> {
-        fs::renameat_with(&self.0, name, &to.0, to_name, RenameFlags::NOREPLACE)
     }
 
     /// Removes anything but a directory.

@@ -1,6 +1,6 @@
 //! `trash`: the runs of `sync --trash`, and putting back what one of them replaced or deleted.
 //!
-//! Works on the machine where the destination is: everything in a trash is moved, nothing copied.
+//! Works on the machine where the destination is.
 
 use crate::console::Lines;
 use crate::options::{changing, json as json_option};
@@ -38,8 +38,9 @@ pub fn command() -> Command {
                 .about("Put back what a run replaced or deleted, as it was")
                 .long_about(
                     "Moves back what a run replaced or deleted, with all that belongs to it: owner, mode, times, \
-                     attributes. What was changed or put there since stays, and what belongs there stays in the trash; \
-                     so does what the run added. Later runs are undone first.",
+                     attributes. What the run had put in its place moves to DIR/RUN/new: nothing is lost. What was \
+                     changed or put there since stays, and what belongs there stays in the trash. What the run added \
+                     stays too. Later runs are undone first.",
                 )
                 .arg(directory())
                 .arg(Arg::new("run").value_name("RUN").required(true).help("As `trash list` names it")),
@@ -85,7 +86,9 @@ impl CommandError {
             CommandError::Open(..) | CommandError::Trash(TrashError::Io(..)) => Exit::FileIo,
             CommandError::Trash(TrashError::NoRun(_)) => Exit::Usage,
             CommandError::Trash(TrashError::Busy(_)) => Exit::Busy,
-            CommandError::Trash(TrashError::Log(_) | TrashError::Moved(_)) => Exit::Refused,
+            CommandError::Trash(TrashError::Undone(_) | TrashError::Log(_) | TrashError::Moved(_)) => {
+                Exit::Refused
+            }
             CommandError::Prompt(error) => error.exit(),
         }
     }
@@ -100,12 +103,15 @@ fn open(matches: &ArgMatches) -> Result<Dir, CommandError> {
 
 fn list(directory: &Dir, out: &Lines) -> Result<Exit, CommandError> {
     let runs = trash::list(directory)?;
-    for TrashedRun { name, destination, entries } in &runs {
+    for TrashedRun { name, destination, entries, is_undone } in &runs {
         let destination = escaped(destination);
-        let text = format!("{name}  {entries} entries of {destination}");
+        let text = match is_undone {
+            false => format!("{name}  {entries} entries of {destination}"),
+            true => format!("{name}  undone; {entries} entries that it had put into {destination}"),
+        };
         out.tell(
             &text,
-            &json!({"event": "run", "run": name, "entries": entries, "destination": destination}),
+            &json!({"event": "run", "run": name, "entries": entries, "undone": is_undone, "destination": destination}),
         );
     }
     if runs.is_empty() {

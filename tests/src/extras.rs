@@ -42,6 +42,17 @@ pub fn set_attribute(path: &Path, name: &str, value: &[u8]) {
         .unwrap_or_else(|error| panic!("{name} of {}: {error}", path.display()));
 }
 
+/// An ACL that lets one more user in, as `system.posix_acl_access` and `system.posix_acl_default` have it.
+#[must_use]
+pub fn acl_for(uid: u32) -> Vec<u8> {
+    let nobody = u32::MAX;
+    let entries = [(1_u16, 7_u16, nobody), (2, 7, uid), (4, 5, nobody), (16, 7, nobody), (32, 0, nobody)];
+    let entry = |(tag, bits, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [2_u32.to_le_bytes().to_vec()].into_iter().chain(entries.map(entry)).flatten().collect()
+}
+
 /// The names that share an inode, group by group.
 ///
 /// # Panics

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tests::extras::acl_for;
 use tests::mount::Tmpfs;
 use tests::process::{self, Output};
 use tests::sandbox::Sandbox;
@@ -230,16 +231,6 @@ fn a_file_that_the_line_names_and_that_is_not_there_is_a_file_error() {
         here.sync(&format!("-a --delete --{option}=no-such-file src/ dst/")).expect_code(11);
         assert!(here.has("dst/extra") && !here.has("dst/f"), "{option}");
     }
-}
-
-/// An ACL that lets one more user in, as `system.posix_acl_default` has it.
-fn acl_for(uid: u32) -> Vec<u8> {
-    let nobody = u32::MAX;
-    let entries = [(1_u16, 7_u16, nobody), (2, 7, uid), (4, 5, nobody), (16, 7, nobody), (32, 0, nobody)];
-    let entry = |(tag, bits, id): (u16, u16, u32)| {
-        [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
-    };
-    [2_u32.to_le_bytes().to_vec()].into_iter().chain(entries.map(entry)).flatten().collect()
 }
 
 fn acl_of(path: &Path) -> Option<Vec<u8>> {
