@@ -4,7 +4,7 @@
 //! metadata) is done at once or handed to the committer, files are asked for. What is here and was
 //! not listed is noted as extraneous, and nothing is removed before the end.
 
-use crate::bases::{self, Alternate, Neighbours};
+use crate::bases::{self, Neighbours};
 use crate::basis;
 use crate::clock::Activity;
 use crate::commit::{Placement, Ready};
@@ -24,7 +24,7 @@ use crate::stored;
 use crate::tree::{Dir, Handle as _, Info, Names, Walk};
 use crate::workers::lock;
 use protocol::attributes::HardLink;
-use protocol::bases::{Agreement, BaseKind, Fuzzy, agreement, change as change_from, must_compare};
+use protocol::bases::Fuzzy;
 use protocol::decide::{Action, decide};
 use protocol::destination::{DirectoryId, ReadyPiece, Standing};
 use protocol::entry::{Entry, Kind, Timestamp};
@@ -37,6 +37,8 @@ use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::Instant;
+
+mod alternates;
 
 /// A directory's own side of the merge, kept between the pieces of a large one.
 pub(crate) struct OwnListing {
@@ -389,94 +391,6 @@ impl Merge<'_, '_> {
         self.act(action, target);
     }
 
-    /// What the alternate bases have of an entry, the best of it first. Where a file is already, only what agrees in all is
-    /// better, as rsync has it.
-    fn alternate(
-        &mut self,
-        listed: &Entry,
-        there: Option<&Entry>,
-        otherwise: Change,
-    ) -> Option<Box<Alternate>> {
-        let options = self.run.options;
-        let exists = there.is_some_and(|there| there.kind.same_kind(&listed.kind));
-        if there.is_some() && !listed.is_file() && !listed.is_dir() {
-            // As with rsync, whatever is there.
-            return None;
-        }
-        let must_compare = must_compare(listed, options);
-        let leaves_out = self.run.bases.kind() == BaseKind::Compare;
-        if exists && (!listed.is_file() || must_compare || self.run.bases.kind() == BaseKind::Copy) {
-            return None;
-        }
-        let name = listed.name.as_bytes();
-        let mut found = Vec::new();
-        for (base, dir) in &self.own.bases {
-            let Ok(info) = dir.info(name) else { continue };
-            let link = if info.is_link() { dir.read_link(name).ok() } else { None };
-            let Some(mut entry) = info.entry(listed.name.clone(), link.unwrap_or_default(), LONG_AGO) else {
-                continue;
-            };
-            if self.look_closer(listed, dir, &info, &mut entry).is_err() {
-                continue;
-            }
-            let compared = self.run.translation.wanted(listed.clone(), Some(&entry), &mut self.owners).entry;
-            let Some(agrees) = agreement(&compared, &entry, options) else { continue };
-            // A further name that is left out would have nothing to be a link to: names of one inode are made.
-            let agrees =
-                if leaves_out && listed.link().is_some() { agrees.min(Agreement::Content) } else { agrees };
-            let is_itself = exists && self.own.dir.as_ref().is_some_and(|own| is_one(own, &info, name));
-            if is_itself && agrees == Agreement::All {
-                return None;
-            }
-            let change = change_from(&compared, &entry, agrees, options);
-            found.push(Alternate {
-                base: Some(*base),
-                name: None,
-                info,
-                agrees,
-                change,
-                otherwise,
-                next: None,
-            });
-        }
-        found.retain(|alternate| !exists || alternate.agrees == Agreement::All);
-        // Of those that agree as well as each other the first one stays first.
-        found.sort_by_key(|alternate| std::cmp::Reverse(alternate.agrees));
-        if must_compare && found.first().is_some_and(|best| best.agrees >= Agreement::Content) {
-            found.retain(|alternate| alternate.agrees >= Agreement::Content);
-        } else {
-            found.truncate(1);
-        }
-        found.into_iter().rev().fold(None, |next, alternate| Some(Box::new(Alternate { next, ..alternate })))
-    }
-
-    fn take_from_base(&mut self, agrees: Agreement, target: Target) {
-        let is_left_out = agrees == Agreement::All && self.run.bases.kind() == BaseKind::Compare;
-        if !target.wanted.entry.is_file() {
-            if !is_left_out {
-                return self.act(Action::Make, target);
-            }
-            return self.run.done(&target);
-        }
-        if agrees == Agreement::Kind {
-            return self.act(Action::Transfer { has_basis: true }, target);
-        }
-        if target.existing.is_some_and(|info| info.is_dir()) {
-            self.own.room.push(target.name().clone());
-        }
-        if must_compare(&target.wanted.entry, self.run.options) {
-            return self.compare(target);
-        }
-        if !self.run.takes_from_base(&target) {
-            return;
-        }
-        let mut session = lock(&self.run.session);
-        session.hold(self.directory);
-        session.reserve(self.list);
-        drop(session);
-        self.run.task(Task::FromBase(Arc::new(target)));
-    }
-
     fn left_as_it_is(&self, action: Action, entry: &Entry, there: Option<&Entry>) {
         let path = || self.own.path.join(&entry.name);
         match (action, there) {
@@ -814,13 +728,6 @@ impl Merge<'_, '_> {
         }
     }
 
-    /// A file of another name that a missing one may be like.
-    fn similar(&mut self, target: &Target) -> Option<Alternate> {
-        let OwnListing { neighbours, names, dir, bases, .. } = &mut *self.own;
-        let look = || Neighbours::of(self.run.options.fuzzy, names, dir.as_ref(), bases);
-        neighbours.get_or_insert_with(look).most_similar(&target.wanted.entry, target.change)
-    }
-
     fn compare(&mut self, target: Target) {
         let want = basis::hash_to_compare(self.run, &target);
         let target = Arc::new(target);
@@ -895,11 +802,6 @@ pub(crate) fn root_standing(
     }
     let metadata = (!run.options.dry_run).then(|| Box::new(wanted.metadata));
     Ok(Standing::Present { metadata, differs: !change.is_none() })
-}
-
-/// Whether `info` is of what has that name in `dir`.
-fn is_one(dir: &Dir, info: &Info, name: &[u8]) -> bool {
-    dir.info(name).is_ok_and(|own| (own.device, own.inode) == (info.device, info.inode))
 }
 
 /// For entries of this end: how young a time is only matters at the source.
