@@ -221,7 +221,8 @@ fn make_accessible(run: &Run<'_>, dir: &Dir, name: &Name) -> Option<(Held, u16)>
 fn makes_room(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -> bool {
     let is_next = |ready: &Ready| *ready.target.parent == *parent && ready.target.name() == name;
     let is_ready = run.options.dry_run || lock(&run.waiting).iter().any(is_next);
-    is_ready && !holds_protected(run, dir, parent, name)
+    // Where something is mounted nothing else can be: emptying it would be in vain.
+    is_ready && !dir.is_mounted(name.as_bytes()) && !holds_protected(run, dir, parent, name)
 }
 
 /// Whether something below a directory is kept by the filter.
@@ -262,13 +263,7 @@ fn is_beyond_deletion(run: &Run<'_>, dir: &Dir, parent: &RelPath, name: &Name) -
     };
     run.retirement.protects(dir, name)
         || run.options.plan.is_some() && is_unplanned()
-        || run.options.one_file_system && is_mounted(dir, name)
-}
-
-/// Whether another file system is mounted there.
-fn is_mounted(dir: &Dir, name: &Name) -> bool {
-    let device = || Ok::<_, Errno>((dir.info(name.as_bytes())?, dir.own_info()?));
-    device().is_ok_and(|(info, own)| info.is_dir() && info.device != own.device)
+        || run.options.one_file_system && dir.is_mounted(name.as_bytes())
 }
 
 fn is_unplanned(run: &Run<'_>, path: &RelPath, info: &Info) -> bool {

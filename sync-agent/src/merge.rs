@@ -371,6 +371,11 @@ impl Merge<'_, '_> {
         if action == Action::Skip {
             return self.run.done(&target);
         }
+        if action == Action::Compare && self.run.options.only_grown {
+            // It may be spared yet.
+            target.wanted.entry.set_leads(false);
+            return self.bring(action, target);
+        }
         if self.run.options.may_spare() {
             target.wanted.entry.set_leads(self.run.links.take_lead(link));
         }
@@ -596,9 +601,13 @@ impl Merge<'_, '_> {
     fn bare_directory(&mut self, action: Action, target: &Target) {
         let stays = Standing::Present { metadata: None, differs: false };
         let standing = match action {
+            // Directories on the way are left as they are: so is what is not even one.
+            Action::Make if target.existing.is_some() => {
+                let path = target.path();
+                self.run.problem(errno(Side::Destination, &path, Operation::Create, Errno::NOTDIR));
+                Standing::Skipped
+            }
             Action::Make if self.run.options.dry_run => Standing::Absent,
-            // A plan has no line of it.
-            Action::Make if self.run.options.plan.is_some() && target.existing.is_some() => Standing::Skipped,
             Action::Make => match self.make_directory(target) {
                 Ok(()) => {
                     self.give_default_mode(target);

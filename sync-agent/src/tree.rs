@@ -9,7 +9,7 @@
 use protocol::entry::{Entry, Kind, Timestamp};
 use protocol::path::{Name, RelPath};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::fs::{Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::time::ClockId;
@@ -348,6 +348,15 @@ impl Dir {
     pub fn info(&self, name: &[u8]) -> Result<Info, Errno> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         fs::statx(&self.0, name, flags, StatxFlags::BASIC_STATS).map(|statx| Info::new(&statx))
+    }
+
+    /// Whether something is mounted on the directory `name`, of this file system or another one.
+    pub(crate) fn is_mounted(&self, name: &[u8]) -> bool {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let Ok(there) = fs::statx(&self.0, name, flags, StatxFlags::BASIC_STATS) else { return false };
+        let info = Info::new(&there);
+        let is_elsewhere = || self.own_info().is_ok_and(|own| own.device != info.device);
+        info.is_dir() && (there.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) || is_elsewhere())
     }
 
     /// Where the link `name` points.

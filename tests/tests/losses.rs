@@ -472,3 +472,52 @@ fn what_is_started_has_the_operator_s_umask() {
         |path: &str| fs::metadata(here.root.join(path)).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((mode("dst/f"), mode("dst/d")), (0o640, 0o750));
 }
+
+#[test]
+fn a_mount_is_not_emptied_for_what_can_not_take_its_place() {
+    for options in ["-ax --delete", "-ax --force", "-a --delete", "-ax --delete --delay-updates"] {
+        let here = Here::make(&[("src/m", "a file"), ("src/b", "a file")]);
+        ["dst/m", "dst/b", "bound"].iter().for_each(|path| {
+            fs::create_dir_all(here.root.join(path)).expect("a new directory");
+        });
+        let mounts = [
+            Tmpfs::mount(&here.root.join("dst/m"), 1 << 20),
+            Tmpfs::bind(&here.root.join("bound"), &here.root.join("dst/b")),
+        ];
+        mounts.iter().for_each(|mount| fs::write(mount.path().join("data"), "data").expect("room for it"));
+        here.sync(&format!("{options} src/ dst/")).expect_code(23);
+        assert!(here.has("dst/m/data") && here.has("bound/data"), "{options}");
+    }
+    // One of the same file system is beyond it all the same.
+    let here = Here::make(&[("src/f", "f"), ("dst/b/x", "under it"), ("bound/data", "data")]);
+    let _mounted = Tmpfs::bind(&here.root.join("bound"), &here.root.join("dst/b"));
+    here.sync("-ax --delete src/ dst/");
+    assert!(here.has("bound/data"));
+}
+
+#[test]
+fn a_file_where_a_directory_on_the_way_would_be_stays() {
+    let here = Here::make(&[("src/d/x", "new"), ("dst/d", "precious")]);
+    for options in ["-aRn", "-aR"] {
+        here.sync(&format!("{options} --no-implied-dirs src/./d/x dst/")).expect_code(23);
+        assert_eq!(here.read("dst/d"), "precious", "{options}");
+    }
+}
+
+#[test]
+fn names_of_a_file_that_may_be_spared_after_a_comparison_come_all_the_same() {
+    let here = Here::make(&[("src/a", "AAAA"), ("dst/a", "BBBB")]);
+    fs::hard_link(here.root.join("src/a"), here.root.join("src/b")).expect("a new link");
+    here.sync("-aH --append -c src/ dst/").success();
+    assert_eq!((here.read("dst/a"), here.read("dst/b")), ("BBBB".to_owned(), "AAAA".to_owned()));
+}
+
+#[test]
+fn a_plan_is_not_carried_out_where_a_run_decides_which_name_leads() {
+    let here = Here::make(&[("src/a", "AAAA")]);
+    for option in ["-u", "--existing", "--ignore-existing", "--append"] {
+        plan(&here, &format!("-aH {option}"));
+        let output = here.sync(&format!("-aH {option} --apply-plan=plan src/ dst/"));
+        output.expect_code(1).expect_stderr("leave out -H");
+    }
+}

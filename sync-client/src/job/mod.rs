@@ -234,6 +234,12 @@ pub fn sync(matches: &ArgMatches, given: &Given) -> Result<Job, JobError> {
              source; apply the plan first, then run without it",
         );
     }
+    if planned.is_some() && options.preserve.hard_links && options.may_spare() {
+        return refuse(
+            "--apply-plan cannot be used with -H and one of -u, --existing, --ignore-existing, --append: which name the \
+             others become links to is decided in the run; leave out -H, or the plan",
+        );
+    }
     let output = OutputOptions {
         times: options.preserve.times,
         recursive: options.recursive,
