@@ -215,8 +215,12 @@ impl<'a, 'r> Receiver<'a, 'r> {
             match *step {
                 Step::Open { size_bytes, hash } => self.open(*file, size_bytes, hash)?,
                 Step::Literal { bytes } => self.literal(*file, take(bytes))?,
-                Step::Match { block, count } => self.matched(*file, block, count)?,
-                Step::Pages { page, count } => self.moved(*file, page, count)?,
+                Step::Match { block, count } => {
+                    self.take_in(*file, |sink, run, buffer| sink.copy(run, block, count, buffer))?;
+                }
+                Step::Pages { page, count } => {
+                    self.take_in(*file, |sink, run, buffer| sink.copy_pages(run, page, count, buffer))?;
+                }
                 Step::Zeros { bytes } => self.zeros(*file, bytes)?,
                 Step::End(read) => self.end(*file, read)?,
                 Step::Small { bytes, read } => {
@@ -296,19 +300,28 @@ impl<'a, 'r> Receiver<'a, 'r> {
         Ok(())
     }
 
-    fn literal(&mut self, file: u32, bytes: &[u8]) -> Result<(), SessionError> {
+    /// Lets a file's sink take what comes next of it; a file without one is passed over.
+    fn take_in(
+        &mut self,
+        file: u32,
+        take: impl FnOnce(&mut Sink, &Run<'_>, &mut [u8]) -> Result<(), CopyError>,
+    ) -> Result<(), SessionError> {
         let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        if let Err(error) = sink.write(self.run, bytes) {
+        if let Err(error) = take(&mut sink, self.run, &mut self.buffer) {
             self.not_written(&mut sink, error)?;
         }
         self.sinks.insert(file, sink);
         Ok(())
     }
 
+    fn literal(&mut self, file: u32, bytes: &[u8]) -> Result<(), SessionError> {
+        self.take_in(file, |sink, run, _| sink.write(run, bytes))
+    }
+
     fn zeros(&mut self, file: u32, bytes: u32) -> Result<(), SessionError> {
         static ZEROS: [u8; COPY_BYTES] = [0; COPY_BYTES];
         if self.run.options.room.sparse {
-            return self.hole(file, bytes);
+            return self.take_in(file, |sink, run, _| sink.hole(run, u64::from(bytes)));
         }
         let mut left = bytes as usize;
         while left > 0 && !self.run.stopped.load(Ordering::Relaxed) {
@@ -316,33 +329,6 @@ impl<'a, 'r> Receiver<'a, 'r> {
             self.literal(file, &ZEROS[..now])?;
             left -= now;
         }
-        Ok(())
-    }
-
-    fn hole(&mut self, file: u32, bytes: u32) -> Result<(), SessionError> {
-        let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        if let Err(error) = sink.hole(self.run, u64::from(bytes)) {
-            self.not_written(&mut sink, error)?;
-        }
-        self.sinks.insert(file, sink);
-        Ok(())
-    }
-
-    fn matched(&mut self, file: u32, block: u64, count: u32) -> Result<(), SessionError> {
-        let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        if let Err(error) = sink.copy(self.run, block, count, &mut self.buffer) {
-            self.not_written(&mut sink, error)?;
-        }
-        self.sinks.insert(file, sink);
-        Ok(())
-    }
-
-    fn moved(&mut self, file: u32, page: u64, count: u32) -> Result<(), SessionError> {
-        let Some(mut sink) = self.sinks.remove(&file) else { return Ok(()) };
-        if let Err(error) = sink.copy_pages(self.run, page, count, &mut self.buffer) {
-            self.not_written(&mut sink, error)?;
-        }
-        self.sinks.insert(file, sink);
         Ok(())
     }
 

@@ -180,26 +180,20 @@ impl Sink {
         count: u32,
         buffer: &mut [u8],
     ) -> Result<(), CopyError> {
-        let Some(basis) = self.basis.take() else { return Ok(()) };
         let size = u64::from(self.block_size.bytes());
         let from = block * size;
-        let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
-        let stays = self.stays(&basis, from);
-        let in_place = stays && matches!(self.output, Output::Same | Output::Patch(..));
-        let known = if in_place { self.known_values(block, count, to) } else { None };
-        let copied = match (known, &self.output, basis.as_old()) {
-            (Some(values), ..) => self.keep_known(to, values),
-            (None, Output::Staged(..), Some(old)) if stays => self.copy_shared(run, old, to, buffer),
-            _ => self.copy_read(run, &basis, from, to, in_place, buffer),
-        };
-        self.matched_bytes += to - from;
-        self.basis = Some(basis);
-        copied
-    }
-
-    /// Whether what comes next is the old file's at the same place.
-    fn stays(&self, basis: &Basis, from: u64) -> bool {
-        from == self.position && basis.as_old().is_some()
+        self.with_basis(|sink, basis| {
+            let to = ((block + u64::from(count)) * size).min(basis.total_bytes);
+            let stays = sink.stays(basis, from);
+            let known =
+                if sink.is_in_place(basis, from) { sink.known_values(block, count, to) } else { None };
+            match (known, &sink.output, basis.as_old()) {
+                (Some(values), ..) => sink.keep_known(to, values)?,
+                (None, Output::Staged(..), Some(old)) if stays => sink.copy_shared(run, old, to, buffer)?,
+                _ => sink.copy_read(run, basis, from, to, buffer)?,
+            }
+            Ok(to - from)
+        })
     }
 
     /// Appends pages of the basis, which stand elsewhere in it.
@@ -210,14 +204,34 @@ impl Sink {
         count: u32,
         buffer: &mut [u8],
     ) -> Result<(), CopyError> {
-        let Some(basis) = self.basis.take() else { return Ok(()) };
         let from = page * u64::from(PAGE_BYTES);
-        let to = from + u64::from(count) * u64::from(PAGE_BYTES);
-        let in_place = self.stays(&basis, from) && matches!(self.output, Output::Same | Output::Patch(..));
-        let copied = self.copy_read(run, &basis, from, to, in_place, buffer);
-        self.matched_bytes += to - from;
+        let bytes = u64::from(count) * u64::from(PAGE_BYTES);
+        self.with_basis(|sink, basis| {
+            sink.copy_read(run, basis, from, from + bytes, buffer)?;
+            Ok(bytes)
+        })
+    }
+
+    /// Lets `copy` append bytes of the basis, and counts them.
+    fn with_basis(
+        &mut self,
+        copy: impl FnOnce(&mut Sink, &Basis) -> Result<u64, CopyError>,
+    ) -> Result<(), CopyError> {
+        let Some(basis) = self.basis.take() else { return Ok(()) };
+        let copied = copy(self, &basis);
         self.basis = Some(basis);
-        copied
+        self.matched_bytes += copied?;
+        Ok(())
+    }
+
+    /// Whether what comes next is the old file's at the same place.
+    fn stays(&self, basis: &Basis, from: u64) -> bool {
+        from == self.position && basis.as_old().is_some()
+    }
+
+    /// Whether that, and it need not be written either.
+    fn is_in_place(&self, basis: &Basis, from: u64) -> bool {
+        self.stays(basis, from) && matches!(self.output, Output::Same | Output::Patch(..))
     }
 
     /// Appends all of a file that is elsewhere here. What it was opened as it need not stay: hashed is the copy.
@@ -278,10 +292,10 @@ impl Sink {
         basis: &Basis,
         from: u64,
         to: u64,
-        stays: bool,
         buffer: &mut [u8],
     ) -> Result<(), CopyError> {
-        if !stays {
+        let is_in_place = self.is_in_place(basis, from);
+        if !is_in_place {
             self.leave(run, Some(basis))?;
         }
         let clock = &run.progress.clock;
@@ -291,7 +305,7 @@ impl Sink {
             let chunk = &mut buffer[..length];
             clock.time(Activity::Read, || basis.read_exact_at(chunk, at)).map_err(|_| CopyError::Basis)?;
             at += length as u64;
-            if stays {
+            if is_in_place {
                 clock.time(Activity::Hash, || self.hasher.update(chunk));
                 self.position += length as u64;
             } else {
