@@ -29,8 +29,8 @@ use protocol::signature::BlockSize;
 use protocol::stats::{Cause, Operation, Problem, Side};
 use rustix::io::Errno;
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A verified entry with its metadata, waiting for its name.
@@ -75,6 +75,8 @@ pub(crate) enum Commit {
 const BATCH_ENTRIES: usize = 4096;
 const BATCH_BYTES: u64 = 128 << 20;
 const BATCH_TIME: Duration = Duration::from_secs(5);
+/// Files that are patched in place at the same time.
+const PATCHERS: usize = 2;
 
 /// The committing thread.
 pub(crate) fn work(
@@ -404,8 +406,7 @@ fn patch_all(run: &Run<'_>, patches: Vec<Ready>) -> Result<(), SessionError> {
         ready.staged.begin_patch().map_err(|error| SessionError::io("begin a patch in place", error))?;
     }
     run.staging.sync_entries()?;
-    let patched: Vec<Patched> =
-        opened.into_iter().filter_map(|(ready, file)| patch(run, ready, file)).collect();
+    let patched = patch_beside(run, opened)?;
     run.staging.sync()?;
     for Patched { target, staged, values, file } in patched {
         staged.discard();
@@ -415,6 +416,26 @@ fn patch_all(run: &Run<'_>, patches: Vec<Ready>) -> Result<(), SessionError> {
         }
     }
     Ok(())
+}
+
+/// Patches several files at a time: at the end of a run nothing else is left to do, and a service waits.
+fn patch_beside(run: &Run<'_>, opened: Vec<(Ready, File)>) -> Result<Vec<Patched>, SessionError> {
+    let threads = PATCHERS.min(opened.len());
+    let waiting = Mutex::new(opened.into_iter());
+    let work = || {
+        let next = || lock(&waiting).next();
+        std::iter::from_fn(next).filter_map(|(ready, file)| patch(run, ready, file)).collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        // Where no thread can be started, this one does all of it.
+        let start = |_| std::thread::Builder::new().name("commit".to_owned()).spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).filter_map(start).collect();
+        let mut patched = work();
+        for other in others {
+            patched.extend(other.join().map_err(|_| SessionError::Panic("commit"))?);
+        }
+        Ok(patched)
+    })
 }
 
 /// A file that was patched, with its journal, which goes when the file is on disk.

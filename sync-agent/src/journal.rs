@@ -8,13 +8,15 @@
 //!
 //! # Format
 //! ```text
-//! magic     "sync-agent patch 1\n"
+//! magic     "sync-agent patch 2\n"
 //! header    path length u32, path, device major u32, minor u32, inode u64      (little endian)
 //! records   offset u64, length u32, bytes                                      any number
 //!           offset u64, u32::MAX, length u64: zeros, as a hole where that can be
 //! end       offset u64::MAX, length 8, the file's new length u64
-//! hash      BLAKE3 of everything before it
+//! hash      XXH3 (64 bits) of everything before it, u64
 //! ```
+//! The hash is against a file system that lost some of it in a crash, not against anybody: what it holds was verified before.
+//!
 //! Device and inode tell whether the file is still the one the journal was made for: a file that was
 //! replaced since is left alone.
 
@@ -23,10 +25,12 @@ use crate::tree::{self, Dir, Info, Tree};
 use protocol::path::RelPath;
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
+use std::hash::Hasher as _;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Seek as _, Write};
 use std::os::unix::fs::FileExt as _;
+use twox_hash::XxHash3_64;
 
-const MAGIC: &[u8] = b"sync-agent patch 1\n";
+const MAGIC: &[u8] = b"sync-agent patch 2\n";
 const END_OFFSET: u64 = u64::MAX;
 /// In place of a length: zeros, of which the number follows.
 const ZEROS: u32 = u32::MAX;
@@ -36,14 +40,14 @@ const RECORD_BYTES: usize = 1 << 20;
 /// A journal being written.
 pub(crate) struct Journal {
     out: BufWriter<File>,
-    hasher: blake3::Hasher,
+    hasher: XxHash3_64,
 }
 
 impl Journal {
     /// Begins the journal of the file at `path`, which is `existing` now.
     pub(crate) fn begin(file: File, path: &RelPath, existing: &Info) -> io::Result<Journal> {
         let mut journal =
-            Journal { out: BufWriter::with_capacity(256 << 10, file), hasher: blake3::Hasher::new() };
+            Journal { out: BufWriter::with_capacity(256 << 10, file), hasher: XxHash3_64::default() };
         let path = path.as_bytes();
         journal.put(MAGIC)?;
         journal.put(&u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes())?;
@@ -83,13 +87,13 @@ impl Journal {
         self.put(&END_OFFSET.to_le_bytes())?;
         self.put(&8u32.to_le_bytes())?;
         self.put(&size_bytes.to_le_bytes())?;
-        let hash = self.hasher.finalize();
-        self.out.write_all(hash.as_bytes())?;
+        let hash = self.hasher.finish();
+        self.out.write_all(&hash.to_le_bytes())?;
         self.out.flush()
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
+        self.hasher.write(bytes);
         self.out.write_all(bytes)
     }
 }
@@ -151,13 +155,20 @@ fn errno(error: io::Error) -> Errno {
 
 fn is_complete(journal: &File) -> io::Result<bool> {
     let length = journal.metadata()?.len();
-    let Some(body) = length.checked_sub(32) else { return Ok(false) };
-    let mut hasher = blake3::Hasher::new();
+    let Some(mut left) = length.checked_sub(size_of::<u64>() as u64) else { return Ok(false) };
+    let mut hasher = XxHash3_64::default();
     let mut reader = BufReader::with_capacity(256 << 10, journal);
-    io::copy(&mut (&mut reader).take(body), &mut hasher)?;
-    let mut hash = [0; 32];
-    reader.read_exact(&mut hash)?;
-    Ok(*hasher.finalize().as_bytes() == hash)
+    while left > 0 {
+        let read = reader.fill_buf()?;
+        let length = read.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if length == 0 {
+            return Ok(false);
+        }
+        hasher.write(&read[..length]);
+        reader.consume(length);
+        left -= length as u64;
+    }
+    Ok(hasher.finish() == u64::from_le_bytes(number(&mut reader)?))
 }
 
 struct Reader<'a> {

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 mod handle;
 mod rename;
@@ -716,8 +716,15 @@ impl Info {
 
     /// Whether the tick in which it was last changed is over: a change from now on gets another ctime.
     pub(crate) fn is_settled(&self) -> bool {
+        self.settles_in().is_zero()
+    }
+
+    fn settles_in(&self) -> Duration {
         let nanos = |time: Timestamp| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
-        (nanos(now()) - nanos(self.ctime)).abs() >= self.tick_ns()
+        let (passed, tick) = (nanos(now()) - nanos(self.ctime), self.tick_ns());
+        // Long before it was changed: the clock was set back, and it won't get that time again soon.
+        let left = if passed < -tick { 0 } else { tick - passed };
+        Duration::from_nanos(u64::try_from(left).unwrap_or(0))
     }
 
     /// How long another change may get the same ctime: a file system whose times are whole seconds, or even ones, gives
@@ -728,9 +735,7 @@ impl Info {
 
     /// Waits for that; true, because then it is.
     pub(crate) fn settle(&self) -> bool {
-        if !self.is_settled() {
-            std::thread::sleep(std::time::Duration::from_nanos(self.tick_ns() as u64));
-        }
+        std::thread::sleep(self.settles_in());
         true
     }
 }
