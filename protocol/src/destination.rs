@@ -17,7 +17,7 @@ use crate::number::ByOwnNumber;
 use crate::pages::PAGE_BYTES;
 use crate::path::{Name, RelPath};
 use crate::stats::{Problem, Times};
-use crate::{ProtocolError, limits, subtree};
+use crate::{ProtocolError, limits, narrow, subtree};
 use std::collections::{HashMap, VecDeque};
 
 /// Number of a directory, given when it is announced.
@@ -125,6 +125,8 @@ struct FileState {
     lane: Option<u8>,
     /// Bytes still to come, once opened.
     left_bytes: Option<u64>,
+    /// The source has said what lacks of the basis.
+    has_lacked: bool,
     done: bool,
 }
 
@@ -572,7 +574,7 @@ impl<M: Clone> DestinationSession<M> {
         if let Some(piece) = self.pieces.get_mut(&list) {
             piece.pending += 1;
         }
-        let state = FileState { list, want, lane: None, left_bytes: None, done: false };
+        let state = FileState { list, want, lane: None, left_bytes: None, has_lacked: false, done: false };
         self.files.insert(file, state);
         Some(Request { list, index, file, want })
     }
@@ -630,7 +632,23 @@ impl<M: Clone> DestinationSession<M> {
             None => unexpected("data", "not opened, or longer than declared"),
         };
         match record.step {
+            Step::Lacks { bytes } => {
+                let Want::Narrowed { basis_bytes, .. } = file.want else {
+                    return unexpected("data", "what lacks of a basis, unasked");
+                };
+                if file.has_lacked || file.left_bytes.is_some() {
+                    return unexpected("data", "what lacks of a basis, said twice or too late");
+                }
+                if u64::from(bytes) != narrow::bits_bytes(basis_bytes) {
+                    return unexpected("data", "not a bit for each block that may lack");
+                }
+                file.has_lacked = true;
+                Ok(u64::from(bytes))
+            }
             Step::Open { size_bytes, .. } if file.left_bytes.is_none() && !wants_hash => {
+                if matches!(file.want, Want::Narrowed { .. }) && !file.has_lacked {
+                    return unexpected("data", "opened before it was said what lacks of the basis");
+                }
                 if i64::try_from(size_bytes).is_err() {
                     return unexpected("data", "an impossible size");
                 }
@@ -678,11 +696,16 @@ impl<M: Clone> DestinationSession<M> {
                 file.done = true;
                 Ok(0)
             }
-            Step::Failed(Failure::Misaligned) if !matches!(file.want, Want::Aligned { .. }) => {
+            Step::Failed(Failure::Misaligned)
+                if !matches!(file.want, Want::Aligned { .. } | Want::Narrowed { .. }) =>
+            {
                 unexpected("data", "what was not compared in place is said to be out of place")
             }
             Step::Failed(Failure::HasHoles)
-                if !matches!(file.want, Want::Aligned { .. } | Want::Delta { .. }) =>
+                if !matches!(
+                    file.want,
+                    Want::Aligned { .. } | Want::Delta { .. } | Want::Narrowed { .. }
+                ) =>
             {
                 unexpected("data", "what was asked for with its holes is said to have them")
             }

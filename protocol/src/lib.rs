@@ -29,6 +29,7 @@ mod listing;
 pub mod matcher;
 pub mod message;
 pub mod names;
+pub mod narrow;
 pub mod number;
 pub mod options;
 pub mod ownership;

@@ -37,7 +37,7 @@ pub enum Op {
 }
 
 /// A basis's signature as far as it has arrived.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Signature {
     entries: Vec<u8>,
     block_size: BlockSize,
@@ -49,6 +49,20 @@ impl Signature {
     #[must_use]
     pub fn new(block_size: BlockSize, basis_bytes: u64) -> Signature {
         Signature { entries: Vec::new(), block_size, basis_bytes }
+    }
+
+    /// The same with an entry for every block, to be [put](Signature::put) in its place; until then it matches nothing.
+    pub(crate) fn blank(block_size: BlockSize, basis_bytes: u64) -> Signature {
+        let length = usize::try_from(block_size.signature_bytes(basis_bytes)).unwrap_or(0);
+        Signature { entries: vec![0; length], block_size, basis_bytes }
+    }
+
+    /// These are the entries from this block on.
+    pub(crate) fn put(&mut self, block: u64, entries: &[u8]) {
+        let from = usize::try_from(block).unwrap_or(usize::MAX).saturating_mul(ENTRY_BYTES);
+        if let Some(place) = self.entries.get_mut(from..from.saturating_add(entries.len())) {
+            place.copy_from_slice(entries);
+        }
     }
 
     /// Appends entries as they came over the wire.
@@ -78,6 +92,10 @@ impl Signature {
     #[must_use]
     pub fn known_bytes(&self) -> u64 {
         self.known_blocks().saturating_mul(u64::from(self.block_size.bytes())).min(self.basis_bytes)
+    }
+
+    pub(crate) fn block_size(&self) -> BlockSize {
+        self.block_size
     }
 
     /// Length of every block but the last, in bytes.

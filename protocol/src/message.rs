@@ -5,11 +5,12 @@ use crate::entry::{Entry, Timestamp};
 use crate::frame::{self, Frame, HEADER_BYTES};
 use crate::itemize::Item;
 use crate::names::{List, ListFile, NamesPart};
+use crate::narrow;
 use crate::options::SyncOptions;
 use crate::pages::BasisHead;
 use crate::path::{Name, RelPath};
 use crate::probe::{Probe, ProbeResult};
-use crate::signature::{self, BlockSize};
+use crate::signature::BlockSize;
 use crate::sparse::{self, is_zero};
 use crate::stats::{Exit, Operation, Problem, Stats, Times};
 use crate::{ContentHash, ProtocolError, codec, limits, subtree};
@@ -156,6 +157,14 @@ pub enum Want {
     },
     /// Its sparse hash only.
     SparseHash,
+    /// A delta in two steps ([`crate::narrow`]): the values of large blocks follow in [`Message::Signature`] frames, and
+    /// then what [`Step::Lacks`] asks for.
+    Narrowed {
+        /// Block size of the delta in bytes.
+        block_size: u32,
+        /// Length of the basis in bytes.
+        basis_bytes: u64,
+    },
 }
 
 impl Want {
@@ -182,6 +191,9 @@ impl Want {
             Want::Aligned { block_size, basis_bytes, .. } => {
                 Ok(Some((subtree::block_size(block_size, basis_bytes)?, basis_bytes)))
             }
+            Want::Narrowed { block_size, basis_bytes } => {
+                Ok(Some((narrow::block_size(block_size, basis_bytes)?, basis_bytes)))
+            }
             Want::Sparse { block_size, basis_bytes, blocks } => {
                 if !sparse::is_within_limits(blocks) {
                     return Err(ProtocolError::Unexpected { what: "request", why: "too many blocks" });
@@ -192,32 +204,36 @@ impl Want {
     }
 
     /// What the request counts against [`limits::SIGNATURES_BYTES`]: its signature; of values that both ends keep until
-    /// the file is there, the old ones and the new ones.
+    /// the file is there, the old ones and the new ones; of a delta in two steps what both may take.
     ///
     /// # Errors
     /// As [`Want::basis`].
     pub fn budget_bytes(self) -> Result<u64, ProtocolError> {
         let bytes = self.signature_bytes()?;
         let kept = 2 * size_of::<subtree::Value>() / subtree::ENTRY_BYTES;
-        Ok(if matches!(self, Want::Aligned { .. }) { bytes.saturating_mul(kept as u64) } else { bytes })
+        Ok(match self {
+            Want::Aligned { .. } => bytes.saturating_mul(kept as u64),
+            Want::Narrowed { basis_bytes, .. } => {
+                bytes.saturating_add(self.basis()?.map_or(0, |(size, _)| size.signature_bytes(basis_bytes)))
+            }
+            _ => bytes,
+        })
     }
 
-    /// Bytes that follow the request in [`Message::Signature`] frames.
+    /// Bytes that follow the request in [`Message::Signature`] frames, before anything else is asked for.
     ///
     /// # Errors
     /// As [`Want::basis`].
     pub fn signature_bytes(self) -> Result<u64, ProtocolError> {
-        if let Want::Sparse { blocks, .. } = self {
-            self.basis()?;
-            return Ok(u64::from(blocks) * sparse::ENTRY_BYTES as u64);
-        }
-        let entry_bytes = match self {
-            Want::Aligned { .. } => subtree::ENTRY_BYTES,
-            _ => signature::ENTRY_BYTES,
-        } as u64;
-        Ok(self
-            .basis()?
-            .map_or(0, |(size, basis_bytes)| size.blocks(basis_bytes).saturating_mul(entry_bytes)))
+        let Some((size, basis_bytes)) = self.basis()? else { return Ok(0) };
+        let values_bytes =
+            |size: BlockSize| size.blocks(basis_bytes).saturating_mul(subtree::ENTRY_BYTES as u64);
+        Ok(match self {
+            Want::Sparse { blocks, .. } => u64::from(blocks) * sparse::ENTRY_BYTES as u64,
+            Want::Aligned { .. } => values_bytes(size),
+            Want::Narrowed { .. } => values_bytes(narrow::large_block_size(basis_bytes)),
+            _ => size.signature_bytes(basis_bytes),
+        })
     }
 }
 
@@ -348,6 +364,12 @@ pub enum Step {
         page: u64,
         /// How many pages in a row, all of them whole.
         count: u32,
+    },
+    /// Before the file is opened, of one that was asked for in two steps: which large blocks of the basis do not stand
+    /// in it, a bit for each in the frame's bulk part ([`crate::narrow`]). The signature of their small blocks is to follow.
+    Lacks {
+        /// Bytes of bits.
+        bytes: u32,
     },
 }
 
@@ -746,6 +768,12 @@ impl DataBuilder {
     /// Appends a step that has no bytes.
     pub fn step(&mut self, file: u32, step: Step) {
         self.records.push(Record { file, step });
+    }
+
+    /// Appends what lacks of a basis, of at most [`DataBuilder::room_bytes`].
+    pub fn lacks(&mut self, file: u32, bits: &[u8]) {
+        self.bytes.extend_from_slice(bits);
+        self.step(file, Step::Lacks { bytes: length_of(bits) });
     }
 
     /// Appends bytes of a file, at most what [`DataBuilder::room_bytes`] says: as literal ones, or only their number

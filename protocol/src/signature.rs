@@ -19,7 +19,7 @@ pub const ENTRY_BYTES: usize = WEAK_BYTES + STRONG_BYTES;
 pub struct BlockSize(u32);
 
 impl BlockSize {
-    const SMALLEST: u32 = 512;
+    pub(crate) const SMALLEST: u32 = 512;
     pub(crate) const LARGEST: u32 = 16 << 20;
     /// A database page; changes come in these.
     const PAGE: u32 = 4096;

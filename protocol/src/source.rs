@@ -115,6 +115,13 @@ impl SourceSession {
         self.pieces.insert(piece.list, state);
     }
 
+    /// It is about to be said of `file` that so many bytes more of its signature are to follow.
+    pub fn lacks(&mut self, file: u32, bytes: u64) {
+        if let Some(state) = self.files.get_mut(&file) {
+            state.signature_left += bytes;
+        }
+    }
+
     /// The last step of `file` is about to be sent.
     pub fn answered(&mut self, file: u32) {
         if let Some(state) = self.files.remove(&file) {

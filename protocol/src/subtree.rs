@@ -239,6 +239,12 @@ impl Comparison {
         Ok(())
     }
 
+    /// The length of its blocks.
+    #[must_use]
+    pub fn block_size(&self) -> BlockSize {
+        self.hasher.block_size
+    }
+
     /// Whether the basis is known up to `end`, as far as it goes.
     #[must_use]
     pub fn is_known_to(&self, end: u64) -> bool {

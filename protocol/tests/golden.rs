@@ -73,18 +73,18 @@ const VERSION_1: [(&str, &str); 44] = [
     ("scan end", "0e0000000500fc70110100fd0000000000010000"),
     (
         "request",
-        "63000000060006fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd00 \
+        "77000000060007fb2c0100fa00fb2c0101fbfb0001fb0010fd0000000004000000fb2c0102fbfc0002fb2c0103fbfd00 \
          03fc00000100fd0000000004000000010102030405060708fb2c0104fbfe0004fc00000100fd0000000000010000fb2c \
-         01fb2c0105fbff0005",
+         01fb2c0105fbff0005fb2c0106fb000106fb0080fd0000000004000000",
     ),
     ("signature", "1f0000000700a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5fb2c0103000000"),
     (
         "data",
-        "c200000008006c6974736d616c6c0108fbfb0000fc7011010001fbfb0002fc00001000fb2c01fbfb0008fc00000400fb \
-         2c01fbfb000103fbfb0007fb2c01fbfb0003000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d \
-         1e1ffc00e2a7ca07fa0405000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00e2a7ca \
-         07fbfc0005fd0000000004000000000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1ffc00 \
-         e2a7ca07b6000000",
+        "c9000000080081036c6974736d616c6c0109fbfb000902fbfb0000fc7011010001fbfb0002fc00001000fb2c01fbfb00 \
+         08fc00000400fb2c01fbfb000103fbfb0007fb2c01fbfb0003000102030405060708090a0b0c0d0e0f10111213141516 \
+         1718191a1b1c1d1e1ffc00e2a7ca07fa0405000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d \
+         1e1ffc00e2a7ca07fbfc0005fd0000000004000000000102030405060708090a0b0c0d0e0f101112131415161718191a \
+         1b1c1d1e1ffc00e2a7ca07bb000000",
     ),
     ("data of failed files", "1a00000008000006000600010601020602030605030a04060305060416000000"),
     ("release", "0b00000009000400fafbfb00fc00000100"),
@@ -500,7 +500,8 @@ fn requests() -> Vec<Request> {
         basis_head: Some([1, 2, 3, 4, 5, 6, 7, 8]),
     };
     let sparse = Want::Sparse { block_size: 1 << 16, basis_bytes: 1 << 40, blocks: 300 };
-    [Want::Whole, delta, Want::Hash, aligned, sparse, Want::SparseHash]
+    let narrowed = Want::Narrowed { block_size: 1 << 15, basis_bytes: 1 << 34 };
+    [Want::Whole, delta, Want::Hash, aligned, sparse, Want::SparseHash, narrowed]
         .into_iter()
         .zip(0..)
         .map(|(want, i)| Request { list: 300, index: i, file: 250 + i, want })
@@ -519,6 +520,7 @@ fn read_file() -> ReadFile {
 
 fn data() -> Message {
     let mut builder = DataBuilder::new(1);
+    builder.lacks(251, &[0b1000_0001, 3]);
     builder.step(251, Step::Open { size_bytes: 70_000, hash: HashKind::Sparse });
     builder.step(251, Step::Match { block: 1 << 20, count: 300 });
     builder.step(251, Step::Pages { page: 1 << 18, count: 300 });

@@ -15,6 +15,7 @@ use crate::run::Run;
 use crate::tree::{self, Info};
 use crate::workers::lock;
 use protocol::message::{HashKind, Message, Request, Want, signature_frame};
+use protocol::narrow;
 use protocol::options::Compression;
 use protocol::pages;
 use protocol::signature::{self, BlockSize};
@@ -169,6 +170,15 @@ fn saves_bytes(run: &Run<'_>) -> bool {
     matches!(run.options.compression, Compression::Zstd { .. })
 }
 
+/// Whether the signature goes in two steps: of small files it weighs little, and one that is not where it was needs all of it.
+fn is_narrowed(run: &Run<'_>, target: &Target, basis: &Basis) -> bool {
+    saves_bytes(run)
+        && run.options.block_size.is_none()
+        && !target.is_misaligned
+        && basis.total_bytes >= limits::VALUES_FROM_BYTES
+        && narrow::block_size(narrow::small_block_size(basis.total_bytes).bytes(), basis.total_bytes).is_ok()
+}
+
 /// The values of the old file's blocks, as far as they are known: a source that matches one knows them too.
 #[derive(Debug)]
 pub(crate) struct OldValues {
@@ -229,6 +239,10 @@ pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), S
                 basis_head,
             }
         }
+        (Some(basis), None) if is_narrowed(run, target, basis) => Want::Narrowed {
+            block_size: narrow::small_block_size(basis.total_bytes).bytes(),
+            basis_bytes: basis.total_bytes,
+        },
         (Some(basis), None) => Want::Delta {
             block_size: delta_block_size(run, basis.total_bytes).bytes(),
             basis_bytes: basis.total_bytes,
@@ -237,6 +251,9 @@ pub(crate) fn request_delta(run: &Run<'_>, target: &Arc<Target>) -> Result<(), S
     let Some(request) = request(run, target, want, values.clone())? else { return Ok(()) };
     match (basis, values) {
         (Some(basis), Some(values)) => send_values(run, request.file, &basis, &values)?,
+        (Some(basis), None) if matches!(want, Want::Narrowed { .. }) => {
+            send_large(run, request.file, &basis)?
+        }
         (Some(basis), None) => send_signature(run, request.file, &basis)?,
         _ => {}
     }
@@ -322,6 +339,44 @@ fn send_signature(run: &Run<'_>, file: u32, basis: &Basis) -> Result<(), Session
         let clock = &run.progress.clock;
         entries.append(&clock.time(Activity::Match, || signature::calculate(chunk, block_size)))
     })?;
+    entries.flush()
+}
+
+/// Sends what the large blocks of a signature in two steps hash to.
+fn send_large(run: &Run<'_>, file: u32, basis: &Basis) -> Result<(), SessionError> {
+    let block_size = narrow::large_block_size(basis.total_bytes);
+    let mut entries = Entries { run, file, pending: Vec::new() };
+    // As for a signature, what can't be read matches nothing.
+    for_each_chunk(run, basis, block_size, |at, chunk, _| {
+        let values = || subtree::entries(&subtree::values(chunk, at, block_size));
+        entries.append(&run.progress.clock.time(Activity::Hash, values))
+    })?;
+    entries.flush()
+}
+
+/// Sends the signature of what the source lacks, by its bits, and no less: what can't be read matches nothing.
+pub(crate) fn send_lacking(
+    run: &Run<'_>,
+    target: &Target,
+    file: u32,
+    want: Want,
+    bits: &[u8],
+) -> Result<(), SessionError> {
+    let Want::Narrowed { basis_bytes, .. } = want else { return Ok(()) };
+    let Some((block_size, _)) = want.basis()? else { return Ok(()) };
+    let basis = Basis::open(run, target).ok().flatten();
+    let mut entries = Entries { run, file, pending: Vec::new() };
+    let mut buffer = Vec::new();
+    for bytes in narrow::lacking(bits, basis_bytes) {
+        let clock = &run.progress.clock;
+        buffer.clear();
+        buffer.resize(usize::try_from(bytes.end - bytes.start).unwrap_or(0), 0);
+        if let Some(basis) = &basis {
+            // Half of it, or what another basis has there, is no less true than nothing.
+            let _ = clock.time(Activity::Read, || basis.read_exact_at(&mut buffer, bytes.start));
+        }
+        entries.append(&clock.time(Activity::Match, || signature::calculate(&buffer, block_size)))?;
+    }
     entries.flush()
 }
 

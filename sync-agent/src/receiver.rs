@@ -222,6 +222,12 @@ impl<'a, 'r> Receiver<'a, 'r> {
                     self.take_in(*file, |sink, run, buffer| sink.copy_pages(run, page, count, buffer))?;
                 }
                 Step::Zeros { bytes } => self.zeros(*file, bytes)?,
+                Step::Lacks { bytes } => {
+                    let bits = take(bytes);
+                    if let Some((want, target)) = self.flight(*file) {
+                        basis::send_lacking(self.run, &target, *file, want, bits)?;
+                    }
+                }
                 Step::End(read) => self.end(*file, read)?,
                 Step::Small { bytes, read } => {
                     let content = take(bytes);

@@ -19,6 +19,7 @@ use crate::workers::lock;
 use crossbeam_channel::{Receiver, select};
 use protocol::matcher::{Matcher, Op, Signature};
 use protocol::message::{DataBuilder, Failure, HashKind, Message, ReadFile, Request, Step, Want};
+use protocol::narrow::{self, Lacking, Narrowing};
 use protocol::options::Reading;
 use protocol::pages::{self, PageHash, PageHasher, PageSearch};
 use protocol::path::RelPath;
@@ -193,7 +194,9 @@ impl<'a> Sender<'a> {
                 Ok(self.send_small(number, &file, &before))
             }
             Want::Whole if self.has_holes(&file, &before) => self.send_sparse(number, &file, &before, None),
-            Want::Delta { .. } | Want::Aligned { .. } if self.has_holes(&file, &before) => {
+            Want::Delta { .. } | Want::Aligned { .. } | Want::Narrowed { .. }
+                if self.has_holes(&file, &before) =>
+            {
                 Ok(Err(Failure::HasHoles))
             }
             Want::Whole => self.send_whole(number, &file, &before),
@@ -213,6 +216,15 @@ impl<'a> Sender<'a> {
                 let matcher = Matcher::new(Signature::new(size, basis_bytes));
                 match &job.feed {
                     Some(feed) => self.send_delta(number, &file, &before, matcher, feed),
+                    None => Err(SessionError::Panic("sender")),
+                }
+            }
+            Want::Narrowed { block_size, basis_bytes } => {
+                let size = narrow::block_size(block_size, basis_bytes)?;
+                let pages = self.keeps_pages(&before).then(|| PageSearch::new(Vec::new(), basis_bytes));
+                let narrowing = Narrowing::new(size, basis_bytes, before.size_bytes, pages);
+                match &job.feed {
+                    Some(feed) => self.send_narrowed(number, &file, &before, narrowing, feed),
                     None => Err(SessionError::Panic("sender")),
                 }
             }
@@ -407,11 +419,81 @@ impl<'a> Sender<'a> {
         number: u32,
         file: &File,
         before: &Info,
-        mut matcher: Matcher,
+        matcher: Matcher,
         feed: &Feed,
     ) -> Result<Result<(), Failure>, SessionError> {
-        let block_bytes = matcher.signature().block_bytes();
         let mut hasher = FileHasher::new(self.keeps_pages(before));
+        let searched = self.search(number, file, before, matcher, feed, |bytes| hasher.update(bytes))?;
+        Ok(searched.and_then(|()| self.end(number, file, before, hasher.finish())))
+    }
+
+    /// Compares the file with its basis in place, asks for the signature of what is not there, and sends what is nowhere.
+    fn send_narrowed(
+        &mut self,
+        number: u32,
+        file: &File,
+        before: &Info,
+        mut narrowing: Narrowing,
+        feed: &Feed,
+    ) -> Result<Result<(), Failure>, SessionError> {
+        let large_bytes = narrowing.comparison_mut().block_size().bytes() as usize;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(WINDOW_BYTES.max(large_bytes), 0);
+        let mut at = 0;
+        while at < before.size_bytes {
+            let left = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX);
+            let length = left.min(buffer.len());
+            let data = &mut buffer[..length];
+            let clock = &self.progress.clock;
+            if let Err(failure) = clock.time(Activity::Read, || read_exact(file, data, at)) {
+                return Ok(Err(failure));
+            }
+            at += data.len() as u64;
+            if !clock.time(Activity::Wait, || await_values(narrowing.comparison_mut(), feed, at))? {
+                return Ok(Err(Failure::Changed));
+            }
+            clock.time(Activity::Hash, || narrowing.advance(data));
+            if narrowing.comparison_mut().is_misaligned() {
+                return Ok(Err(Failure::Misaligned));
+            }
+        }
+        self.buffer = buffer;
+        // Also what the file is too short for: the entries that follow must not be taken for values.
+        let clock = &self.progress.clock;
+        if !clock.time(Activity::Wait, || await_values(narrowing.comparison_mut(), feed, u64::MAX))? {
+            return Ok(Err(Failure::Changed));
+        }
+        if narrowing.is_of_no_use() {
+            return Ok(Err(Failure::Misaligned));
+        }
+        let bits = narrowing.bits().to_vec();
+        let mut lacking = narrowing.lacking();
+        if self.builder.room_bytes() < bits.len() {
+            self.flush()?;
+        }
+        self.builder.lacks(number, &bits);
+        lock(&self.listings.session).lacks(number, lacking.missing_bytes());
+        // It waits for the answer, and the destination for this.
+        self.flush()?;
+        if !self.progress.clock.time(Activity::Wait, || await_lacking(&mut lacking, feed))? {
+            return Ok(Err(Failure::Changed));
+        }
+        let (matcher, found) = lacking.finish();
+        let searched = self.search(number, file, before, matcher, feed, |_| ())?;
+        Ok(searched.and_then(|()| self.end(number, file, before, found)))
+    }
+
+    /// Sends what is nowhere in the basis; `seen` is shown all of the file.
+    fn search(
+        &mut self,
+        number: u32,
+        file: &File,
+        before: &Info,
+        mut matcher: Matcher,
+        feed: &Feed,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<Result<(), Failure>, SessionError> {
+        let block_bytes = matcher.signature().block_bytes();
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(WINDOW_BYTES.max(2 * block_bytes), 0);
         self.builder.step(number, Step::Open { size_bytes: before.size_bytes, hash: HashKind::Plain });
@@ -425,7 +507,7 @@ impl<'a> Sender<'a> {
             if let Err(failure) = clock.time(Activity::Read, || read_exact(file, fresh, at)) {
                 return Ok(Err(failure));
             }
-            clock.time(Activity::Hash, || hasher.update(fresh));
+            clock.time(Activity::Hash, || seen(fresh));
             at += length as u64;
             let last = at == before.size_bytes;
             if !clock.time(Activity::Wait, || await_signature(&mut matcher, feed, at))? {
@@ -443,7 +525,7 @@ impl<'a> Sender<'a> {
             carried -= used;
         }
         self.buffer = buffer;
-        Ok(self.end(number, file, before, hasher.finish()))
+        Ok(Ok(()))
     }
 
     fn end(
@@ -528,6 +610,17 @@ fn await_values(comparison: &mut Comparison, feed: &Feed, at: u64) -> Result<boo
     while !comparison.is_known_to(at) {
         match feed.take() {
             Some(entries) => comparison.extend(&entries)?,
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// Lets all that lacked of the signature arrive; false when the session is over.
+fn await_lacking(lacking: &mut Lacking, feed: &Feed) -> Result<bool, SessionError> {
+    while !lacking.is_complete() {
+        match feed.take() {
+            Some(entries) => lacking.extend(&entries)?,
             None => return Ok(false),
         }
     }

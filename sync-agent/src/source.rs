@@ -11,7 +11,7 @@ use crate::sources::Sources;
 use crate::workers::{Failure, lock, spawn};
 use crossbeam_channel::{Receiver, bounded, never, select, unbounded};
 use protocol::limits;
-use protocol::message::{Finished, Message, Report, Request, Want};
+use protocol::message::{Finished, Message, Report, Request};
 use protocol::options::SyncOptions;
 use protocol::source::{SourceEvent, SourceSession};
 use std::collections::HashMap;
@@ -192,8 +192,7 @@ fn batches(
     let (mut batches, mut batch, mut batch_bytes) = (Vec::new(), Vec::new(), 0);
     for request in requests {
         let piece = pieces.get(&request.list).cloned().ok_or(SessionError::Panic("source"))?;
-        let has_basis =
-            matches!(request.want, Want::Delta { .. } | Want::Aligned { .. } | Want::Sparse { .. });
+        let has_basis = request.want.basis()?.is_some();
         let feed = has_basis.then(|| {
             let feed = Arc::new(Feed::default());
             lock(feeds).insert(request.file, Arc::clone(&feed));

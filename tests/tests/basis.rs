@@ -295,3 +295,45 @@ fn zeros_and_growth_and_a_shorter_file_arrive_as_they_are() {
         assert_eq!(fs::metadata(series.to()).expect("it is there").size(), 100_000);
     }
 }
+
+/// What a database does: one page is changed, and written elsewhere.
+#[test]
+fn a_run_that_is_to_save_bytes_finds_small_blocks_without_their_signature() {
+    let sandbox = Sandbox::new();
+    let sshd = Sshd::start(&sandbox);
+    let (from, to) = (sandbox.source().join("file"), sandbox.destination().join("file"));
+    let mut content = Rng::new(7).bytes(16 << 20);
+    write_at(&to, &content, 1_600_000_000);
+    for number in 0..20 {
+        let at = (number << 19) + 1000;
+        let mut page = content[at..at + (32 << 10)].to_vec();
+        page[9000] ^= 1;
+        content.extend_from_slice(&page);
+    }
+    // One that does not stay where it was.
+    let moved = content[15 << 20..(15 << 20) + 4096].to_vec();
+    content.extend_from_slice(&moved);
+    content[15 << 20..(15 << 20) + 4096].fill(7);
+    write_at(&from, &content, 1_600_000_001);
+    let here = format!("{}/", sandbox.source().display());
+    let there = sandbox.destination().display().to_string();
+    let address = sshd.address();
+    let shell = address.remote_shell();
+    let pull = [address.host_path(&here), there.clone()];
+    let push = [here.clone(), address.host_path(&there)];
+    for (ends, options) in [(&pull, &[][..]), (&push, &[]), (&pull, &["--inplace"])] {
+        fs::write(&to, &content[..16 << 20]).expect("room for it");
+        write_into(&to, 15 << 20, &moved);
+        tests::tree::set_mtime(&to, 1_600_000_000, 0);
+        let words = ["-a", "-z", "--json", "-e", &shell];
+        let line = words.iter().chain(options).map(|&word| word.to_owned());
+        let output = sandbox.sync(line.chain(ends.iter().cloned()));
+        output.success();
+        assert_same(&snapshot(&sandbox.source()), &snapshot(&sandbox.destination()), &NOTHING);
+        // For each page two ends of blocks and the change, and what was written over.
+        assert!(output.summary_number("literal_bytes") <= 20 * 3 * 512 + 4096, "{output}");
+        // 16 bytes for each 16 KiB, and 12 for each 512 bytes of one of them: a whole signature had 400 KB.
+        let bytes = output.summary_number("sent_bytes") + output.summary_number("received_bytes");
+        assert!(bytes <= 75_000, "{output}");
+    }
+}

@@ -299,6 +299,70 @@ fn pages_are_those_of_the_basis_of_a_file_compared_in_place() {
     }
 }
 
+#[test]
+fn what_lacks_of_a_basis_is_said_once_before_the_file_is_opened_and_only_if_asked() {
+    let narrowed = Want::Narrowed { block_size: 512, basis_bytes: 9 << 14 };
+    let delta = Want::Delta { block_size: 512, basis_bytes: 9 << 14 };
+    let open = Step::Open { size_bytes: 9, hash: HashKind::Plain };
+    let literal = Step::Literal { bytes: 9 };
+    let failed = |failure| Step::Failed(failure);
+    let lacks = |bytes| Step::Lacks { bytes };
+    let not_a_bit_for_each = "not a bit for each block that may lack";
+    let again = "what lacks of a basis, said twice or too late";
+    for (want, steps, bulk_bytes, expected) in [
+        (narrowed, vec![lacks(2), open, literal], 11, None),
+        (
+            narrowed,
+            vec![lacks(2), open, Step::Match { block: 287, count: 1 }],
+            2,
+            Some("not opened, or longer than declared"),
+        ),
+        (
+            narrowed,
+            vec![lacks(2), open, Step::Match { block: 288, count: 1 }],
+            2,
+            Some("a match outside the basis"),
+        ),
+        (narrowed, vec![failed(Failure::Misaligned)], 0, None),
+        (narrowed, vec![lacks(2), failed(Failure::Misaligned)], 2, None),
+        (narrowed, vec![failed(Failure::HasHoles)], 0, None),
+        (narrowed, vec![open], 0, Some("opened before it was said what lacks of the basis")),
+        (narrowed, vec![lacks(1)], 1, Some(not_a_bit_for_each)),
+        (narrowed, vec![lacks(3)], 3, Some(not_a_bit_for_each)),
+        (narrowed, vec![lacks(u32::MAX)], 3, Some(not_a_bit_for_each)),
+        (narrowed, vec![lacks(2)], 1, Some("fewer bytes than its records say")),
+        (narrowed, vec![lacks(2), lacks(2)], 4, Some(again)),
+        (narrowed, vec![lacks(2), open, lacks(2)], 4, Some(again)),
+        (
+            narrowed,
+            vec![Step::Pages { page: 0, count: 1 }],
+            0,
+            Some("pages of what is not compared in place"),
+        ),
+        (delta, vec![lacks(2)], 2, Some("what lacks of a basis, unasked")),
+        (Want::Whole, vec![lacks(2)], 2, Some("what lacks of a basis, unasked")),
+        (Want::Hash, vec![lacks(0)], 0, Some("what lacks of a basis, unasked")),
+    ] {
+        let records: Vec<(u32, Step)> = steps.iter().map(|&step| (0, step)).collect();
+        let result = asking_destination([want; 3]).receive(data(0, &records, bulk_bytes));
+        match expected {
+            None => assert!(result.is_ok(), "{want:?}, {steps:?}: {result:?}"),
+            Some(expected) => assert_eq!(why(&result), expected, "{want:?}, {steps:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_signature_in_two_steps_is_no_longer_than_what_lacked() {
+    let part = |bytes: usize| Message::decode(signature_frame(0, &vec![0; bytes])).unwrap();
+    let mut session = source_in(1);
+    session.receive(request(7, 0, 0, Want::Narrowed { block_size: 512, basis_bytes: 9 << 14 })).unwrap();
+    session.receive(part(9 * 16)).unwrap();
+    session.lacks(0, 12);
+    session.receive(part(12)).unwrap();
+    assert_eq!(why(&session.receive(part(1))), "it is longer than announced");
+}
+
 // A destination that lies.
 
 #[test]
@@ -320,6 +384,21 @@ fn a_lie_in_a_request_is_a_protocol_error() {
         ("the largest blocks", request(7, 0, 1, delta(u32::MAX, 1)), size),
         ("too many blocks", request(7, 0, 1, delta(512, 1 << 30)), size),
         ("the longest basis", request(7, 0, 1, delta(4096, u64::MAX)), size),
+        (
+            "small blocks that large ones are not made of",
+            request(7, 0, 1, Want::Narrowed { block_size: 768, basis_bytes: 1 << 20 }),
+            size,
+        ),
+        (
+            "too many small blocks",
+            request(7, 0, 1, Want::Narrowed { block_size: 512, basis_bytes: 1 << 30 }),
+            size,
+        ),
+        (
+            "too many large blocks",
+            request(7, 0, 1, Want::Narrowed { block_size: 16 << 20, basis_bytes: u64::MAX }),
+            size,
+        ),
         ("sparse blocks of another size", request(7, 0, 1, sparse(96 << 10, 1)), size),
         ("sparse blocks too small", request(7, 0, 1, sparse(32 << 10, 1)), size),
         ("too many sparse blocks", request(7, 0, 1, sparse(1 << 16, (1 << 18) + 1)), "too many blocks"),

@@ -45,6 +45,8 @@ pub(crate) struct DestinationEnd {
     pub(crate) begun: bool,
     pub(crate) ready: Vec<ReadyPiece<RelPath>>,
     pub(crate) tasks: Vec<Task>,
+    /// How often a source lacked a part of a signature.
+    pub(crate) lacking: u64,
     pub(crate) flights: HashMap<u32, Flight>,
     pub(crate) commits: Vec<Commit>,
     /// Directories held to the end, as for deletions.
@@ -70,6 +72,7 @@ impl DestinationEnd {
             begun: false,
             ready: Vec::new(),
             tasks: Vec::new(),
+            lacking: 0,
             flights: HashMap::new(),
             commits: Vec::new(),
             held: Vec::new(),
@@ -326,6 +329,8 @@ impl DestinationEnd {
                 basis_bytes,
                 basis_head,
             }
+        } else if !huge && !target.is_misaligned && random.chance(40) {
+            Want::Narrowed { block_size, basis_bytes }
         } else {
             Want::Delta { block_size, basis_bytes }
         };
@@ -340,6 +345,9 @@ impl DestinationEnd {
         let whole_blocks = if huge { basis.len() - basis.len() % 512 } else { basis.len() };
         let mut blocks = match want {
             Want::Aligned { .. } => subtree::entries(&subtree::values(&basis, 0, size)),
+            Want::Narrowed { .. } => {
+                subtree::entries(&subtree::values(&basis, 0, narrow::large_block_size(basis_bytes)))
+            }
             Want::Sparse { .. } => of_basis,
             _ => calculate(&basis[..whole_blocks], size),
         };
@@ -370,6 +378,16 @@ impl DestinationEnd {
             let Some(flight) = self.flights.get_mut(&file) else { continue };
             match record.step {
                 Step::Open { .. } => {}
+                Step::Lacks { bytes } => {
+                    let (size, basis_bytes) = flight.want.basis().unwrap().expect("it lacks a basis");
+                    let entries: Vec<u8> = narrow::lacking(take(bytes), basis_bytes)
+                        .flat_map(|at| calculate(&flight.basis[at.start as usize..at.end as usize], size))
+                        .collect();
+                    if !entries.is_empty() {
+                        self.lacking += 1;
+                        replies.push(Message::decode(signature_frame(file, &entries)).unwrap());
+                    }
+                }
                 Step::Literal { bytes } => flight.written.extend_from_slice(take(bytes)),
                 Step::Match { block, count } => {
                     let (size, _) = flight.want.basis().unwrap().expect("a match has a basis");
@@ -445,7 +463,7 @@ impl DestinationEnd {
         }
         let target = Target { changes: target.changes + 1, ..target };
         match want {
-            Want::Delta { .. } | Want::Aligned { .. } if random.chance(70) => {
+            Want::Delta { .. } | Want::Aligned { .. } | Want::Narrowed { .. } if random.chance(70) => {
                 self.session.reserve(target.list);
                 self.tasks.push(Task::Ask(target));
                 self.resolve(file);

@@ -30,6 +30,7 @@ use protocol::message::{
     Begin, Data, DataBuilder, Failure, Finished, HashKind, Message, OwnerNames, Piece, ReadFile, Request,
     Scanned, Step, Want, signature_frame,
 };
+use protocol::narrow::{self, Lacking, Narrowing};
 use protocol::options::{Preserve, SyncOptions};
 use protocol::pages::{self, BasisHead, PageHash, PageHasher, PageSearch};
 use protocol::path::{Name, RelPath};
@@ -50,7 +51,7 @@ use wire::*;
 fn any_tree_in_any_order_of_events_arrives_whole() {
     let plain = Variant::default();
     let totals = run_seeds("plain", 0..400, &plain);
-    assert!(totals.deltas > 100 && totals.multi_piece_directories > 100, "{totals:?}");
+    assert!(totals.deltas > 100 && totals.lacking > 10 && totals.multi_piece_directories > 100, "{totals:?}");
 }
 
 #[test]

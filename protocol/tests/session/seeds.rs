@@ -40,6 +40,7 @@ pub(crate) struct Totals {
     pub(crate) frames: u64,
     pub(crate) files: u64,
     pub(crate) deltas: u64,
+    pub(crate) lacking: u64,
     pub(crate) failures: u64,
     pub(crate) refused_directories: u64,
     pub(crate) multi_piece_directories: u64,
@@ -55,6 +56,7 @@ impl Totals {
         self.frames += run.frames;
         self.files += run.files;
         self.deltas += run.deltas;
+        self.lacking += run.lacking;
         self.failures += run.failures;
         self.refused_directories += run.refused_directories;
         self.multi_piece_directories += run.multi_piece_directories;

@@ -362,6 +362,7 @@ impl Simulation {
             _ => false,
         });
         self.totals.frames = self.frames as u64;
+        self.totals.lacking = self.destination.lacking;
         self.totals.completed_directories = self.destination.completed.len() as u64;
         let failing = self.source.tree.values().flat_map(BTreeMap::values);
         let fails = |what: &&What| matches!(what, What::File { fate, .. } if !fate.arrives());

@@ -23,6 +23,9 @@ pub(crate) enum Against {
     Blocks(Box<Matcher>),
     Values(Box<Comparison>),
     Sparse(Box<Blocks>),
+    /// The first step of a delta in two, then the second.
+    Large(Box<Narrowing>),
+    Lacking(Option<Box<Lacking>>),
 }
 
 impl Against {
@@ -34,6 +37,10 @@ impl Against {
                 Against::Values(Box::new(Comparison::new(size, basis_bytes, file_bytes, pages)))
             }
             Want::Sparse { blocks, .. } => Against::Sparse(Box::new(Blocks::new(size, basis_bytes, blocks))),
+            Want::Narrowed { .. } => {
+                let file_bytes = content.len() as u64;
+                Against::Large(Box::new(Narrowing::new(size, basis_bytes, file_bytes, None)))
+            }
             _ => Against::Blocks(Box::new(Matcher::new(Signature::new(size, basis_bytes)))),
         }))
     }
@@ -45,6 +52,14 @@ impl Against {
             Against::Blocks(matcher) => {
                 matcher.signature_mut().extend(entries)?;
                 assert_eq!(matcher.advance(content, true, &mut ops), content.len());
+            }
+            Against::Large(_) => panic!("its second step comes first"),
+            Against::Lacking(lacking) => {
+                let mut lacking = lacking.take().expect("its search takes its place");
+                lacking.extend(entries)?;
+                assert!(lacking.is_complete(), "all of it has arrived");
+                *self = Against::Blocks(Box::new(lacking.finish().0));
+                return self.advance(&[], content);
             }
             Against::Values(comparison) => {
                 comparison.extend(entries)?;
@@ -167,9 +182,14 @@ impl SourceEnd {
         match &self.lanes[lane].answer {
             None => !self.jobs.is_empty(),
             Some(Answer { comparison: None, .. }) => true,
-            Some(Answer { request, content, .. }) => {
+            Some(Answer { request, content, comparison, .. }) => {
                 let arrived = self.feeds.get(&request.file).map_or(0, Vec::len) as u64;
                 let Ok(Some((size, basis_bytes))) = request.want.basis() else { return true };
+                match comparison {
+                    Some(Against::Large(_)) => return arrived == request.want.signature_bytes().unwrap(),
+                    Some(Against::Lacking(Some(lacking))) => return arrived == lacking.missing_bytes(),
+                    _ => {}
+                }
                 if let Want::Sparse { blocks, .. } = request.want {
                     return arrived / sparse::ENTRY_BYTES as u64 >= u64::from(blocks);
                 }
@@ -190,6 +210,26 @@ impl SourceEnd {
         };
         let file = answer.request.file;
         let builder = &mut self.lanes[number].builder;
+        if let Some(Against::Large(narrowing)) = &mut answer.comparison {
+            let arrived = self.feeds.insert(file, Vec::new()).unwrap_or_default();
+            narrowing.comparison_mut().extend(&arrived)?;
+            narrowing.advance(&answer.content);
+            // Whether it is of use is for the source to judge; so small files it would never be.
+            if !answer.changed && random.chance(20) {
+                builder.step(file, Step::Failed(Failure::Misaligned));
+                self.answered(answer.request);
+                return Ok(());
+            }
+            builder.lacks(file, narrowing.bits());
+            let Some(Against::Large(narrowing)) = answer.comparison.take() else { return Ok(()) };
+            let lacking = narrowing.lacking();
+            self.session.lacks(file, lacking.missing_bytes());
+            let size_bytes = answer.content.len() as u64;
+            builder.step(file, Step::Open { size_bytes, hash: HashKind::Plain });
+            answer.comparison = Some(Against::Lacking(Some(Box::new(lacking))));
+            self.lanes[number].answer = Some(answer);
+            return Ok(());
+        }
         if let Some(comparison) = &mut answer.comparison {
             let arrived = self.feeds.remove(&file).unwrap_or_default();
             let ops = comparison.advance(&arrived, &answer.content)?;
@@ -233,12 +273,14 @@ impl SourceEnd {
         let What::File { content, fate, .. } = &self.tree[directory][name] else {
             panic!("the session let a request for something else than a file through");
         };
-        if matches!(request.want, Want::Aligned { .. }) && random.chance(30) {
+        if matches!(request.want, Want::Aligned { .. } | Want::Narrowed { .. }) && random.chance(30) {
             self.lanes[number].builder.step(request.file, Step::Failed(Failure::Misaligned));
             self.answered(request);
             return Ok(());
         }
-        if matches!(request.want, Want::Aligned { .. } | Want::Delta { .. }) && random.chance(10) {
+        if matches!(request.want, Want::Aligned { .. } | Want::Delta { .. } | Want::Narrowed { .. })
+            && random.chance(10)
+        {
             self.lanes[number].builder.step(request.file, Step::Failed(Failure::HasHoles));
             self.answered(request);
             return Ok(());
@@ -267,7 +309,10 @@ impl SourceEnd {
             self.answered(request);
             return Ok(());
         }
-        builder.step(request.file, Step::Open { size_bytes: content.len() as u64, hash: HashKind::Plain });
+        if !matches!(request.want, Want::Narrowed { .. }) {
+            let size_bytes = content.len() as u64;
+            builder.step(request.file, Step::Open { size_bytes, hash: HashKind::Plain });
+        }
         let comparison = Against::new(request.want, content)?;
         let content = content.clone();
         self.lanes[number].answer = Some(Answer { request, content, changed, position: 0, comparison });
