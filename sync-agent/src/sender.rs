@@ -41,6 +41,8 @@ use sparse::Against;
 
 /// How much of a file is read and matched at a time.
 const WINDOW_BYTES: usize = 1 << 20;
+/// What was found of so much of a file goes to the destination though its frame is not full: it has as much to do.
+const FOUND_BYTES: usize = 4 << 20;
 /// How much of a file is looked at for zeros at once.
 const LITERAL_BYTES: usize = 16 << 10;
 /// How far beyond the window the basis's signature should be known before it is matched, so that what
@@ -108,6 +110,8 @@ pub(crate) struct Sender<'a> {
     buffer: Vec<u8>,
     /// Files whose last step is in the frame at hand.
     answered: Vec<u32>,
+    /// How much of files was compared since the last frame.
+    found_bytes: usize,
 }
 
 impl<'a> Sender<'a> {
@@ -134,6 +138,7 @@ impl<'a> Sender<'a> {
             walks: Vec::new(),
             buffer: Vec::new(),
             answered: Vec::new(),
+            found_bytes: 0,
         }
     }
 
@@ -398,7 +403,7 @@ impl<'a> Sender<'a> {
         Ok(self.end(number, file, before, comparison.finish()))
     }
 
-    /// Appends what a part of a file is.
+    /// Appends what a part of a file is, of which `data` holds all that is literal.
     fn steps(&mut self, number: u32, data: &[u8], ops: &[Op]) -> Result<(), SessionError> {
         for op in ops {
             match op {
@@ -411,7 +416,8 @@ impl<'a> Sender<'a> {
                 Op::Literal(range) => self.literal(number, &data[range.clone()])?,
             }
         }
-        if self.builder.is_full() { self.flush() } else { Ok(()) }
+        self.found_bytes += data.len();
+        if self.builder.is_full() || self.found_bytes >= FOUND_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn send_delta(
@@ -558,6 +564,7 @@ impl<'a> Sender<'a> {
     }
 
     fn flush(&mut self) -> Result<(), SessionError> {
+        self.found_bytes = 0;
         if self.builder.is_empty() {
             return Ok(());
         }
