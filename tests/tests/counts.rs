@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use tests::process::{Output, run};
 use tests::sandbox::{Sandbox, program};
+use tests::seed::Rng;
 use tests::tree::{set_mtime, write_at};
 
 const DIRECTORIES: u64 = 50;
@@ -94,4 +95,20 @@ fn a_run_that_finds_nothing_to_do_looks_once_and_says_little() {
     assert!(frames <= 40, "{frames} frames");
     let bytes = output.summary_number("sent_bytes") + output.summary_number("received_bytes");
     assert!(bytes <= 80 * ENTRIES, "{bytes} bytes for {ENTRIES} entries");
+}
+
+#[test]
+fn what_is_found_of_a_long_file_goes_on_at_once() {
+    let sandbox = Sandbox::new();
+    let content = Rng::new(11).bytes(64 << 20);
+    write_at(&sandbox.destination().join("file"), &content, 1_600_000_000);
+    write_at(&sandbox.source().join("file"), &[b"a line\n", &content[..]].concat(), 1_600_000_001);
+    let from = format!("{}/", sandbox.source().display());
+    let to = sandbox.destination().display().to_string();
+    let output = sandbox.sync(["-a", "--no-whole-file", "--json", &from, &to].map(str::to_owned));
+    output.success();
+    assert!(output.summary_number("literal_bytes") <= 8192, "{output}");
+    // One each 4 MiB, so that the destination writes while the source still searches; the signature goes in 5.
+    let frames = output.summary_number("frames");
+    assert!((20..60).contains(&frames), "{frames} frames");
 }
