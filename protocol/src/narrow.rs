@@ -61,7 +61,7 @@ fn has_bit(bits: &[u8], number: u64) -> bool {
 }
 
 /// One large block in so many may be elsewhere; where there are more, a signature of larger blocks weighs less.
-const MOST_LACKING: usize = 8;
+const MOST_LACKING: u64 = 8;
 
 /// The source's side.
 #[derive(Debug)]
@@ -70,8 +70,11 @@ pub struct Narrowing {
     /// Of the large blocks that stand at first, in the end of all.
     signature: Signature,
     basis_bytes: u64,
+    file_bytes: u64,
     /// How much of the file was compared.
     at: u64,
+    /// How many large blocks stand in it.
+    standing: u64,
     bits: Vec<u8>,
     ops: Vec<Op>,
 }
@@ -94,7 +97,9 @@ impl Narrowing {
             comparison: Comparison::new(large, basis_bytes, file_bytes, pages),
             signature: Signature::blank(block_size, basis_bytes),
             basis_bytes,
+            file_bytes,
             at: 0,
+            standing: 0,
             bits,
             ops: Vec::new(),
         }
@@ -118,17 +123,19 @@ impl Narrowing {
             let standing = &data[from..to.min(data.len())];
             self.signature
                 .put(block * large / u64::from(small.bytes()), &signature::calculate(standing, small));
+            self.standing += u64::from(count);
             (block..block + u64::from(count)).for_each(|number| set_bit(&mut self.bits, number, false));
         }
         self.at += data.len() as u64;
     }
 
-    /// Whether so much is elsewhere that a signature of the whole weighs less than what is lacking.
+    /// Whether so much is known to be elsewhere that a signature of the whole weighs less than what will be lacking.
     #[must_use]
     pub fn is_of_no_use(&self) -> bool {
-        let lacking: usize = self.bits.iter().map(|byte| byte.count_ones() as usize).sum();
-        let blocks = large_block_size(self.basis_bytes).blocks(self.basis_bytes);
-        self.comparison.is_misaligned() || (lacking * MOST_LACKING) as u64 > blocks
+        let blocks = |bytes: u64| large_block_size(self.basis_bytes).blocks(bytes.min(self.basis_bytes));
+        let beyond = blocks(u64::MAX) - blocks(self.file_bytes);
+        let lacking = blocks(self.at) - self.standing + beyond;
+        self.comparison.is_misaligned() || lacking * MOST_LACKING > blocks(u64::MAX)
     }
 
     /// A bit for each large block of the basis, the lowest first: whether its small ones are to be sent.
@@ -298,6 +305,10 @@ mod tests {
         target[0] ^= 1;
         assert!(search(&basis, &target, 2).is_some());
         assert!(search(&basis, &[&[0; 9], &basis[..]].concat(), 2).is_none());
+        assert!(search(&basis, &basis[..55 * LARGE], 2).is_none());
+        assert!(search(&basis, &basis[..57 * LARGE], 2).is_some());
+        let of_much_less = Narrowing::new(small_block_size(1 << 30), 1 << 30, 1 << 29, None);
+        assert!(of_much_less.is_of_no_use(), "before anything was read");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use protocol::stats::Operation;
 use protocol::subtree::{self, Comparison};
 use protocol::{ContentHash, limits};
 use rustix::io::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -43,6 +43,8 @@ use sparse::Against;
 const WINDOW_BYTES: usize = 1 << 20;
 /// What was found of so much of a file goes to the destination though its frame is not full: it has as much to do.
 const FOUND_BYTES: usize = 4 << 20;
+/// Files of which a part of the signature is awaited while others are served: each is open, and 1024 may be.
+const MOST_PARKED: usize = 64;
 /// How much of a file is looked at for zeros at once.
 const LITERAL_BYTES: usize = 16 << 10;
 /// How far beyond the window the basis's signature should be known before it is matched, so that what
@@ -90,6 +92,15 @@ impl Feed {
     }
 }
 
+/// A file that was compared in place, until what lacks of its basis's signature has arrived.
+struct Parked {
+    number: u32,
+    file: File,
+    before: Info,
+    lacking: Lacking,
+    feed: Arc<Feed>,
+}
+
 /// One sending thread.
 pub(crate) struct Sender<'a> {
     sources: &'a Sources,
@@ -112,6 +123,10 @@ pub(crate) struct Sender<'a> {
     answered: Vec<u32>,
     /// How much of files was compared since the last frame.
     found_bytes: usize,
+    /// The first one is answered first.
+    parked: VecDeque<Parked>,
+    /// What lacks for one of these is in the frame at hand.
+    has_asked: bool,
 }
 
 impl<'a> Sender<'a> {
@@ -139,6 +154,8 @@ impl<'a> Sender<'a> {
             buffer: Vec::new(),
             answered: Vec::new(),
             found_bytes: 0,
+            parked: VecDeque::new(),
+            has_asked: false,
         }
     }
 
@@ -151,6 +168,10 @@ impl<'a> Sender<'a> {
         loop {
             let batch = match jobs.try_recv() {
                 Ok(batch) => batch,
+                Err(_) if !self.parked.is_empty() => {
+                    self.resume()?;
+                    continue;
+                }
                 Err(_) => {
                     if !self.builder.is_empty() {
                         // In front of the last data: who has these may have no more use for anything.
@@ -174,15 +195,41 @@ impl<'a> Sender<'a> {
     fn serve(&mut self, job: &Job) -> Result<(), SessionError> {
         let file = job.request.file;
         let listed = &job.piece.entries[job.request.index as usize];
-        if let Err(failure) = self.send(job, listed)? {
-            self.builder.step(file, Step::Failed(failure));
+        let sent = self.send(job, listed)?;
+        if self.parked.back().is_some_and(|parked| parked.number == file) {
+            return if self.parked.len() > MOST_PARKED { self.resume() } else { Ok(()) };
         }
-        self.answered.push(file);
         if job.feed.is_some() {
             lock(self.feeds).remove(&file);
         }
+        self.answer(file, sent, listed.info.size_bytes)
+    }
+
+    /// Goes on with the file that has waited longest.
+    fn resume(&mut self) -> Result<(), SessionError> {
+        let Some(parked) = self.parked.pop_front() else { return Ok(()) };
+        if self.has_asked {
+            self.flush()?;
+        }
+        let (number, size_bytes) = (parked.number, parked.before.size_bytes);
+        let sent = self.send_parked(parked)?;
+        lock(self.feeds).remove(&number);
+        self.answer(number, sent, size_bytes)
+    }
+
+    /// Ends the answer to a request.
+    fn answer(
+        &mut self,
+        number: u32,
+        sent: Result<(), Failure>,
+        size_bytes: u64,
+    ) -> Result<(), SessionError> {
+        if let Err(failure) = sent {
+            self.builder.step(number, Step::Failed(failure));
+        }
+        self.answered.push(number);
         Progress::add(&self.progress.done_entries, 1);
-        Progress::add(&self.progress.done_bytes, listed.info.size_bytes);
+        Progress::add(&self.progress.done_bytes, size_bytes);
         if self.builder.is_full() { self.flush() } else { Ok(()) }
     }
 
@@ -226,10 +273,15 @@ impl<'a> Sender<'a> {
             }
             Want::Narrowed { block_size, basis_bytes } => {
                 let size = narrow::block_size(block_size, basis_bytes)?;
+                let large_bytes = narrow::large_block_size(basis_bytes).bytes();
+                if subtree::block_size(large_bytes, before.size_bytes).is_err() {
+                    // It has grown out of all proportion.
+                    return Ok(Err(Failure::Misaligned));
+                }
                 let pages = self.keeps_pages(&before).then(|| PageSearch::new(Vec::new(), basis_bytes));
                 let narrowing = Narrowing::new(size, basis_bytes, before.size_bytes, pages);
                 match &job.feed {
-                    Some(feed) => self.send_narrowed(number, &file, &before, narrowing, feed),
+                    Some(feed) => self.narrow(number, file, before, narrowing, feed),
                     None => Err(SessionError::Panic("sender")),
                 }
             }
@@ -433,25 +485,26 @@ impl<'a> Sender<'a> {
         Ok(searched.and_then(|()| self.end(number, file, before, hasher.finish())))
     }
 
-    /// Compares the file with its basis in place, asks for the signature of what is not there, and sends what is nowhere.
-    fn send_narrowed(
+    /// Compares the file with its basis in place, asks for the signature of what is not there, and parks it until that
+    /// has come: over a long line others are served meanwhile.
+    fn narrow(
         &mut self,
         number: u32,
-        file: &File,
-        before: &Info,
+        file: File,
+        before: Info,
         mut narrowing: Narrowing,
-        feed: &Feed,
+        feed: &Arc<Feed>,
     ) -> Result<Result<(), Failure>, SessionError> {
         let large_bytes = narrowing.comparison_mut().block_size().bytes() as usize;
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(WINDOW_BYTES.max(large_bytes), 0);
         let mut at = 0;
-        while at < before.size_bytes {
+        while at < before.size_bytes && !narrowing.is_of_no_use() {
             let left = usize::try_from(before.size_bytes - at).unwrap_or(usize::MAX);
             let length = left.min(buffer.len());
             let data = &mut buffer[..length];
             let clock = &self.progress.clock;
-            if let Err(failure) = clock.time(Activity::Read, || read_exact(file, data, at)) {
+            if let Err(failure) = clock.time(Activity::Read, || read_exact(&file, data, at)) {
                 return Ok(Err(failure));
             }
             at += data.len() as u64;
@@ -459,34 +512,37 @@ impl<'a> Sender<'a> {
                 return Ok(Err(Failure::Changed));
             }
             clock.time(Activity::Hash, || narrowing.advance(data));
-            if narrowing.comparison_mut().is_misaligned() {
-                return Ok(Err(Failure::Misaligned));
-            }
         }
         self.buffer = buffer;
+        if narrowing.is_of_no_use() {
+            return Ok(Err(Failure::Misaligned));
+        }
         // Also what the file is too short for: the entries that follow must not be taken for values.
         let clock = &self.progress.clock;
         if !clock.time(Activity::Wait, || await_values(narrowing.comparison_mut(), feed, u64::MAX))? {
             return Ok(Err(Failure::Changed));
         }
-        if narrowing.is_of_no_use() {
-            return Ok(Err(Failure::Misaligned));
-        }
         let bits = narrowing.bits().to_vec();
-        let mut lacking = narrowing.lacking();
+        let lacking = narrowing.lacking();
         if self.builder.room_bytes() < bits.len() {
             self.flush()?;
         }
         self.builder.lacks(number, &bits);
         lock(&self.listings.session).lacks(number, lacking.missing_bytes());
-        // It waits for the answer, and the destination for this.
-        self.flush()?;
-        if !self.progress.clock.time(Activity::Wait, || await_lacking(&mut lacking, feed))? {
+        self.has_asked = true;
+        self.parked.push_back(Parked { number, file, before, lacking, feed: Arc::clone(feed) });
+        Ok(Ok(()))
+    }
+
+    /// Sends what is nowhere in the basis, once all of its signature is there.
+    fn send_parked(&mut self, parked: Parked) -> Result<Result<(), Failure>, SessionError> {
+        let Parked { number, file, before, mut lacking, feed } = parked;
+        if !self.progress.clock.time(Activity::Wait, || await_lacking(&mut lacking, &feed))? {
             return Ok(Err(Failure::Changed));
         }
         let (matcher, found) = lacking.finish();
-        let searched = self.search(number, file, before, matcher, feed, |_| ())?;
-        Ok(searched.and_then(|()| self.end(number, file, before, found)))
+        let searched = self.search(number, &file, &before, matcher, &feed, |_| ())?;
+        Ok(searched.and_then(|()| self.end(number, &file, &before, found)))
     }
 
     /// Sends what is nowhere in the basis; `seen` is shown all of the file.
@@ -565,6 +621,7 @@ impl<'a> Sender<'a> {
 
     fn flush(&mut self) -> Result<(), SessionError> {
         self.found_bytes = 0;
+        self.has_asked = false;
         if self.builder.is_empty() {
             return Ok(());
         }
