@@ -45,6 +45,8 @@ const WINDOW_BYTES: usize = 1 << 20;
 const FOUND_BYTES: usize = 4 << 20;
 /// Files of which a part of the signature is awaited while others are served: each is open, and 1024 may be.
 const MOST_PARKED: usize = 64;
+/// Together they are no longer than that: each keeps its signature in memory, and a long one has a round trip to spare.
+const PARKED_BYTES: u64 = 64 << 20;
 /// How much of a file is looked at for zeros at once.
 const LITERAL_BYTES: usize = 16 << 10;
 /// How far beyond the window the basis's signature should be known before it is matched, so that what
@@ -197,7 +199,9 @@ impl<'a> Sender<'a> {
         let listed = &job.piece.entries[job.request.index as usize];
         let sent = self.send(job, listed)?;
         if self.parked.back().is_some_and(|parked| parked.number == file) {
-            return if self.parked.len() > MOST_PARKED { self.resume() } else { Ok(()) };
+            let bytes: u64 = self.parked.iter().map(|parked| parked.before.size_bytes).sum();
+            let is_too_much = self.parked.len() > MOST_PARKED || bytes > PARKED_BYTES;
+            return if is_too_much { self.resume() } else { Ok(()) };
         }
         if job.feed.is_some() {
             lock(self.feeds).remove(&file);
