@@ -101,6 +101,8 @@ struct Parked {
     before: Info,
     lacking: Lacking,
     feed: Arc<Feed>,
+    /// As it was listed.
+    listed_bytes: u64,
 }
 
 /// One sending thread.
@@ -215,10 +217,10 @@ impl<'a> Sender<'a> {
         if self.has_asked {
             self.flush()?;
         }
-        let (number, size_bytes) = (parked.number, parked.before.size_bytes);
+        let (number, listed_bytes) = (parked.number, parked.listed_bytes);
         let sent = self.send_parked(parked)?;
         lock(self.feeds).remove(&number);
-        self.answer(number, sent, size_bytes)
+        self.answer(number, sent, listed_bytes)
     }
 
     /// Ends the answer to a request.
@@ -226,14 +228,14 @@ impl<'a> Sender<'a> {
         &mut self,
         number: u32,
         sent: Result<(), Failure>,
-        size_bytes: u64,
+        listed_bytes: u64,
     ) -> Result<(), SessionError> {
         if let Err(failure) = sent {
             self.builder.step(number, Step::Failed(failure));
         }
         self.answered.push(number);
         Progress::add(&self.progress.done_entries, 1);
-        Progress::add(&self.progress.done_bytes, size_bytes);
+        Progress::add(&self.progress.done_bytes, listed_bytes);
         if self.builder.is_full() { self.flush() } else { Ok(()) }
     }
 
@@ -285,7 +287,7 @@ impl<'a> Sender<'a> {
                 let pages = self.keeps_pages(&before).then(|| PageSearch::new(Vec::new(), basis_bytes));
                 let narrowing = Narrowing::new(size, basis_bytes, before.size_bytes, pages);
                 match &job.feed {
-                    Some(feed) => self.narrow(number, file, before, narrowing, feed),
+                    Some(feed) => self.narrow(number, file, before, narrowing, feed, listed.info.size_bytes),
                     None => Err(SessionError::Panic("sender")),
                 }
             }
@@ -498,6 +500,7 @@ impl<'a> Sender<'a> {
         before: Info,
         mut narrowing: Narrowing,
         feed: &Arc<Feed>,
+        listed_bytes: u64,
     ) -> Result<Result<(), Failure>, SessionError> {
         let large_bytes = narrowing.comparison_mut().block_size().bytes() as usize;
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -534,13 +537,13 @@ impl<'a> Sender<'a> {
         self.builder.lacks(number, &bits);
         lock(&self.listings.session).lacks(number, lacking.missing_bytes());
         self.has_asked = true;
-        self.parked.push_back(Parked { number, file, before, lacking, feed: Arc::clone(feed) });
+        self.parked.push_back(Parked { number, file, before, lacking, feed: Arc::clone(feed), listed_bytes });
         Ok(Ok(()))
     }
 
     /// Sends what is nowhere in the basis, once all of its signature is there.
     fn send_parked(&mut self, parked: Parked) -> Result<Result<(), Failure>, SessionError> {
-        let Parked { number, file, before, mut lacking, feed } = parked;
+        let Parked { number, file, before, mut lacking, feed, .. } = parked;
         if !self.progress.clock.time(Activity::Wait, || await_lacking(&mut lacking, &feed))? {
             return Ok(Err(Failure::Changed));
         }
